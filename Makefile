@@ -1,0 +1,43 @@
+# make study   set up, run the Table 1 study on the embedded data set, write reports/
+# make test    set up, run every test
+# make lab     set up, open JupyterLab at the front door
+# make setup   the virtual environment alone (.venv)
+# make export  print fima/ from the notebooks and clean them (before a commit)
+# make lock    resolve requirements.txt anew from pyproject.toml
+
+# The first interpreter that is new enough; where there is none, the set-up says so.
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# What a CUDA build of torch needs: installed with it where there is a GPU, in no lock.
+CUDA_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+
+.PHONY: study test lab setup export lock
+
+study: setup
+	fima study run table_01
+	fima study report
+
+test: setup
+	OMP_NUM_THREADS=1 python -m pytest -n 2
+
+lab: setup
+	jupyter lab nbs/index.ipynb
+
+setup: .venv/stamp
+
+.venv/stamp: settings.ini pyproject.toml requirements.txt scripts/environment.py
+	$(PYTHON) scripts/environment.py
+	@touch $@
+
+export: setup
+	nbdev_export
+	nbdev_clean
+
+lock: setup
+	printf '%s\n' $(CUDA_ONLY) > .venv/cuda_only.txt
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --no-emit-package torch --excludes .venv/cuda_only.txt --annotation-style line \
+	    --custom-compile-command 'make lock   (torch, pinned in settings.ini, is installed apart: scripts/environment.py)' \
+	    --output-file requirements.txt
