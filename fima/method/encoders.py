@@ -28,7 +28,8 @@ class Encoder(nn.Module):
         for name, layer in layers.items(): self.add_module(name, layer)
         self.channels = channels
         for module in self.modules():
-            if isinstance(module, nn.Conv3d): nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
 
     def forward(self,
         clip:Tensor # Normalised clip, (B, 3, T, H, W)
@@ -58,7 +59,8 @@ class Small3D(Encoder):
     ):
         stages, halvings = len(widths), log2(temporal_stride) if temporal_stride > 0 else -1
         if stages < 3: raise ValueError(f"widths must name at least 3 convolutions, got {tuple(widths)}")
-        if halvings not in range(stages + 1): raise ValueError(f"temporal_stride must be a power of two from 1 to {2**stages}, got {temporal_stride}")
+        if halvings not in range(stages + 1):
+            raise ValueError(f"temporal_stride must be a power of two from 1 to {2**stages}, got {temporal_stride}")
         layers = {}
         for stage, (inputs, outputs) in enumerate(zip((3, *widths), widths)):
             space, time = 2 if stage < 3 else 1, 2 if stage >= stages - halvings else 1
@@ -147,8 +149,9 @@ class I3D(Encoder):
     def __init__(self,
         generator:torch.Generator|None=None # Source of the initial weights
     ):
-        layers = dict(Conv3d_1a_7x7=SameConv(3, 64, 7, 2), MaxPool3d_2a_3x3=SamePool((1, 3, 3), (1, 2, 2)), Conv3d_2b_1x1=SameConv(64, 64, 1),
-                      Conv3d_2c_3x3=SameConv(64, 192, 3), MaxPool3d_3a_3x3=SamePool((1, 3, 3), (1, 2, 2)))
+        layers = dict(
+            Conv3d_1a_7x7=SameConv(3, 64, 7, 2), MaxPool3d_2a_3x3=SamePool((1, 3, 3), (1, 2, 2)),
+            Conv3d_2b_1x1=SameConv(64, 64, 1), Conv3d_2c_3x3=SameConv(64, 192, 3), MaxPool3d_3a_3x3=SamePool((1, 3, 3), (1, 2, 2)))
         pools, channels = dict(Mixed_4b=("MaxPool3d_4a_3x3", 3), Mixed_5b=("MaxPool3d_5a_2x2", 2)), 192
         for name, widths in INCEPTION_WIDTHS.items():
             if name in pools:

@@ -46,13 +46,14 @@ def info_nce(
     temperature:float=.1            # Softmax temperature, > 0 (Appendix: 0.1)
 )->Tensor:                          # Mean loss over the queries, float32 or wider, scalar
     "Contrast each query with its positive against negatives (Eq. 1; with difference keys Eq. 2)."
-    if query.ndim != 2 or query.shape != positive.shape: raise ValueError(f"query and positive must both be (B, D), got {tuple(query.shape)} and {tuple(positive.shape)}")
+    if query.ndim != 2 or query.shape != positive.shape:
+        raise ValueError(f"query and positive must both be (B, D), got {tuple(query.shape)} and {tuple(positive.shape)}")
     if not temperature > 0: raise ValueError(f"temperature must be above 0, got {temperature}")
     negatives = [negatives] if isinstance(negatives, Tensor) else list(negatives)
     with torch.autocast(query.device.type, enabled=False):
         query, positive = _at_least_float32(query), _at_least_float32(positive)
-        similarities = torch.cat([(query*positive).sum(-1, keepdim=True)] + [_similarities(query, _at_least_float32(keys)) for keys in negatives], dim=1)
-        logits = similarities/temperature
+        others = [_similarities(query, _at_least_float32(keys)) for keys in negatives]
+        logits = torch.cat([(query*positive).sum(1, keepdim=True), *others], dim=1)/temperature
         return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
 
 def _at_least_float32(
