@@ -206,7 +206,8 @@ def _train(recipe, folder, opened, method, workers, checkpoint_interval, log_int
     per_epoch = len(rows) // o.batch_size
     total = o.steps if o.steps is not None else o.epochs * per_epoch
     chance = method.chance(o.batch_size, map_size(method.encoder, v.frames_per_clip, v.crop_size))
-    optimiser, modalities = build_optimiser(method, o), Modalities(v.photometric, v.difference)
+    optimiser = build_optimiser(method, o)
+    modalities = Modalities(v.photometric.settled(torch.Generator().manual_seed(recipe.seed)), v.difference)
     start = load_checkpoint(folder, method, optimiser)
     log, clock = Log(folder, start, chance), time.perf_counter()
     with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not progress, mininterval=1) as bar:

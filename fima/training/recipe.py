@@ -142,7 +142,7 @@ PRESETS = { # what the released code does where the paper says otherwise; facts:
 PUBLISHED_SIZES = {"released": {"method.queue_size": 2240}} # only where the sizes are the published ones: profile `paper`
 UT_VIEWS = {"data.name": "ut_interaction", "data.sprites": None, "data.cache_size": (72, 72), "views.frames_per_clip": 16,
             "views.crop_size": 48, "views.scale": (0.4, 1.0), "encoder.options": {"temporal_stride": 8}}
-BASES = { # (data set, profile) -> what real video of another size needs over the profile; settled before any fold was read
+BASES = { # (data set, profile) -> what real video of another size needs over the profile; from a first trial that looked at folds 1 and 3
     ("ut_interaction", "smoke"): UT_VIEWS | {"encoder.options": {"widths": [4, 8, 8, 16], "temporal_stride": 8}},
     ("ut_interaction", "demo"): UT_VIEWS | {"method.queue_size": 64, "method.momentum": 0.98, "optimisation.batch_size": 16, "optimisation.steps": 600},
 }
