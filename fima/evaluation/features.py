@@ -7,7 +7,6 @@ __all__ = ['MODALITIES', 'prepare', 'evaluating', 'encode', 'clip_features', 'ex
            'cached_features', 'check_features']
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #4b0dc69e
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.clips import FrameSource, uniform_clips
+from ..data.files import replacing
 from ..data.views import centre_crop, frame_difference, normalise, to_clip
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #d3fa81f0
@@ -117,9 +117,9 @@ def save_features(
     if target.suffix != ".npz": raise ValueError(f"file must end in .npz, got {target.name}")
     if len(features) != len(paths): raise ValueError(f"paths must have one entry per row of features ({len(features)}), got {len(paths)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.stem}.{os.getpid()}.npz")
-    np.savez(draft, features=features, paths=np.array(paths, dtype=str), made_by=np.array(made_by, dtype=str))
-    return draft.replace(target)
+    with replacing(target) as draft, open(draft, "wb") as stream:
+        np.savez(stream, features=features, paths=np.array(paths, dtype=str), made_by=np.array(made_by, dtype=str))
+    return target
 
 def load_features(
     file:str|Path, # an .npz of `save_features`

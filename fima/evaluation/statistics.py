@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Estimate', 'PairedResult', 'SeedSummary', 'group_sums', 'wilson', 'bootstrap_means', 'cluster_bootstrap',
-           'sign_patterns', 'paired_test', 'seed_summary', 'pool_folds']
+           'flipped_sums', 'paired_test', 'seed_summary', 'pool_folds']
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #304e47e5
 from collections.abc import Sequence
@@ -75,9 +75,9 @@ def bootstrap_means(
 )->np.ndarray:        # the mean of each draw, (D,)
     "Draw groups with replacement and return the mean over their videos for each draw."
     if draws < 100: raise ValueError(f"draws must be at least 100, got {draws}")
-    count = len(sums)
-    picked = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    return (picked @ sums) / (picked @ sizes)
+    count, generator = len(sums), np.random.default_rng(seed)
+    blocks = (generator.multinomial(count, np.full(count, 1 / count), size=min(1000, draws - done)) for done in range(0, draws, 1000))
+    return np.concatenate([(picked @ sums) / (picked @ sizes) for picked in blocks])
 
 def cluster_bootstrap(
     correct:Sequence, # right (1) or wrong (0) per video, or its mean over seeds, in [0, 1], (N,)
@@ -93,15 +93,16 @@ def cluster_bootstrap(
     return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #57ab1033
-def sign_patterns(
-    count:int, # number of groups G
-    draws:int, # largest number of patterns
-    seed:int,  # seed of the random patterns
-)->tuple[np.ndarray, bool]: # signs (patterns, G) of -1 and 1; whether all 2^G patterns are there
-    "List every sign pattern when there are few, else draw some and put the observed one first."
-    if 2**count <= draws: return np.array(list(product((1, -1), repeat=count))), True
-    drawn = np.random.default_rng(seed).integers(0, 2, size=(draws, count)) * 2 - 1
-    return np.concatenate([np.ones((1, count), dtype=drawn.dtype), drawn]), False
+def flipped_sums(
+    sums:np.ndarray, # sum of the differences per group, (G,)
+    draws:int,       # largest number of sign patterns
+    seed:int,        # seed of the random patterns
+)->np.ndarray:       # sum over the groups for each pattern, the observed one first, (2^G,) or (1 + draws,)
+    "Add the groups up under every sign pattern when there are few, else under random ones."
+    if 2**len(sums) <= draws: return np.array(list(product((1, -1), repeat=len(sums)))) @ sums
+    generator = np.random.default_rng(seed)
+    patterns = (generator.choice((1., -1.), size=(min(1000, draws - done), len(sums))) for done in range(0, draws, 1000))
+    return np.concatenate([[sums.sum()], *(pattern @ sums for pattern in patterns)])
 
 def paired_test(
     correct_a:Sequence, # right or wrong per video for method a, in [0, 1], (N,)
@@ -116,8 +117,7 @@ def paired_test(
     if first.shape != second.shape: raise ValueError(f"correct_a and correct_b must cover the same videos, got shapes {first.shape} and {second.shape}")
     sums, sizes = group_sums(first - second, groups)
     estimate = cluster_bootstrap(first - second, groups, draws, seed, level)
-    signs, _ = sign_patterns(len(sums), draws, seed)
-    hits = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9
+    hits = np.abs(flipped_sums(sums, draws, seed)) >= abs(sums.sum()) - 1e-9
     return PairedResult(estimate.value, estimate.low, estimate.high, float(hits.mean()))
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #792adf2e
