@@ -3,6 +3,7 @@
 # make lab     set up, open JupyterLab at the front door
 # make setup   the virtual environment alone (.venv)
 # make export  print fima/ from the notebooks and clean them (before a commit)
+# make readme  execute the front door, nbs/index.ipynb, and make README.md of it
 # make lock    resolve requirements.txt anew from pyproject.toml
 
 # The first interpreter that is new enough; where there is none, the set-up says so.
@@ -13,11 +14,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # What a CUDA build of torch needs: installed with it where there is a GPU, in no lock.
 CUDA_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-.PHONY: study test lab setup export lock
+.PHONY: study test lab setup export readme lock
 
 study: setup
 	fima study run table_01
-	fima study report
 
 test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2
@@ -34,6 +34,11 @@ setup: .venv/stamp
 export: setup
 	nbdev_export
 	nbdev_clean
+
+readme: setup
+	jupyter nbconvert --log-level WARN --to notebook --execute --inplace nbs/index.ipynb
+	nbdev_clean --fname nbs/index.ipynb
+	python scripts/readme.py
 
 lock: setup
 	printf '%s\n' $(CUDA_ONLY) > .venv/cuda_only.txt

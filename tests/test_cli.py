@@ -1,0 +1,138 @@
+"""The command line as a person meets it; where a process of its own proves nothing more, `main` is called in this one."""
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fima.cli import main
+from fima.data.catalog import data_root
+
+FIMA = Path(sys.executable).with_name("fima")
+
+
+def program(*words):
+    "Run the installed program from a folder that is not the repository's."
+    return subprocess.run([FIMA, *map(str, words)], capture_output=True, text=True, cwd="/", env=os.environ | {"COLUMNS": "120"})
+
+
+def ends(result, code):
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    "Run `main` in this process (torch is imported once); same answer as `program`."
+    monkeypatch.setenv("COLUMNS", "120")
+    def called(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+    return called
+
+
+@pytest.mark.parametrize("words", [[], ["study"], ["study", "plan"], ["study", "run"], ["study", "report"], ["data"], ["data", "check"], ["data", "make"],
+                                   ["pretrain"], ["evaluate"]], ids=" ".join)
+def test_help_everywhere(call, words):
+    said = ends(call(*words, "--help"), 0).stdout
+    assert said.startswith(f"Usage: {' '.join(['fima', *words])} ")
+    for line in said.split("Options:")[1].splitlines()[1:]:
+        if line.startswith("  --"): assert len(line.split("  ")[-1]) > 3, f"an option without a word of help: {line}"
+
+
+def test_help_is_quick():
+    "Processor time, the best of three: other processes may be busy."
+    def cost():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ends(program("--help"), 0)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert min(cost() for _ in range(3)) < 0.6
+
+
+@pytest.mark.parametrize("words, said", [
+    (["studdy"], "No such command 'studdy'"),
+    ([], "Missing command"),
+    (["study", "plan"], "Missing argument"),
+    (["study", "plan", "tabel_01"], "table_01"),
+    (["study", "run", "table_01", "--cores", "0"], "cores must be at least 1"),
+    (["study", "report", "tabel_01"], "table_01"),
+    (["data", "check", "ucf101"], "source must be one of"),
+    (["data", "check", "motion_sprites", "--folder", "/nowhere"], "nowhere"),
+    (["data", "make", "--size", "7"], "size must be an integer >= 16"),
+    (["data", "make", "--train", "many"], "--train"),
+    (["pretrain", "--profile", "dmo"], "profile must be one of smoke, demo"),
+    (["pretrain", "--change", "method.pxel=false"], "method.pxel"),
+    (["pretrain", "--change", "method.pixel"], "--change must look like name=value"),
+    (["evaluate", "/nowhere"], "nowhere"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_bad_argument_is_one_line(call, words, said):
+    result = ends(call(*words), 2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("fima: ") and said in lines[0], result.stderr
+    assert result.stdout == ""
+
+
+def test_the_program_itself():
+    "The exit code and the line come out of the installed program too."
+    result = ends(program("pretrain", "--profile", "dmo"), 2)
+    assert result.stderr.startswith("fima: profile must be") and result.stderr.count("\n") == 1 and result.stdout == ""
+
+
+def test_debug_shows_the_traceback():
+    result = program("--debug", "pretrain", "--profile", "dmo")
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+def test_plan_of_table_1(call, tmp_path):
+    said = ends(call("study", "plan", "table_01", "--reports", tmp_path), 0).stdout
+    for row in ("vv", "vv_vd", "vv_pix", "vv_fra", "fima", "random_rgb", "supervised"): assert f" {row} " in said
+    assert "missing" in said and not list(tmp_path.iterdir())
+
+
+def test_make_and_check(call, tmp_path):
+    folder = tmp_path / "sprites"
+    ends(call("data", "make", "--folder", folder, "--train", 12, "--test", 12, "--size", 16, "--frames", 32), 0)
+    assert "24 usable, 0 left out" in ends(call("data", "check", "motion_sprites", "--folder", folder), 0).stdout
+    assert "made with other options" in ends(call("data", "make", "--folder", folder, "--train", 13, "--test", 12, "--size", 16, "--frames", 32), 2).stderr
+    victim = next(folder.glob("videos/*/*.mp4"))
+    victim.write_bytes(b"")
+    said = ends(call("data", "check", "motion_sprites", "--folder", folder), 1).stdout
+    assert f"{victim.name}: empty" in said
+
+
+def test_check_of_a_folder_with_lists(call, tmp_path):
+    "A tree laid out as UCF101 is, lists as its authors give them."
+    for split, name in (("train", "v_Archery_g08_c01"), ("test", "v_Archery_g01_c01"), ("train", "v_Bowling_g09_c01"), ("test", "v_Bowling_g02_c01")):
+        (tmp_path / "data" / name.split("_")[1]).mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / f"{split}list01.txt", "a") as file: file.write(f"{name.split('_')[1]}/{name}.mp4\n")
+    sprites = tmp_path / "sprites"
+    ends(call("data", "make", "--folder", sprites, "--train", 2, "--test", 2, "--size", 16, "--frames", 32), 0)
+    words = ["data", "check", tmp_path / "data", "--train-list", tmp_path / "trainlist01.txt", "--test-list", tmp_path / "testlist01.txt"]
+    assert "missing files (4)" in ends(call(*words), 2).stderr
+    listed = (line for split in ("train", "test") for line in (tmp_path / f"{split}list01.txt").read_text().split())
+    for source, line in zip(sorted(sprites.glob("videos/*/*.mp4")), listed): shutil.copy(source, tmp_path / "data" / line)
+    assert "4 usable, 0 left out" in ends(call(*words), 0).stdout
+
+
+def test_check_of_real_video(call):
+    if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir(): pytest.skip("needs UT-Interaction under FIMA_DATA")
+    assert "120 usable, 0 left out" in ends(call("data", "check", "ut_interaction", "--split", 2), 0).stdout
+
+
+def test_pretrain_and_evaluate(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run = tmp_path / "run"
+    told = ends(call("pretrain", "--profile", "smoke", "--change", "method.frame=false", "--folder", run), 0).stdout
+    assert json.loads(told[:told.rindex("}") + 1])["steps"] == 4 and (run / "metrics.json").exists()
+    assert "n = 24" in ends(call("evaluate", run, "--change", "clips=2"), 0).stdout
+    assert len(list(run.glob("linear_probe-*/metrics.json"))) == 1
+    assert "unknown clip" in ends(call("evaluate", run, "--change", "clip=2"), 2).stderr
+    assert "solver must be one of" in ends(call("evaluate", run, "--change", "solver=magic"), 1).stderr

@@ -1,0 +1,62 @@
+"""README.md is made from nbs/index.ipynb, and what it says can be typed and followed."""
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fima.cli import main
+
+TOP = Path(__file__).resolve().parent.parent
+README = (TOP / "README.md").read_text()
+COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def readme():
+    spec = importlib.util.spec_from_file_location("readme", TOP / "scripts" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_is_made_from_the_front_door(readme):
+    assert readme.render(TOP / "nbs" / "index.ipynb") == README, "make readme"
+
+
+def test_links_start_at_the_root(readme):
+    assert readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png) [e](#f) [g](other://h/i)") == "[a](nbs/1_data/b.ipynb) ![c](reports/d.png) [e](#f) [g](other://h/i)"
+
+
+def test_links_lead_somewhere():
+    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in t]
+    assert len(targets) > 30
+    assert not [t for t in targets if t and not (TOP / t).exists()]
+
+
+def test_every_notebook_is_in_the_reading_order():
+    for path in sorted((TOP / "nbs").glob("*/*.ipynb")): assert f"]({path.relative_to(TOP)})" in README, f"{path.name}: make readme"
+
+
+def test_make_commands_exist():
+    named = {line.split()[1] for line in COMMANDS if line.startswith("make ")} | set(re.findall(r"`make (\w+)`", README))
+    rules = set(re.findall(r"^(\w+):", (TOP / "Makefile").read_text(), re.M))
+    assert {"study", "test", "lab"} <= named <= rules
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "bin/fima" in line])
+def test_fima_commands_exist(line, capsys, monkeypatch):
+    "Every command and option of the README is one that `--help` knows."
+    monkeypatch.setenv("COLUMNS", "120")
+    words = shlex.split(line.replace("<", "").replace(">", ""))[1:]
+    depth = 2 if words[0] in ("study", "data") else 1
+    assert main([*words[:depth], "--help"]) == 0
+    known = capsys.readouterr().out
+    for word in words[depth:]:
+        if word.startswith("--"): assert word.split("=")[0] in known
+
+
+def test_environment_variables_are_read_somewhere():
+    source = "\n".join(p.read_text() for p in [*(TOP / "fima").rglob("*.py"), TOP / "scripts" / "environment.py"])
+    for name in re.findall(r"^\| `([A-Z_]+)`", README, re.M): assert name in source
