@@ -415,6 +415,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fima.study.run.stop': ('6_study/run.html#stop', 'fima/study/run.py'),
                                 'fima.study.run.stop_orphan': ('6_study/run.html#stop_orphan', 'fima/study/run.py')},
             'fima.study.watch': { 'fima.study.watch.done_units': ('6_study/watch.html#done_units', 'fima/study/watch.py'),
+                                  'fima.study.watch.failure': ('6_study/watch.html#failure', 'fima/study/watch.py'),
                                   'fima.study.watch.units': ('6_study/watch.html#units', 'fima/study/watch.py'),
                                   'fima.study.watch.watch': ('6_study/watch.html#watch', 'fima/study/watch.py')},
             'fima.training.checkpoint': { 'fima.training.checkpoint._commit': ( '4_training/checkpoint.html#_commit',

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2, numpy as np, pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .motions import CLASS_NAMES, CLASSES, Look, MOTIONS, motion_poses, sprite_coverage
 from .files import encode, replacing

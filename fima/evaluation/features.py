@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..data.clips import FrameSource, uniform_clips
 from ..data.files import replacing

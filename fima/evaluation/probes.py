@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..data.clips import FrameSource
 from ..data.sprites import motion_labels
