@@ -482,6 +482,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'fima/training/recipe.py'),
                                       'fima.training.recipe.Section': ('4_training/recipe.html#section', 'fima/training/recipe.py'),
                                       'fima.training.recipe.Views': ('4_training/recipe.html#views', 'fima/training/recipe.py'),
+                                      'fima.training.recipe._alone': ('4_training/recipe.html#_alone', 'fima/training/recipe.py'),
                                       'fima.training.recipe._nested': ('4_training/recipe.html#_nested', 'fima/training/recipe.py'),
                                       'fima.training.recipe.data_folder': ('4_training/recipe.html#data_folder', 'fima/training/recipe.py'),
                                       'fima.training.recipe.make_recipe': ('4_training/recipe.html#make_recipe', 'fima/training/recipe.py'),

@@ -105,7 +105,7 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
 
 
 def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
-    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 400}}
+    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
     call = [sys.executable, "-c", f"from fima.study.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
     process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -121,11 +121,11 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
     assert not running
     assert plan(study, tmp_path).state.tolist() == ["partial"]
     kept = int((folder / "checkpoint" / "latest").read_text().split("_")[1])  # it was told to stop, and kept what it had
-    assert 0 < kept < 400
+    assert 0 < kept < 150
     after = run(study, reports=tmp_path, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps)) and steps[-1] == 400
+    assert steps == sorted(set(steps)) and steps[-1] == 150
 
 
 def _read(file):

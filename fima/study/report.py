@@ -105,7 +105,7 @@ def show_accuracies(
         each = [100 * value for value in (seeds or {}).get(line.row, [])]
         if len(each) > 1: ax.plot(each, [place + .22] * len(each), "o", mfc="none", mec=COLOURS["red"], ms=3.5)
     styles = [":", "--", "-."]
-    for style, (name, value) in zip(styles, (reference or {}).items()): ax.axvline(100 * value, color="0.35", ls=style, lw=1, label=f"{name} ({value:.2f})")
-    ax.set(yticks=range(len(summary)), yticklabels=summary.label, ylim=(len(summary) - .5, -.5), xlabel="accuracy, per cent", title=title)
+    for style, (name, value) in zip(styles, (reference or {}).items()): ax.axvline(100 * value, color="0.35", ls=style, lw=1, label=f"{name} ({100 * value:.3g})")
+    ax.set(yticks=range(len(summary)), yticklabels=summary.label, ylim=(len(summary) - .5, -.5), xlim=(0, None), xlabel="accuracy, per cent", title=title)
     if reference: ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=min(2, len(reference)), fontsize=7)
     return ax

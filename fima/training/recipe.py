@@ -8,7 +8,9 @@ __all__ = ['SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES', 'PRESETS', 'PUBL
            'work_root', 'data_folder', 'open_data']
 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
-import hashlib, json, os
+import fcntl, hashlib, json, os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -209,6 +211,14 @@ def data_folder(
     if not folder: raise CatalogError(f"{data.name}: no folder of this name under {root or 'FIMA_DATA (not set)'}; set FIMA_DATA to the folder that holds it")
     return folder
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    "Let one process at a time work in a folder."
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
 def open_data(
     data: Data,              # which data set
     minimum_frames: int = 1, # shorter videos are left out, frames
@@ -217,10 +227,12 @@ def open_data(
 ) -> OpenData:
     "Generate or find the videos of a recipe, check them, and decode them into a cache."
     folder = data_folder(data)
-    if data.name == "motion_sprites": make_sprites(folder, data.sprites, workers=workers, progress=progress)
-    catalog = open_catalog(data.name, folder, data.split)
-    paths = [str(folder / p) for p in catalog.path]
-    frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, minimum_frames=minimum_frames, workers=workers, progress=progress)
-    usable = catalog[[p in set(frames.usable) for p in paths]].reset_index(drop=True)
+    with _alone(work_root()):
+        if data.name == "motion_sprites": make_sprites(folder, data.sprites, workers=workers, progress=progress)
+        catalog = open_catalog(data.name, folder, data.split)
+        paths = [str(folder / p) for p in catalog.path]
+        frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, minimum_frames=minimum_frames, workers=workers, progress=progress)
+    found = set(frames.usable)
+    usable = catalog[[p in found for p in paths]].reset_index(drop=True)
     usable.attrs = dict(catalog.attrs)
     return OpenData(usable, frames, frames.left_out, folder)
