@@ -79,7 +79,7 @@ def study_plan(
     "Show the runs of a study, what is done, what is shared and what it costs."
     from fima.study.plan import plan
     table = plan(name, reports)
-    print(table.drop(columns=["label", "evaluations"], errors="ignore").to_string(index=False))
+    print(table.drop(columns=["label", "evaluations"], errors="ignore").to_string(index=False, na_rep="-"))
     first = table.drop_duplicates("run_id")
     left = first[~first.state.isin(["done", "recorded"])]
     cost = f"about {left.seconds.sum() / 60:.0f} minutes of one process" if left.seconds.notna().all() else "cost not known yet"
@@ -122,20 +122,24 @@ def data_check(
     source: str,                      # a known data set (ut_interaction, weizmann4, motion_sprites), or a folder with a subfolder per class
     folder: Path | None = None,       # where a known data set lies; default: below FIMA_DATA
     split: int = 1,                   # split or fold of a known data set, from 1
-    train_list: Path | None = None,   # list of training videos of a folder
-    test_list: Path | None = None,    # list of test videos of a folder
+    train_list: Path | None = None,   # list of training videos of a folder; a path from where you are
+    test_list: Path | None = None,    # list of test videos of a folder; likewise
     class_index: Path | None = None,  # numbering of the classes of a folder; default: alphabetical
     minimum_frames: int = 32,         # shorter videos are left out
     workers: int = 2,                 # files opened at a time
 ) -> int:                             # 0 when every file can be used
     "Check the lists and every video of a data set; name what cannot be used."
     from fima.data.catalog import DATA_SETS, folder_catalog, open_catalog
+    from fima.data.sprites import SpriteOptions
     from fima.data.video import check_videos
     from fima.training.recipe import Data, data_folder
+    if minimum_frames < 1: raise ValueError(f"minimum_frames must be at least 1, got {minimum_frames}")
     if source in DATA_SETS:
-        catalog = open_catalog(source, folder or data_folder(Data(name=source)), split)
-    elif train_list and test_list: catalog = folder_catalog(source, train_list, test_list, class_index)
-    else: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder given with --train-list and --test-list, got {source!r}")
+        told = Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None)
+        catalog = open_catalog(source, folder or data_folder(told), split)
+    elif not Path(source).is_dir(): raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder that exists, got {source!r}")
+    elif not (train_list and test_list): raise ValueError(f"a folder needs both --train-list and --test-list, got {source!r} with {train_list} and {test_list}")
+    else: catalog = folder_catalog(source, train_list, test_list, class_index)
     _, left_out = check_videos([str(Path(catalog.attrs["folder"]) / p) for p in catalog.path], minimum_frames, workers)
     print(catalog.groupby("class").split.value_counts().unstack(fill_value=0).to_string())
     print(f"\n{len(catalog)} videos, {len(catalog) - len(left_out)} usable, {len(left_out)} left out")
@@ -187,6 +191,7 @@ def pretrain(
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 130
+    except FloatingPointError as error: raise ValueError(f"{recipe.run_id}: {error}") from error
     print(json.dumps({name: told[name] for name in ("run", "steps", "final", "at_chance", "seconds") if name in told}, indent=1), folder, sep="\n")
     return 0
 @command(app, "evaluate")
@@ -197,13 +202,14 @@ def evaluate(
 ) -> None:
     "Evaluate one finished pre-training; the numbers land in a folder of their own inside the run's."
     from fima.study.files import Evaluated, Row, studies_folder
-    from fima.study.jobs import JobError, execute
+    from fima.study.jobs import JobError, Kernel, execute
     from fima.study.plan import resolve
     from fima.training.checkpoint import load_encoder
     _, recipe = load_encoder(run)
     chosen = resolve(Evaluated(template=template, settings=read_changes(change)), Row(name="row", label=""), recipe)
     folder = run.resolve() / chosen.name
-    with failing(JobError): execute(studies_folder() / f"{template}.ipynb", folder / f"{template}.ipynb", {"run": str(run.resolve()), "folder": str(folder)} | chosen.settings)
+    given = {"run": str(run.resolve()), "folder": str(folder)} | chosen.settings
+    with failing(JobError), Kernel() as kernel: execute(studies_folder() / f"{template}.ipynb", folder / f"{template}.ipynb", given, kernel)
     for name, told in json.loads((folder / "metrics.json").read_text())["estimates"].items():
         print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
     print(folder)

@@ -70,6 +70,8 @@ class Study(Part):
     evaluations: list[Evaluated] = Field(min_length=1)
     results: list[str] = []                       # notebooks in nbs/results that show the outcome
     reference: dict[str, dict[str, float]] = {}   # template -> name of a reference line -> accuracy in [0, 1]
+    untouched: list[int] = []                     # splits on which no setting was chosen; they are shown apart too
+    notes: list[str] = []                         # sentences printed with its table
 
 def load_study(
     study: str | Path, # name of a file in nbs/studies, or the path of a study file

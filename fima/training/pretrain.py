@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'take_step', 'Stopped', 'stop_requests', 'Log',
-           'at_chance', 'pretrain', 'data_fingerprint']
+           'at_chance', 'pick_device', 'pretrain', 'data_fingerprint']
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #94071310
-import json, math, signal, threading, time, warnings
+import json, math, os, signal, sys, threading, time
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -78,10 +78,10 @@ def take_step(
     modalities: Modalities,           # differences and colour changes
     seed: int,                        # of this step
     precision: str = "float32",       # "bf16" for autocast
-) -> dict[str, float]:                # each term, their sum "loss", and "gradient_norm"
+) -> dict[str, float]:                # each term, their sum "loss", "gradient_norm", chance values that depend on the batch
     "Take one optimisation step of Eq. 11; raise FloatingPointError where a term is not finite."
     device = next(method.parameters()).device
-    generator = torch.Generator(device=device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed) # of the CPU: the same draws on every device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         batch = modalities(to_device(raw, device), generator, method.needs)
@@ -94,7 +94,7 @@ def take_step(
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
     optimiser.step()
-    return told | {"gradient_norm": norm.item()}
+    return told | {"gradient_norm": norm.item()} | {f"{name}_chance": value for name, value in getattr(method, "told_chance", {}).items()}
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #1442c16d
 class Stopped(Exception):
@@ -145,7 +145,7 @@ class Log:
     ) -> dict:     # the line
         "Write the means since the last line."
         row = {"step": step} | {name: float(np.mean([t[name] for t in self.pending])) for name in self.pending[0]}
-        row |= {f"{name}_chance": value for name, value in self.chance.items()}
+        row = {f"{name}_chance": value for name, value in self.chance.items()} | row
         with self.file.open("a") as file: file.write(json.dumps(row) + "\n")
         for name, value in row.items():
             if name != "step": self.board.add_scalar(name, value, step)
@@ -153,20 +153,37 @@ class Log:
         return row
 
 def at_chance(
-    rows: list[dict],         # lines of a log
-    chance: dict[str, float], # chance value of each term
-    last: float = 0.2,        # share of the run that is looked at, its end
-) -> list[str]:               # names of the terms
+    rows: list[dict],  # lines of a log
+    terms: list[str],  # names of the contrastive terms
+    last: float = 0.2, # share of the run that is looked at, its end
+) -> list[str]:        # names of those at chance
     "Name the terms whose mean over the end of the run is not below 98% of the chance value."
     end = rows[-max(1, round(last * len(rows))):]
-    return [name for name, value in chance.items() if rows and np.mean([row[name] for row in end]) > 0.98 * value]
+    mean = lambda name: np.mean([row[name] for row in end])
+    return [name for name in terms if rows and mean(name) > 0.98 * mean(f"{name}_chance")]
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #6a5fa488
+def pick_device(
+    name: str | None = None, # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
+) -> torch.device:
+    "Name a device that can compute; raise ValueError where it cannot."
+    wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try: return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError): raise ValueError(f"device must be cpu, or cuda on a machine with a GPU, got {wanted!r}") from None
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    "Write the recipe into a run's folder; refuse a folder that another recipe claimed."
+    file = folder / "recipe.json"
+    if file.exists() and (other := Recipe.model_validate_json(file.read_text()).run_id) != recipe.run_id:
+        raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not file.exists(): write_text(file, recipe.model_dump_json(indent=1) + "\n")
+
 def pretrain(
     recipe: Recipe,                 # what to compute
     folder: Path | str,             # the run's folder, made if absent
     device: str | None = None,      # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
-    workers: int = 0,               # DataLoader processes; no influence on the result
+    workers: int | None = None,     # DataLoader processes, no influence on the result; None: 0 on a CPU, up to 8 for a GPU
     checkpoint_interval: int = 100, # steps between checkpoints
     log_interval: int = 10,         # steps a line of the log
     stop_after: int | None = None,  # stop after so many steps, as if told to; for tests
@@ -174,13 +191,12 @@ def pretrain(
 ) -> dict[str, Any]:                # the run's metrics, also in metrics.json
     "Pre-train by a recipe, continuing from the newest checkpoint; raise Stopped when told to stop."
     folder, began = Path(folder), time.perf_counter()
+    _claim(folder, recipe)
     if (folder / "metrics.json").exists(): return json.loads((folder / "metrics.json").read_text())
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.json", recipe.model_dump_json(indent=1) + "\n")
+    device = pick_device(device)
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
-    losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, method, workers, checkpoint_interval, log_interval, stop_after, progress)
+    losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
     save_encoder(folder / "checkpoint" / "encoder.safetensors", method.encoder, recipe)
     metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), **losses,
                    videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"),
@@ -211,7 +227,7 @@ def _train(recipe, folder, opened, method, workers, checkpoint_interval, log_int
     start = load_checkpoint(folder, method, optimiser)
     log, clock = Log(folder, start, chance), time.perf_counter()
     with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not progress, mininterval=1) as bar:
-        for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers), start):
+        for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda"), start):
             waited = time.perf_counter()
             for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
             told = take_step(method, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision)
@@ -224,7 +240,8 @@ def _train(recipe, folder, opened, method, workers, checkpoint_interval, log_int
             if stop and done < total: raise Stopped(f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there")
             clock = time.perf_counter()
     lines = Log.read(folder)
-    dead = at_chance(lines, chance)
-    if dead: warnings.warn(f"{recipe.run_id}: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms")
-    return dict(steps=total, final={name: lines[-1][name] for name in chance} if lines else {}, chance=chance, at_chance=dead,
+    dead, last = at_chance(lines, list(chance)), lines[-1] if lines else {}
+    spent = sum(line["seconds_data"] + line["seconds_compute"] for line in lines) * total / max(1, len(lines))
+    if dead: tqdm.write(f"{recipe.run_id}: warning: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms", file=sys.stderr)
+    return dict(steps=total, final={n: last[n] for n in chance if last}, chance={n: last[f"{n}_chance"] for n in chance if last}, at_chance=dead, training_seconds=round(spent, 1),
                 seconds_per_step={k: float(np.median([line[f"seconds_{k}"] for line in lines])) for k in ("data", "compute")} if lines else {})

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.catalog import CatalogError, data_root, open_catalog
 from ..data.sprites import SpriteOptions, make_sprites
 from ..data.video import FrameCache
 from ..data.views import Photometric
-from ..method.encoders import ENCODERS
+from ..method.encoders import ENCODERS, build_encoder
 from ..method.fima import FimaOptions
 
 # %% ../../nbs/4_training/40_recipe.ipynb #6bf1448a
@@ -63,6 +64,9 @@ class Encoder(Section):
     @model_validator(mode="after")
     def _known(self):
         if self.name not in ENCODERS: raise ValueError(f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}")
+        try:
+            with torch.device("meta"): build_encoder(self.name, **self.options)
+        except (TypeError, ValueError) as error: raise ValueError(f"encoder.options must suit {self.name}: {error}, got {self.options}") from None
         return self
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Evaluation(Section):
     clips: int = Field(10, ge=1)                      # uniform clips of a video (Section 4.1)
     fraction: float = Field(0.875, gt=0, le=1)        # side of the centre crop over the shorter side of the frame (224 of 256)
     modality: Literal["rgb", "difference"] = "rgb"    # what the encoder is fed
-    solver: Literal["logistic", "sgd"] = "logistic"   # linear probe: scikit-learn's logistic regression, or the published SGD
+    solver: Literal["logistic", "sgd"] = "logistic"   # linear probe: scikit-learn's logistic regression, or SGD on the published schedule
     C: float = Field(1.0, gt=0)                       # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
     ks: tuple[int, ...] = (1, 5, 10, 20)              # retrieval ranks (Section 4.1)
 
@@ -112,6 +116,12 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0)                                         # decides everything random
 
+    @model_validator(mode="after")
+    def _groups_fit(self):
+        if self.method.key_groups > self.optimisation.batch_size:
+            raise ValueError(f"method.key_groups must be at most optimisation.batch_size = {self.optimisation.batch_size}, got {self.method.key_groups}")
+        return self
+
     @property
     def run_id(self) -> str:
         "Name the pre-training run: its method and a hash of all that it computes."
@@ -119,7 +129,7 @@ class Recipe(Section):
         return f"{self.method.name}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]}"
 
 # %% ../../nbs/4_training/40_recipe.ipynb #6568046d
-SMALL_METHOD = {"method.hidden": 256, "method.dim": 64, "method.decoder_width": 128, "method.key_groups": 2}
+SMALL_METHOD = {"method.hidden": 256, "method.dim": 64, "method.decoder_width": 128, "method.key_groups": 2, "method.negatives": "batch"}
 ADAMW = {"optimisation.optimiser": "adamw", "optimisation.learning_rate": 2e-3, "optimisation.warmup_steps": 20,
          "optimisation.cosine_by": "step", "optimisation.epochs": None}
 SPRITE_VIEWS = {"views.frames_per_clip": 8, "views.crop_size": 32, "views.scale": (0.3, 1.0), "views.difference": "normalised"}
@@ -132,7 +142,7 @@ PROFILES = { # name -> dotted names and values, over the published setting
               **SMALL_METHOD, "method.queue_size": 480, "method.momentum": 0.99,
               **ADAMW, "optimisation.steps": 600, "optimisation.batch_size": 24},
     "small": {"data.sprites": {"train": 4800, "test": 1200, "size": 128, "frames": 64}, "views.crop_size": 112, "views.difference": "normalised", "encoder.name": "r2plus1d_18",
-              "method.queue_size": 2048, "method.momentum": 0.99, "method.key_groups": 2,
+              "method.queue_size": 2048, "method.momentum": 0.99, "method.key_groups": 3, "method.negatives": 8,
               "optimisation.epochs": None, "optimisation.steps": 2000, "optimisation.batch_size": 24, "optimisation.precision": "bf16"},
     "paper": {"data.sprites": {}},
 }
