@@ -103,7 +103,8 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
     call = [sys.executable, "-c", f"from fima.study.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)              # a shell's background jobs are deaf to Ctrl-C
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     folder = tmp_path / "runs" / plan(study, tmp_path).run_id[0]
     deadline = time.monotonic() + 240
     while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
