@@ -50,7 +50,7 @@ def costs(
                           commit=told.get("commit") or "", at_chance=", ".join(told.get("at_chance", [])), left_out=len(told.get("left_out", []))))
     def each(values): return ", ".join(sorted({str(v) for v in values if v})) or "-"
     return pd.DataFrame(lines).groupby("row", sort=False).agg(runs=("made", "size"), made=("made", "sum"), steps=("steps", "max"), seconds=("seconds", "median"),
-                                                              device=("device", each), commit=("commit", each), at_chance=("at_chance", each), left_out=("left_out", "max")).reset_index()
+                                                              device=("device", each), commit=("commit", lambda made: each(made) if made.nunique() < 3 else f"{made.nunique()} states"), at_chance=("at_chance", each), left_out=("left_out", "max")).reset_index()
 
 def write_tables(
     name: str,                         # of the files
