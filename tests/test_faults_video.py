@@ -192,7 +192,7 @@ def test_damage_in_the_middle_keeps_a_file_out_of_the_cache(tmp_path, name):
 
 def test_a_window_never_leans_on_a_damaged_frame(tmp_path):
     "Frames after the damage are read from the next keyframe, or refused."
-    path = write(tmp_path / "a.mp4", **CASES["h264.mp4"])
+    path = write(tmp_path / "a.mp4", **CASES["h264.mp4"], mbtree=0)   # x264 gives the same bytes each time without its macroblock tree alone
     reference, data = every_frame(path), bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle:middle + 300] = bytes(300)
