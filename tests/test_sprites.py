@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fima.data import sprites
-from fima.data.catalog import open_catalog
+from fima.data.datasets import open_catalog
 from fima.data.sprites import CLASS_NAMES, CLASSES, MOTIONS, SpriteOptions, make_sprites, motion_labels, read_masks, render_video, sprite_catalog
 from fima.data.video import decode, probe
 

@@ -97,7 +97,7 @@ class RawView(NamedTuple):
 class RawBatch(NamedTuple):
     "Two views of each video as the workers make them (a single sample lacks the axis B)."
     source:RawView
-    target:RawView
+    target:RawView|None # None where a single view is read
     label:Any          # Class of each video, int64 (B,)
     index:Any          # Row of each video in the catalog, int64 (B,)
 
@@ -111,7 +111,7 @@ class View(NamedTuple):
 class Batch(NamedTuple):
     "Two views of each video as a method reads them."
     source:View
-    target:View
+    target:View|None   # None where a single view is read
     label:Tensor       # Class of each video, int64 (B,)
     index:Tensor       # Row of each video in the catalog, int64 (B,)
 
@@ -164,5 +164,5 @@ class Modalities:
         "Compute what a method needs: differences come before colour changes, each modality has its own draws."
         if not set(needs) <= NEEDS: raise ValueError(f"needs must be among {sorted(NEEDS)}, got {sorted(needs)}")
         photometric = self.photometric.settled(generator)
-        views = [self._view(view, photometric, [_child(generator) for _ in range(3)], frozenset(needs)) for view in (raw.source, raw.target)]
+        views = [view and self._view(view, photometric, [_child(generator) for _ in range(3)], frozenset(needs)) for view in (raw.source, raw.target)]
         return Batch(*views, raw.label, raw.index)
