@@ -22,7 +22,8 @@ from papermill.exceptions import PapermillExecutionError
 from .files import check_parameters, studies_folder
 from .plan import Run, state
 from ..training.checkpoint import write_json
-from ..training.recipe import Data, open_data
+from ..training.recipe import Data
+from ..training.videos import open_data
 
 # %% ../../nbs/6_study/61_jobs.ipynb #f2186bea
 def hold(

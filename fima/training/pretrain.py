@@ -25,7 +25,8 @@ from ..method.encoders import build_encoder, map_size
 from ..method.fima import Fima
 from ..method.supervised import Supervised
 from .checkpoint import load_checkpoint, provenance, save_checkpoint, save_encoder, write_json, write_text
-from .recipe import OpenData, Optimisation, Recipe, open_data
+from .recipe import Optimisation, Recipe
+from .videos import OpenData, open_data
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972
 def build_method(
@@ -191,15 +192,16 @@ def pretrain(
 ) -> dict[str, Any]:                # the run's metrics, also in metrics.json
     "Pre-train by a recipe, continuing from the newest checkpoint; raise Stopped when told to stop."
     folder, began = Path(folder), time.perf_counter()
+    device = pick_device(device)
+    if recipe.method.name == "imported": raise ValueError("method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from")
     _claim(folder, recipe)
     if (folder / "metrics.json").exists(): return json.loads((folder / "metrics.json").read_text())
-    device = pick_device(device)
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
     losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
     save_encoder(folder / "checkpoint" / "encoder.safetensors", method.encoder, recipe)
     metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), **losses,
-                   videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"),
+                   videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"), looped=opened.looped,
                    data_fingerprint=data_fingerprint(opened), seconds=round(time.perf_counter() - began, 1), **provenance(device))
     write_json(folder / "metrics.json", metrics)
     return metrics
