@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from fima.cli import main
@@ -39,7 +40,7 @@ def call(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [[], ["study"], ["study", "plan"], ["study", "run"], ["study", "report"], ["data"], ["data", "check"], ["data", "make"],
-                                   ["pretrain"], ["evaluate"]], ids=" ".join)
+                                   ["pretrain"], ["evaluate"], ["compare"], ["checkpoint"], ["checkpoint", "import"], ["checkpoint", "export"]], ids=" ".join)
 def test_help_everywhere(call, words):
     said = ends(call(*words, "--help"), 0).stdout
     assert said.startswith(f"Usage: {' '.join(['fima', *words])} ")
@@ -64,7 +65,9 @@ def test_help_is_quick():
     (["study", "plan", "tabel_01"], "table_01"),
     (["study", "run", "table_01", "--cores", "0"], "cores must be at least 1"),
     (["study", "report", "tabel_01"], "table_01"),
-    (["data", "check", "ucf101"], "source must be one of"),
+    (["data", "check", "ucf11"], "source must be one of"),
+    (["data", "check", "ucf101", "--folder", "/nowhere"], "nowhere"),
+    (["data", "check", "hmdb51", "--train-list", "x"], "--train-list"),
     (["data", "check", "motion_sprites", "--folder", "/nowhere"], "nowhere"),
     (["data", "make", "--size", "7"], "size must be an integer >= 16"),
     (["data", "make", "--train", "many"], "--train"),
@@ -72,6 +75,8 @@ def test_help_is_quick():
     (["pretrain", "--change", "method.pxel=false"], "method.pxel"),
     (["pretrain", "--change", "method.pixel"], "--change must look like name=value"),
     (["evaluate", "/nowhere"], "nowhere"),
+    (["compare", "/nowhere", "/there"], "first must be the metrics.json of an evaluation"),
+    (["checkpoint", "import", "/nowhere", "/tmp/run"], "nowhere"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_a_bad_argument_is_one_line(call, words, said):
     result = ends(call(*words), 2)
@@ -97,15 +102,19 @@ def test_plan_of_table_1(call, tmp_path):
     assert "missing" in said and not list(tmp_path.iterdir())
 
 
-def test_make_and_check(call, tmp_path):
+def test_make_and_check(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     folder = tmp_path / "sprites"
     ends(call("data", "make", "--folder", folder, "--train", 12, "--test", 12, "--size", 16, "--frames", 32), 0)
-    assert "24 usable, 0 left out" in ends(call("data", "check", "motion_sprites", "--folder", folder), 0).stdout
+    counts = ends(call("data", "check", "motion_sprites", "--folder", folder), 0).stdout.splitlines()
+    assert [line.split()[:3] for line in counts[2:4]] == [["train", "12", "0"], ["test", "12", "0"]]
     assert "made with other options" in ends(call("data", "make", "--folder", folder, "--train", 13, "--test", 12, "--size", 16, "--frames", 32), 2).stderr
     victim = next(folder.glob("videos/*/*.mp4"))
     victim.write_bytes(b"")
     said = ends(call("data", "check", "motion_sprites", "--folder", folder), 1).stdout
     assert f"{victim.name}: empty" in said
+    report = tmp_path / "work" / "checks" / "motion_sprites_1.csv"
+    assert (pd.read_csv(report).status.value_counts() == {"usable": 23, "unreadable": 1}).all()
 
 
 def test_check_of_a_folder_with_lists(call, tmp_path):
@@ -119,12 +128,14 @@ def test_check_of_a_folder_with_lists(call, tmp_path):
     assert "missing files (4)" in ends(call(*words), 2).stderr
     listed = (line for split in ("train", "test") for line in (tmp_path / f"{split}list01.txt").read_text().split())
     for source, line in zip(sorted(sprites.glob("videos/*/*.mp4")), listed): shutil.copy(source, tmp_path / "data" / line)
-    assert "4 usable, 0 left out" in ends(call(*words), 0).stdout
+    assert "4 usable, 0 of them short, 0 left out" in ends(call(*words), 0).stdout
 
 
-def test_check_of_real_video(call):
+def test_check_of_real_video(call, tmp_path):
     if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir(): pytest.skip("needs UT-Interaction under FIMA_DATA")
-    assert "120 usable, 0 left out" in ends(call("data", "check", "ut_interaction", "--split", 2), 0).stdout
+    counts = ends(call("data", "check", "ut_interaction", "--split", 2, "--report", tmp_path / "found.csv"), 0).stdout.splitlines()
+    assert [line.split()[:2] for line in counts[2:4]] == [["train", "96"], ["test", "24"]]
+    assert (pd.read_csv(tmp_path / "found.csv").status == "usable").sum() == 120
 
 
 def test_pretrain_and_evaluate(call, tmp_path, monkeypatch):
@@ -132,7 +143,32 @@ def test_pretrain_and_evaluate(call, tmp_path, monkeypatch):
     run = tmp_path / "run"
     told = ends(call("pretrain", "--profile", "smoke", "--change", "method.frame=false", "--folder", run), 0).stdout
     assert json.loads(told[:told.rindex("}") + 1])["steps"] == 4 and (run / "metrics.json").exists()
-    assert "n = 24" in ends(call("evaluate", run, "--change", "clips=2"), 0).stdout
+    probe = ("evaluate", run, "--template", "linear_probe", "--change")
+    assert "n = 24" in ends(call(*probe, "clips=2"), 0).stdout
     assert len(list(run.glob("linear_probe-*/metrics.json"))) == 1
-    assert "unknown clip" in ends(call("evaluate", run, "--change", "clip=2"), 2).stderr
-    assert "solver must be one of" in ends(call("evaluate", run, "--change", "solver=magic"), 1).stderr
+    assert "unknown clip" in ends(call(*probe, "clip=2"), 2).stderr
+    assert "solver must be" in ends(call(*probe, "solver=magic"), 1).stderr
+
+
+def test_a_file_under_every_protocol(call, tmp_path, monkeypatch):
+    "Train, export to one file, evaluate the file under every protocol, compare with another evaluation."
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run, file = tmp_path / "run", tmp_path / "encoder.safetensors"
+    ends(call("pretrain", "--profile", "smoke", "--folder", run), 0)
+    assert str(file) in ends(call("checkpoint", "export", run, file), 0).stdout
+    words = ("evaluate", file, "--change", "epochs=2", "--change", "clips=2", "--change", "ks=[1, 5]")
+    table = ends(call(*words, "--folder", tmp_path / "once"), 0).stdout
+    for protocol in ("paper", "released", "best_test_epoch", "logistic", "fame", "coclr", "iic", "tclr"): assert f" {protocol} " in table
+    ends(call("evaluate", run, *words[2:], "--folder", tmp_path / "twice"), 0)
+    once, twice = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("once", "twice"))
+    assert once["videos"] == twice["videos"] and once["chosen"] == twice["chosen"]      # the file holds all that the run does
+    compared = ends(call("compare", tmp_path / "once", tmp_path / "twice"), 0).stdout.splitlines()
+    assert len(compared) == 1 + len(once["estimates"]) and all(line.split()[3] == "0.0" for line in compared[1:])
+    imported = ends(call("checkpoint", "import", file, tmp_path / "imported"), 2).stderr
+    assert "recipe" in imported or "ours" in imported
+
+
+def test_fold_numbers_must_be_numbers(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    ends(call("pretrain", "--profile", "smoke", "--change", "optimisation.steps=0", "--folder", tmp_path / "run"), 0)
+    assert "--splits must be numbers" in ends(call("evaluate", tmp_path / "run", "--splits", "1;2"), 2).stderr
