@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from fima.data.sprites import make_sprites
 from fima.data.views import Modalities, RawBatch, RawView
-from fima.training.pretrain import Log, pretrain, take_step
+from fima.training.log import Log
+from fima.training.pretrain import pretrain, take_step
 from fima.training.recipe import data_folder, make_recipe
 
 STEPS = 60

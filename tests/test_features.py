@@ -7,7 +7,8 @@ import torch
 from fima.data.clips import Looped, uniform_clips
 from fima.data.video import VideoError, VideoFrames, encode
 from fima.data.views import centre_crop
-from fima.evaluation.features import WHOLE, cached_features, default_workers, extract, load_features, pool_map, read_clips, squares, to_input
+from fima.evaluation.features import cached_features, default_workers, extract, load_features, pool_map
+from fima.evaluation.reading import WHOLE, read_clips, squares, to_input
 from fima.evaluation.retrieval import RETRIEVAL_PROTOCOLS, retrieve_by
 from fima.method.encoders import build_encoder
 
