@@ -73,7 +73,8 @@ class Finetuning:
         folder: Path,            # where checkpoints are kept, one folder a fit
         frozen: bool = False,    # keep the encoder as it is
         clips: int = 10,         # uniform clips of a scored video
-        fraction: float = .875,  # side of their central square over the shorter side of the frame
+        fraction: float = .875,  # side of a square over the shorter side of the frame
+        crops: int = 1,          # squares of a scored clip: 1 (the centre) or 3
         modality: str = "rgb",   # what the encoder is fed
         precision: str = "float32", # "bf16" for autocast, on a GPU
         seed: int = 0,           # of everything random
@@ -83,7 +84,7 @@ class Finetuning:
         self.protocol, self.encoder, self.tables, self.frames, self.views, self.folder = protocol, encoder, {"train": train, "test": test}, frames, views, folder
         self.frozen, self.modality, self.precision, self.seed, self.workers, self.progress = frozen, modality, precision, seed, workers, progress
         self.classes, self.codes = np.unique(train.label, return_inverse=True)
-        self.reading = dict(clips=clips, fraction=fraction, modality=modality, difference=views.difference, workers=workers, progress=False,
+        self.reading = dict(clips=clips, fraction=fraction, crops=crops, modality=modality, difference=views.difference, workers=workers, progress=False,
                             frames_per_clip=views.frames_per_clip, stride=views.stride, crop_size=views.crop_size)
         self.modalities = Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), views.difference)
 
@@ -155,7 +156,7 @@ def finetune(
     views: Views,           # frames of a clip, stride, sizes, range of crops
     folder: Path | str,     # where checkpoints and looks are kept; the same call continues from them
     seed: int = 0,          # of everything random, held-out videos too
-    **options,              # of `Finetuning`: frozen, clips, fraction, modality, precision, workers, progress
+    **options,              # of `Finetuning`: frozen, clips, fraction, crops, modality, precision, workers, progress
 ) -> Outcome:
     "Fine-tune an encoder by a named protocol and score the test videos; an interrupted call continues."
     check_labels(train.label, test.label)
