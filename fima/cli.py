@@ -64,6 +64,7 @@ def _print_estimates(metrics: dict) -> None:
         for name in ("value", "low", "high", "chance"): table[name] = (100 * table[name]).map("{:.1f}".format)
         print(table.drop(columns="source").rename(columns={"value": "per cent", "low": "95% from", "high": "to"}).to_string(index=False))
         return
+    if "chosen" in metrics: print(f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch {metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos")
     for name, told in metrics["estimates"].items():
         print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
 
@@ -85,6 +86,7 @@ def evaluate(
     _, recipe = load_encoder(checkpoint)
     try: numbers = [int(number) for number in splits.split(",") if number]
     except ValueError: raise ValueError(f"--splits must be numbers with commas between them, e.g. 1,2,3, got {splits!r}") from None
+    if len(set(numbers)) < len(numbers): raise ValueError(f"--splits must name each split once, got {splits!r}")
     told = dict(data_set=data_set, splits=numbers, videos=str(videos.resolve()) if videos else "")
     chosen = resolve(Evaluated(template=template, settings=read_changes(change) | {name: value for name, value in told.items() if value}), Row(name="row", label=""), recipe)
     place = checkpoint.resolve()
@@ -108,6 +110,7 @@ def compare(
     table = compare_records(*(file / "metrics.json" if file.is_dir() else file for file in (first, second)))
     for name in ("first", "second", "difference", "low", "high"): table[name] = (100 * table[name]).map("{:.1f}".format)
     print(table.assign(p=table.p.map("{:.3g}".format)).to_string(index=False))
+    for name, values in table.attrs["differ"].items(): print(f"the two were made with different settings: {name} {values[0]} and {values[1]}")
 
 # %% ../nbs/6_study/66_cli.ipynb #f818c678
 checkpoint = typer.Typer(rich_markup_mode=None, help="Import other people's weights; export ours.")

@@ -93,7 +93,7 @@ def test_test_labels_choose_nothing(name):
     "Other test labels: the same choice and the same predictions, except where the name says otherwise."
     protocol = find_protocol("linear", name, epochs=20)
     (train_x, train_y, groups), (test_x, test_y, _) = made_up(0), made_up(1)
-    crops = np.random.default_rng(2).normal(train_x.mean(1), .5, (20, *train_x.mean(1).shape)) if protocol.augment else None
+    crops = np.random.default_rng(2).normal(train_x.mean(1), .5, (20, *train_x.mean(1).shape)) if protocol.augment else ()
     outcomes = [probe_by(protocol, train_x, train_y, groups, test_x, labels, crops) for labels in (test_y, np.roll(test_y, 1), np.zeros_like(test_y))]
     same = all(other.chosen == outcomes[0].chosen and (other.predicted == outcomes[0].predicted).all() for other in outcomes[1:])
     assert same == (name != "best_test_epoch")
@@ -168,6 +168,10 @@ def test_a_bad_setting_on_the_command_line(call, run):
     one_line(call("evaluate", run, "--change", "clips=2", "--change", "linear=[]", "--change", "ks=[1, 25]"), "ks must lie within [1, 24]")
 
 
+def test_a_split_twice(call, run):
+    one_line(call("evaluate", run, "--splits", "1,1"), "--splits must name each split once", "1,1")
+
+
 def test_bad_data_sets(run):
     refused(lambda: open_run(run, evaluated_data(load_encoder(run)[1], "ucf11")), "ucf11")
     refused(lambda: open_run(run, evaluated_data(load_encoder(run)[1], "ucf101"), videos=Path("/nowhere")), "/nowhere")
@@ -236,7 +240,7 @@ def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
     videos = pd.DataFrame(metrics["videos"])
-    assert len(videos) == 48 and videos.path.is_unique and metrics["splits"] == [1, 2]
+    assert len(videos) == 48 and videos.path.is_unique and metrics["split"] == [1, 2] and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
     assert set(metrics["estimates"]) == {"accuracy", *(f"linear_{name}" for name in LINEAR), *(f"retrieval_{name}_hit_{k}" for name in ("paper", "fame", "coclr", "iic", "tclr") for k in (1, 5))}
     for name, told in metrics["estimates"].items():
         assert told["n"] == 48 and told["low"] <= told["value"] <= told["high"]

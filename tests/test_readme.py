@@ -50,7 +50,7 @@ def test_fima_commands_exist(line, capsys, monkeypatch):
     "Every command and option of the README is one that `--help` knows."
     monkeypatch.setenv("COLUMNS", "120")
     words = shlex.split(line.replace("<", "").replace(">", ""))[1:]
-    depth = 2 if words[0] in ("study", "data") else 1
+    depth = 2 if words[0] in ("study", "data", "checkpoint") else 1
     assert main([*words[:depth], "--help"]) == 0
     known = capsys.readouterr().out
     for word in words[depth:]:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from argparse import Namespace
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
     found = match_weights(wrapped)
     assert found.name == ("i3d" if name == "port" else name) and bool(found.options) == (name == "port")
     assert set(found.used) | set(found.left_out) == set(wrapped) == set(found.report.name) and not set(found.used) & set(found.left_out)
-    assert len(found.used) == len(state) - (wrap == "no counters") * sum("num_batches" in n for n in state)
+    assert len(found.used) == sum("num_batches" not in n for n in state)
     weights = found.encoder.state_dict()
     for theirs, ours in found.used.items(): assert torch.equal(weights[ours], wrapped[theirs].to(weights[ours].dtype))
     assert not found.encoder.training and len(set(found.used.values())) == len(found.used)
@@ -206,6 +207,20 @@ def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
         assert all("encoder_q" in n for n in found.used)
         assert parts["module.encoder_k.stem.0.weight" if name.startswith("r") else f"module.encoder_k.{'C' if name == 'port' else 'c'}onv3d_1a_7x7.conv3d.weight"] == "key encoder"
         assert (parts["module.motion_queue"], parts["module.projector_dense.net.0.weight"], parts["module.cls_token"]) == ("queue", "head", "decoder")
+
+
+@pytest.mark.parametrize("counter", [torch.tensor(7), torch.tensor(torch.nan), torch.tensor(2**62, device="meta"), torch.tensor([3]).to_sparse(), torch.ones(3, 3), torch.tensor(1j)],
+                         ids=["number", "nan", "meta", "sparse", "mis-shaped", "complex"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_counters_of_a_file_are_never_read(states, name, counter):
+    "Nothing is computed from them: whatever they are, the encoder starts with zeros and the report says that they were left out."
+    counters = {n: counter for n in states[name] if n.endswith("num_batches_tracked")}
+    found, plain = match_weights(states[name] | counters), match_weights({n: v for n, v in states[name].items() if n not in counters})
+    parts = found.report.set_index("name").part
+    assert counters and set(found.left_out) == set(counters) and set(parts[list(counters)]) == {"counter"} and found.used == plain.used
+    assert weights_fingerprint(found.encoder) == weights_fingerprint(plain.encoder)
+    for ours, value in found.encoder.state_dict().items():
+        if ours.endswith("num_batches_tracked"): assert torch.equal(value, torch.tensor(0)) and value.dtype == torch.long
 
 
 def test_an_imported_encoder_shares_no_memory_with_the_file_and_draws_no_random_number(states):
@@ -228,12 +243,13 @@ WRONG = { # name -> changes to a good state of R(2+1)D-18, what the message says
     "nan": (lambda s: s | {"layer1.0.conv1.0.0.weight": s["layer1.0.conv1.0.0.weight"] * torch.nan}, "1 weights are NaN or infinite: layer1.0.conv1.0.0.weight"),
     "infinite": (lambda s: {f"module.{n}": v for n, v in s.items()} | {"module.stem.1.running_var": torch.full((45,), torch.inf)}, "NaN or infinite: module.stem.1.running_var"),
     "too large": (lambda s: s | {"stem.1.bias": torch.full((45,), 1e300, dtype=torch.float64)}, "NaN or infinite: stem.1.bias"),
+    "negative variance": (lambda s: {f"module.{n}": v for n, v in s.items()} | {"module.stem.1.running_var": -s["stem.1.running_var"]}, "1 weights are negative variances: module.stem.1.running_var"),
     "integers": (lambda s: s | {"stem.1.bias": torch.ones(45, dtype=torch.int8)}, "1 weights are not dense floating-point numbers: stem.1.bias"),
     "sparse": (lambda s: s | {"stem.1.bias": torch.ones(45).to_sparse()}, "not dense floating-point numbers: stem.1.bias"),
     "no numbers": (lambda s: s | {"stem.1.bias": torch.ones(45, device="meta")}, "not dense floating-point numbers: stem.1.bias"),
     "two encoders": (lambda s: {f"{p}.{n}": v for p in ("rgb", "flow") for n, v in s.items()}, "hold several encoders (rgb., flow.)"),
     "copy alone": (lambda s: {f"module.encoder_k.{n}": v for n, v in s.items()}, "a momentum copy alone (module.encoder_k.)"),
-    "empty": (lambda s: {}, "nearest to i3d: 342 missing"),
+    "empty": (lambda s: {}, "nearest to i3d: 285 missing"),
 }
 
 
@@ -274,6 +290,17 @@ def test_files_of_training_scripts_are_read(tmp_path, content, zipped):
 def test_safetensors_is_read(tmp_path):
     save_file(SMALL, tmp_path / "a.safetensors")
     assert all(torch.equal(value, SMALL[name]) for name, value in read_weights(tmp_path / "a.safetensors").items())
+
+
+def test_a_suffix_is_known_in_any_case(run, tmp_path):
+    save_file(SMALL, tmp_path / "a.SAFETENSORS")
+    assert read_weights(tmp_path / "a.SAFETENSORS").keys() == SMALL.keys()
+    (tmp_path / "cut.SafeTensors").write_bytes((tmp_path / "a.SAFETENSORS").read_bytes()[:-4])
+    for load in (read_weights, load_encoder):
+        with pytest.raises(ValueError, match="is not a complete safetensors file"): load(tmp_path / "cut.SafeTensors")
+    ours = export_encoder(run, tmp_path / "OURS.SAFETENSORS")
+    assert load_encoder(ours)[1] == load_encoder(run)[1]
+    with pytest.raises(ValueError, match="written by fima .*load_encoder reads"): import_checkpoint(ours, tmp_path / "run")
 
 
 class Hostile:
@@ -354,7 +381,7 @@ def test_an_imported_checkpoint_is_a_finished_run(states, run):
     assert (recipe.preset, recipe.views.crop_size, recipe.views.frames_per_clip, recipe.views.stride, recipe.views.difference) == ("released", 112, 16, 2, "released")
     encoder, told = read_encoder(run)
     assert told == recipe and weights_fingerprint(encoder) == recipe.method.weights
-    for name, value in encoder.state_dict().items(): assert torch.equal(value, states["r2plus1d_18"][name])
+    for name, value in encoder.state_dict().items(): assert torch.equal(value, torch.tensor(0) if "num_batches" in name else states["r2plus1d_18"][name])
 
 
 def test_weights_have_one_name_whatever_file_they_came_in(states, run, tmp_path):
@@ -373,6 +400,27 @@ def test_views_of_an_import_can_be_said_and_a_folder_belongs_to_one_run(states, 
     with pytest.raises(ValueError, match="must be new or of the run imported-"): import_checkpoint(tmp_path / "weights.pt", run, crop_size=64)
     with pytest.raises(ValueError, match="weights.pt: weights are of another architecture than r3d_18"): import_checkpoint(tmp_path / "weights.pt", tmp_path / "r3d", encoder="r3d_18")
     assert not (tmp_path / "r3d").exists()
+
+
+def test_a_crop_size_of_zero_is_refused_and_not_replaced(run, tmp_path):
+    save_encoder(tmp_path / "ours" / "encoder.safetensors", *load_encoder(run))
+    save_file(load_file(tmp_path / "ours" / "encoder.safetensors"), tmp_path / "theirs.safetensors")
+    with pytest.raises(ValueError, match="views.crop_size: Input should be greater than or equal to 8 .got 0."): import_checkpoint(tmp_path / "theirs.safetensors", tmp_path / "zero", crop_size=0)
+    assert not (tmp_path / "zero").exists()
+
+
+BAD_RECIPES = ("{}", "", "not json", '{"data": {"name": "ucf"}}', '{"data": 3, "views": {"stride": 0}, "seed": -1}', "\0\0", '{"data"')
+
+
+@pytest.mark.parametrize("told", [*(told.encode() for told in BAD_RECIPES), b"\xff\xfe\x00"], ids=repr)
+def test_a_folder_whose_recipe_is_damaged_is_named(states, tmp_path, told):
+    torch.save(states["r3d_18"], tmp_path / "weights.pt")
+    claimed = tmp_path / "run" / "recipe.json"
+    claimed.parent.mkdir()
+    claimed.write_bytes(told)
+    with pytest.raises(ValueError, match="its recipe does not fit this version of fima: ") as refused: import_checkpoint(tmp_path / "weights.pt", claimed.parent)
+    assert str(refused.value).startswith(f"{claimed}: ") and "\n" not in str(refused.value) and len(str(refused.value)) < 600
+    assert claimed.read_bytes() == told and os.listdir(claimed.parent) == ["recipe.json"]
 
 
 def test_export_and_load_are_exact(run, tmp_path):
@@ -416,9 +464,10 @@ def damaged(folder, change):
 @pytest.mark.parametrize("change, said", [
     (lambda w: w | {"stage0.0.weight": w["stage0.0.weight"] * torch.nan}, "1 weights are NaN or infinite: stage0.0.weight"),
     (lambda w: w | {"stage0.1.running_var": w["stage0.1.running_var"] * torch.inf}, "1 weights are NaN or infinite: stage0.1.running_var"),
+    (lambda w: w | {"stage0.1.running_var": w["stage0.1.running_var"] - 1.001}, "1 weights are negative variances: stage0.1.running_var"),
     (lambda w: w | {"stage9.0.weight": torch.ones(3)}, r"recipe's small3d: 1 unknown \(stage9.0.weight\)"),
     (lambda w: {n: v for n, v in w.items() if n != "stage1.0.weight"}, r"1 missing \(stage1.0.weight\)"),
-    (lambda w: w | {"stage0.1.bias": torch.ones(7)}, r"1 mis-shaped \(stage0.1.bias \(7,\) for \(4,\)\)")], ids=["nan", "infinite", "unknown", "missing", "mis-shaped"])
+    (lambda w: w | {"stage0.1.bias": torch.ones(7)}, r"1 mis-shaped \(stage0.1.bias \(7,\) for \(4,\)\)")], ids=["nan", "infinite", "negative variance", "unknown", "missing", "mis-shaped"])
 def test_a_file_of_ours_that_is_damaged_is_refused(tmp_path, change, said):
     file = damaged(tmp_path, change)
     for load in (load_encoder, fima.load_encoder, read_encoder):
@@ -429,11 +478,54 @@ def test_a_file_of_ours_that_is_damaged_is_refused(tmp_path, change, said):
 def test_a_recipe_that_is_not_there_or_not_ours_is_refused(tmp_path):
     save_file(SMALL, tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="holds no recipe in its header"): read_encoder(tmp_path / "none.safetensors")
-    for told in ("{}", "not json", '{"data": {"name": "ucf"}}'):
+    for told in BAD_RECIPES:
         save_file(SMALL, tmp_path / "odd.safetensors", metadata={"recipe": told})
         with pytest.raises(ValueError, match="its recipe does not fit this version of fima") as refused: load_encoder(tmp_path / "odd.safetensors")
         assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match="holds no finished encoder"): load_encoder(tmp_path)
+
+
+def of_widths(folder, widths):
+    "A small file of ours whose recipe asks for other layers."
+    file, told = damaged(folder, dict), make_recipe("smoke").model_dump(mode="json")
+    told["encoder"]["options"]["widths"] = widths
+    save_file(load_file(file), file, metadata={"recipe": json.dumps(told)})
+    return file
+
+
+@pytest.mark.parametrize("widths, said", [
+    ([40000] * 3, r"weights do not fit the recipe's small3d: 6 unknown \(.*15 mis-shaped \(stage0.0.weight \(4, 3, 3, 5, 5\) for \(40000, 3, 3, 5, 5\)"),
+    ([10**12] * 3, "its recipe does not fit this version of fima: Storage size"), ([2**70] * 3, "does not fit this version of fima: encoder: "),
+    ([-1] * 3, "does not fit this version of fima: .*negative dimension"), (["x"] * 3, "does not fit this version of fima: encoder: ")], ids=["giant", "overflow", "no integer", "negative", "words"])
+def test_a_recipe_that_asks_for_impossible_layers_is_refused_in_one_line(tmp_path, widths, said):
+    file = of_widths(tmp_path, widths)
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint" / "encoder.safetensors").write_bytes(file.read_bytes())
+    for load, source in ((load_encoder, file), (read_encoder, file), (read_encoder, tmp_path / "run")):
+        with pytest.raises(ValueError, match=said) as refused: load(source)
+        assert "\n" not in str(refused.value) and str(refused.value).startswith(str(source))
+
+
+@pytest.mark.parametrize("name, options", [("small3d", {"widths": [4, 8, 8], "temporal_stride": 8}), ("i3d", {}), ("r2plus1d_18", {}), ("r3d_18", {})])
+@pytest.mark.parametrize("kept", [torch.float32, torch.float16, torch.float64], ids=str)
+def test_an_encoder_is_read_as_if_it_were_built_and_filled(tmp_path, name, options, kept):
+    "Numbers, types, layout, gradients and mode are those of the plain way, and no random number is drawn for it."
+    recipe = make_recipe("smoke", overrides={"encoder.name": name, "encoder.options": options})
+    plain = build_encoder(name, **options)
+    for buffer, value in plain.named_buffers(): value.fill_(3) if "num_batches" in buffer else value.uniform_(.5, 1.5)
+    save_encoder(tmp_path / "encoder.safetensors", deepcopy(plain).to(kept), recipe)
+    plain.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    before = torch.get_rng_state()
+    read, _ = read_encoder(tmp_path / "encoder.safetensors")
+    assert torch.equal(torch.get_rng_state(), before) and not any(module.training for module in read.modules())
+    size = (tmp_path / "encoder.safetensors").stat().st_size
+    with open(tmp_path / "encoder.safetensors", "r+b") as file: file.write(bytes(size))           # what was read is its own
+    for kind in ("named_parameters", "named_buffers"):
+        for (one, value), (other, wanted) in zip(getattr(read, kind)(), getattr(plain, kind)(), strict=True):
+            assert one == other and type(value) is type(wanted) and torch.equal(value, wanted) and value.is_leaf
+            assert (value.dtype, value.device, value.stride(), value.requires_grad) == (wanted.dtype, wanted.device, wanted.stride(), wanted.requires_grad)
+    clip = torch.rand(1, 3, 8, 33, 33)
+    with torch.no_grad(): assert torch.equal(read(clip), plain.eval()(clip))
 
 
 # -- import fima ---------------------------------------------------------------------------------------------------------

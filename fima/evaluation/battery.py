@@ -15,9 +15,10 @@ import pandas as pd
 from ..data.clips import ClipDataset
 from ..data.views import Modalities, Photometric
 from .linear import augmented_features, probe_by
-from .protocols import LINEAR, Protocol, find_protocol
+from .protocols import LINEAR, Protocol, check_labels, find_protocol
 from .record import Opened, run_features
-from .retrieval import RETRIEVAL_PROTOCOLS, chance_hit, retrieve_by
+from .retrieval import RETRIEVAL_PROTOCOLS, chance_hit, check_ranks, find_retrieval, retrieve_by
+from ..training.weights import weights_fingerprint
 
 # %% ../../nbs/5_evaluation/57_battery.ipynb #43b4c35d
 class Tested(NamedTuple):
@@ -31,13 +32,15 @@ def crops_for(
     protocol: Protocol,  # one that augments
     epochs: int,         # features wanted of each video
     modality: str = "rgb", # what the encoder is fed
+    seed: int = 0,       # of places, crops and colours
     progress: bool = True, # show a bar
-) -> np.ndarray:         # float32 (epochs, N, C)
+) -> list[np.ndarray]:   # for each epoch float32 (N, C)
     "Encode the random crops that a linear protocol trains on, or read those that were kept."
-    views, seed, about = opened.recipe.views, opened.recipe.seed, opened.about
+    views, about = opened.recipe.views, opened.about
     dataset = ClipDataset(opened.rows("train"), opened.data.frames, views.frames_per_clip, views.stride, 0, views.crop_size, views.scale, views.aspect, views.flip, seed, views=1)
     modalities = Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), views.difference)
-    folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{opened.fingerprint}"
+    weights = weights_fingerprint(opened.encoder)
+    folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.fingerprint}"
     return augmented_features(opened.encoder, dataset, modalities, epochs, modality, seed, folder=folder, progress=progress)
 
 def evaluate_all(
@@ -50,19 +53,23 @@ def evaluate_all(
     fraction: float = .875,         # side of a square over the shorter side of the frame
     modality: str = "rgb",          # what the encoder is fed
     epochs: int = 0,                # length of the linear protocols; 0: their own
+    seed: int | None = None,        # of the linear protocols; None: the recipe's
     progress: bool = True,          # show bars
 ) -> Tested:
     "Evaluate an encoder under every protocol named, from one pass over the videos."
     if not (linear or retrieval): raise ValueError("linear and retrieval must name at least one protocol, got none")
     protocols = {name: find_protocol("linear", name, opened.about.name, epochs) for name in linear}
-    train, test = opened.rows("train"), opened.rows("test")
+    train, test, seed = opened.rows("train"), opened.rows("test"), opened.recipe.seed if seed is None else seed
+    check_labels(train.label, test.label)
+    find_retrieval(retrieval)
+    check_ranks(ks, len(train))
     features = {split: run_features(opened, split, clips, fraction, modality, crops, progress) for split in ("train", "test")}
     tested, chosen, augmented = test[["path", "label", "group"]].copy(), {}, {}
     chance = {f"linear_{name}": test.label.eq(train.label.mode()[0]).mean() for name in linear}
     for name, protocol in protocols.items():
         if protocol.augment and protocol.jitter_p not in augmented:
-            augmented[protocol.jitter_p] = crops_for(opened, protocol, max(p.epochs for p in protocols.values()), modality, progress)
-        outcome = probe_by(protocol, features["train"].pooled, train.label, train.group, features["test"].pooled, test.label, augmented.get(protocol.jitter_p) if protocol.augment else None, opened.recipe.seed)
+            augmented[protocol.jitter_p] = crops_for(opened, protocol, max(p.epochs for p in protocols.values() if p.augment), modality, seed, progress)
+        outcome = probe_by(protocol, features["train"].pooled, train.label, train.group, features["test"].pooled, test.label, augmented[protocol.jitter_p] if protocol.augment else (), seed)
         tested[f"linear_{name}"], chosen[name] = outcome.predicted == test.label.to_numpy(), outcome.chosen
         if "predicted" not in tested: tested["predicted"] = outcome.predicted
     for name, found in retrieve_by(retrieval, features["test"], features["train"], test.label, train.label, ks).items():

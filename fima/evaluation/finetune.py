@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from .features import extract
 from .linear import clip_scores
 from .protocols import Outcome, Protocol, Score, check_labels, follow
 from ..method.instance import pool
-from ..training.checkpoint import load_checkpoint, save_checkpoint, write_text
+from ..training.checkpoint import load_checkpoint, save_checkpoint, write_json
 from ..training.pretrain import step_seed, take_step
 from ..training.recipe import Views
+from ..training.weights import weights_fingerprint
 
 # %% ../../nbs/5_evaluation/52_finetune.ipynb #660c0e60
 class Classifier(nn.Module):
@@ -143,9 +145,21 @@ class Finetuning:
                 save_checkpoint(self.folder / name, (epoch + 1) * per_epoch, model, optimiser)
 
 def _earlier(file: Path) -> pd.DataFrame | None:
-    "Read the looks that an interrupted call wrote; a line cut off by a kill is dropped."
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return pd.DataFrame([json.loads(line) for line in lines]) if lines else None
+    "Read the looks that an interrupted call wrote; a line cut off by a kill is passed over."
+    looks = []
+    for line in file.read_text().split("\n") if file.exists() else []:
+        try: looks.append(json.loads(line))
+        except ValueError: continue
+    return pd.DataFrame(looks) if looks else None
+
+def _claim(folder: Path, told: dict[str, str]) -> None:
+    "Write into a folder which fine-tuning it is of; refuse that of another one, naming what differs."
+    file = folder / "finetune.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not file.exists(): write_json(file, told)
+    kept = json.loads(file.read_text())
+    other = [f"{name} ({kept.get(name)} there, {told.get(name)} here)" for name in told | kept if kept.get(name) != told.get(name)]
+    if other: raise ValueError(f"folder {folder} must be new or of this fine-tuning, got one that differs in {'; '.join(other)}")
 
 def finetune(
     protocol: Protocol,     # of `fima.evaluation.protocols.FINETUNE`
@@ -156,15 +170,17 @@ def finetune(
     views: Views,           # frames of a clip, stride, sizes, range of crops
     folder: Path | str,     # where checkpoints and looks are kept; the same call continues from them
     seed: int = 0,          # of everything random, held-out videos too
-    **options,              # of `Finetuning`: frozen, clips, fraction, crops, modality, precision, workers, progress
+    workers: int = 0,       # DataLoader processes, no influence on the result
+    progress: bool = True,  # show a bar
+    **options,              # of `Finetuning`: frozen, clips, fraction, crops, modality, precision
 ) -> Outcome:
     "Fine-tune an encoder by a named protocol and score the test videos; an interrupted call continues."
     check_labels(train.label, test.label)
-    told, folder = json.dumps(dict(protocol=str(protocol), frozen=options.get("frozen", False), modality=options.get("modality", "rgb"), seed=seed, videos=len(train))), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "finetune.json").exists(): write_text(folder / "finetune.json", told)
-    if (folder / "finetune.json").read_text() != told: raise ValueError(f"folder {folder} must be new or of this fine-tuning, got one of {(folder / 'finetune.json').read_text()}")
+    folder, rows = Path(folder), [table[["path", "label", "group"]].to_csv(index=False) for table in (train, test)]
+    fit = Finetuning(protocol, encoder, train, test, frames, views, folder, seed=seed, workers=workers, progress=progress, **options)
+    reading = {name: value for name, value in fit.reading.items() if name not in ("workers", "progress")} | dict(frozen=fit.frozen, precision=fit.precision)
+    _claim(folder, dict(protocol=str(protocol), encoder=weights_fingerprint(encoder), views=views.model_dump_json(), seed=str(seed), options=json.dumps(reading),
+                        **{name: sha256(table.encode()).hexdigest()[:16] for name, table in zip(("train", "test"), rows)}))
     def remember(look: dict) -> None:
-        with (folder / "looks.jsonl").open("a") as file: file.write(json.dumps(look) + "\n")
-    fit = Finetuning(protocol, encoder, train, test, frames, views, folder, seed=seed, **options)
+        with (folder / "looks.jsonl").open("a") as file: file.write("\n" + json.dumps(look))      # a line that was cut off before stays by itself
     return follow(protocol, fit, train.label, train.group, test.label, seed, _earlier(folder / "looks.jsonl"), remember)

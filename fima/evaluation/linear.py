@@ -9,6 +9,7 @@ __all__ = ['as_rows', 'standardiser', 'fit_logistic', 'clip_scores', 'Probe', 'l
 # %% ../../nbs/5_evaluation/51_linear.ipynb #f1d8316e
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,13 @@ from matplotlib.axes import Axes
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..data.clips import ClipDataset, collate
 from ..data.files import replacing
 from ..data.views import Modalities, to_device
-from .features import check_features, encode
+from .features import check_features, default_workers, encode, quiet_worker
 from .protocols import Fit, Outcome, Protocol, check_labels, follow
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #ff8aed59
@@ -111,14 +113,15 @@ def sgd_epochs(
     seed:int,                       # of the initial weights and of the order
 )->Iterator[tuple[np.ndarray, np.ndarray]]: # after each epoch: weight (classes, width), bias (classes,)
     "Train a linear layer on the published schedule, epoch by epoch (Appendix A.4)."
-    generator, targets = torch.Generator().manual_seed(seed), torch.as_tensor(codes)
+    generator, targets, size = torch.Generator().manual_seed(seed), torch.as_tensor(codes), min(protocol.batch_size, len(codes))
     weight = (torch.randn(classes, inputs(0).shape[1], generator=generator) * .01).requires_grad_()
     bias = torch.zeros(classes, requires_grad=True)
     optimiser = torch.optim.SGD([weight, bias], lr=value, momentum=.9, weight_decay=protocol.weight_decay)
     for epoch in range(epochs):
         rows = inputs(epoch)
         for group in optimiser.param_groups: group["lr"] = protocol.rate(value, epoch)
-        for picked in torch.randperm(len(targets), generator=generator).split(protocol.batch_size):
+        for picked in torch.randperm(len(targets), generator=generator).split(size):
+            if protocol.drop_last and len(picked) < size: continue
             optimiser.zero_grad()
             F.cross_entropy(rows[picked] @ weight.T + bias, targets[picked]).backward()
             optimiser.step()
@@ -130,16 +133,18 @@ def linear_fit(
     train_rows:np.ndarray,  # rows of the training videos, (N, R, width)
     test_rows:np.ndarray,   # rows of the test videos, (M, R, width)
     codes:np.ndarray,       # class number of each training video, (N,)
-    augmented:np.ndarray|None=None, # features of random crops, (epochs, N, width); for a protocol that augments
+    augmented:Sequence[np.ndarray]=(), # features of random crops, an array (N, width) for each epoch; for a protocol that augments
     seed:int=0,             # of weights, order and clips
 )->Fit:                     # for `follow`
     "Bind features and a protocol to a way of training that `follow` can use."
-    if protocol.augment and (augmented is None or len(augmented) < protocol.epochs): raise ValueError(f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got {0 if augmented is None else len(augmented)}")
+    if protocol.augment and len(augmented) < protocol.epochs: raise ValueError(f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got {len(augmented)}")
     def fit(rows:np.ndarray, value:float, epochs:int, name:str):
         mean, spread = standardiser(train_rows[rows]) if protocol.standardise else (0., 1.)
         ready = torch.as_tensor((train_rows[rows] - mean) / spread, dtype=torch.float32)
         def inputs(epoch:int)->Tensor:
-            if protocol.augment: return torch.as_tensor((augmented[epoch][rows] - mean) / spread, dtype=torch.float32)
+            if protocol.augment:
+                crops = as_rows(f"augmented[{epoch}]", augmented[epoch][rows], codes[rows], True, protocol.l2_normalise)[0][:, 0]
+                return torch.as_tensor((crops - mean) / spread, dtype=torch.float32)
             drawn = torch.randint(ready.shape[1], (len(ready),), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
             return ready[torch.arange(len(ready)), drawn]
         solutions = [fit_logistic(ready.double().numpy(), codes[rows], value)] if protocol.solver == "logistic" else sgd_epochs(inputs, codes[rows], codes.max() + 1, protocol, value, epochs, seed)
@@ -156,7 +161,7 @@ def probe_by(
     train_groups:Sequence,  # what must not be torn apart when videos are held out, (N,)
     test_x:np.ndarray,      # test features, (M, clips, C)
     test_y:Sequence,        # test labels, (M,)
-    augmented:np.ndarray|None=None, # of `augmented_features`, (epochs, N, C); for a protocol that augments
+    augmented:Sequence[np.ndarray]=(), # of `augmented_features`, an array (N, C) for each epoch; for a protocol that augments
     seed:int=0,             # of weights, order, clips and held-out videos
 )->Outcome:
     "Probe frozen features by a named protocol."
@@ -165,9 +170,8 @@ def probe_by(
     shape = dict(average=protocol.average == "features", l2_normalise=protocol.l2_normalise)
     (train_rows, labels), (test_rows, _) = as_rows("train_x", train_x, train_y, **shape), as_rows("test_x", test_x, test_y, **shape)
     if train_rows.shape[-1] != test_rows.shape[-1]: raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
-    if augmented is not None:
-        if augmented.shape[1:] != (len(labels), train_rows.shape[-1]): raise ValueError(f"augmented must be (epochs, {len(labels)}, {train_rows.shape[-1]}), got {augmented.shape}")
-        augmented = as_rows("augmented", augmented, np.arange(len(augmented)), False, protocol.l2_normalise)[0]
+    wrong = {crops.shape for crops in augmented} - {(len(labels), train_rows.shape[-1])}
+    if wrong: raise ValueError(f"augmented must be ({len(labels)}, {train_rows.shape[-1]}) for each epoch, got {wrong.pop()}")
     codes = np.unique(labels, return_inverse=True)[1]
     return follow(protocol, linear_fit(protocol, train_rows, test_rows, codes, augmented, seed), train_y, train_groups, test_y, seed)
 
@@ -181,23 +185,30 @@ def augmented_features(
     seed:int=0,            # of the colours; places and crops come from the data set's seed
     batch:int=16,          # clips per forward pass
     folder:Path|None=None, # one file an epoch is kept here and read by the next call; None: nothing is kept
+    workers:int|None=None, # processes that read beside this one; None: `default_workers`, by the time the first clip takes
     progress:bool=True,    # show a bar
-)->np.ndarray:             # float32 (E, N, C)
+)->list[np.ndarray]:       # for each epoch float32 (N, C); read from their files when asked for, where they are kept
     "Encode a new random crop of every training video for every epoch, as the released linear probe trains on."
-    device, features = next(encoder.parameters()).device, []
+    device = next(encoder.parameters()).device
     rows = np.array_split(np.arange(len(dataset)), -(-len(dataset) // batch))
+    files = [folder / f"{epoch:04d}.npy" if folder else None for epoch in range(epochs)]
+    kept = {epoch: crops for epoch, file in enumerate(files) if file and file.exists() and len(crops := np.load(file, mmap_mode="r")) == len(dataset)}
+    wanted = [epoch for epoch in range(epochs) if epoch not in kept]
+    began = perf_counter()
+    if wanted and workers is None: dataset[wanted[0], 0]
+    workers = default_workers(perf_counter() - began, len(wanted) * len(dataset)) if workers is None else workers
+    keys = [[(epoch, int(row)) for row in picked] for epoch in wanted for picked in rows]
+    raws = iter(DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers, generator=torch.Generator(), worker_init_fn=quiet_worker))
     def encoded(epoch:int, number:int)->np.ndarray:
-        raw = to_device(collate([dataset[epoch, int(row)] for row in rows[number]]), device)
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1))
-        return encode(encoder, getattr(modalities(raw, generator, frozenset({modality})).source, modality), batch)
-    for epoch in tqdm(range(epochs), desc="random crops", unit="epoch", disable=not progress):
-        file = folder / f"{epoch:04d}.npy" if folder else None
-        if file and file.exists(): features.append(np.load(file)); continue
-        features.append(np.concatenate([encoded(epoch, number) for number in range(len(rows))]))
-        if file:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as draft, open(draft, "wb") as stream: np.save(stream, features[-1])
-    return np.stack(features)
+        return encode(encoder, getattr(modalities(to_device(next(raws), device), generator, frozenset({modality})).source, modality), batch)
+    for epoch in tqdm(wanted, desc="random crops", unit="epoch", disable=not progress):
+        kept[epoch] = np.concatenate([encoded(epoch, number) for number in range(len(rows))])
+        if not folder: continue
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(files[epoch]) as draft, open(draft, "wb") as stream: np.save(stream, kept[epoch])
+        kept[epoch] = np.load(files[epoch], mmap_mode="r")
+    return [kept[epoch] for epoch in range(epochs)]
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #db16e0a8
 def confusion(

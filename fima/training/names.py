@@ -53,10 +53,10 @@ def blueprint(
 # %% ../../nbs/4_training/43_names.ipynb #15452c83
 COPIES = {"encoder_k", "key_encoder", "momentum_encoder", "target_encoder", "teacher", "ema", "model_ema", "encoder_ema"} # never the trained encoder
 TRAINED = {"encoder_q", "query_encoder", "online_encoder", "student"} # the trained one of several
-PARTS = { # part -> names it goes by; what stands beside an encoder
+PARTS = { # part -> names it goes by; what stands beside an encoder, and what counts its batches
     "key encoder": "|".join(COPIES) + r"|\w+_k|key_\w+", "queue": r"\w*queue\w*",
     "head": r"fc\d*|linear|id_head|heads?|\w+_head|classifier|logits|conv3d_0c_1x1|proj\w*|mlp\w*|predictor\w*",
-    "decoder": r"embedding\w*|transformer\w*|cls_token|pos_\w+|decoder\w*"}
+    "decoder": r"embedding\w*|transformer\w*|cls_token|pos_\w+|decoder\w*", "counter": "num_batches_tracked"}
 
 def part(
     name: str, # of a tensor

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..method.encoders import Encoder
-from .checkpoint import misfits, name_some, not_finite, provenance, read_encoder, read_header, save_encoder, write_json, write_text
+from .checkpoint import misfits, name_some, provenance, read_encoder, read_header, read_recipe, save_encoder, unusable, write_json, write_text
 from .names import LAYOUTS, Layout, blueprint, empty_encoder, encoder_prefix, part
 from .recipe import Recipe, make_recipe
 
@@ -56,8 +56,9 @@ def read_weights(
     "Read the named tensors of a checkpoint; execute nothing; raise ValueError, one line, where there are none."
     path = Path(file)
     if not path.is_file(): raise ValueError(f"{path}: there is no such file")
-    if path.suffix == ".safetensors": read_header(path)
-    weights = load_file(path) if path.suffix == ".safetensors" else _unwrap(_unpickle(path))
+    safe = path.suffix.lower() == ".safetensors"
+    if safe: read_header(path)
+    weights = load_file(path) if safe else _unwrap(_unpickle(path))
     if not weights: raise ValueError(f"{path}: holds no weights (no named tensors, also not under {', '.join(WRAPPERS)})")
     return weights
 
@@ -68,7 +69,7 @@ class Imported(NamedTuple):
     name: str               # A key of `fima.method.encoders.ENCODERS`
     options: dict[str, Any] # Its options
     used: dict[str, str]    # Name in the file -> ours
-    left_out: list[str]     # Names in the file that are no part of the encoder
+    left_out: list[str]     # Names in the file that were not taken: other parts, and counters
     report: pd.DataFrame    # A row for each tensor of the file: name, part, ours, shape, values
 
 class _Trial(NamedTuple):
@@ -76,32 +77,30 @@ class _Trial(NamedTuple):
     layout: Layout
     plan: dict[str, tuple[str, Tensor]] # its blueprint
     prefix: str
-    inside: dict[str, Tensor] # published name -> tensor; known heads are gone
+    inside: dict[str, Tensor] # published name -> tensor; known heads and counters are gone
     faults: str               # "" where all fits
     hits: int                 # tensors of the right name and shape
 
 def _try(state: dict[str, Tensor], layout: Layout) -> _Trial:
     "Hold a layout against a file."
     plan = blueprint(layout)
-    wanted = {name: shape for name, (_, shape) in plan.items()}
-    prefix = encoder_prefix(list(state), set(wanted))
+    wanted = {name: shape for name, (_, shape) in plan.items() if part(name) != "counter"}
+    prefix = encoder_prefix(list(state), set(plan))
     cut = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    inside = {name: value for name, value in cut.items() if name in wanted or not part(name.split(".")[0])}
-    counters = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith("num_batches_tracked") and name not in inside}
+    inside = {name: value for name, value in cut.items() if name in wanted or name not in plan and not part(name.split(".")[0])}
     hits = sum(name in wanted and value.shape == wanted[name].shape for name, value in inside.items())
-    return _Trial(layout, plan, prefix, inside, misfits(inside | counters if hits else inside, wanted), hits)
+    return _Trial(layout, plan, prefix, inside, misfits(inside, wanted), hits)
 
 def _numbers(trial: _Trial) -> dict[str, Tensor]:
-    "Give the weights as float32 under our names; raise ValueError where they are no numbers."
+    "Give the weights as float32 under our names, counters at zero; raise ValueError where they are no numbers."
     dense = lambda value: value.layout is torch.strided and value.is_floating_point() and not value.is_meta
-    named = {trial.prefix + name: value for name, value in trial.inside.items() if not name.endswith("num_batches_tracked")}
+    named = {trial.prefix + name: value for name, value in trial.inside.items()}
     odd = [name for name, value in named.items() if not dense(value)]
     if odd: raise ValueError(f"{len(odd)} weights are not dense floating-point numbers: {name_some(odd)}")
     named = {name: value.to(torch.float32, copy=True).contiguous() for name, value in named.items()}
-    if bad := not_finite(named): raise ValueError(f"{len(bad)} weights are NaN or infinite: {name_some(bad)}")
+    if faults := unusable(named): raise ValueError(faults)
     found = {name.removeprefix(trial.prefix): value for name, value in named.items()}
-    counted = lambda name: trial.inside.get(name, torch.zeros(())).to(torch.long, copy=True).reshape(())
-    return {ours: found[name] if name in found else counted(name) for name, (ours, _) in trial.plan.items()}
+    return {ours: found[name] if name in found else torch.zeros((), dtype=torch.long) for name, (ours, _) in trial.plan.items()}
 
 def match_weights(
     state: dict[str, Tensor], # named tensors, as `read_weights` gives them
@@ -141,11 +140,11 @@ def imported_recipe(
     "Write the recipe of an imported encoder: what it is and what clips it is fed."
     return make_recipe("paper", "released", {
         "encoder.name": imported.name, "encoder.options": imported.options, "views.frames_per_clip": frames_per_clip, "views.stride": stride,
-        "views.crop_size": crop_size or (224 if imported.name == "i3d" else 112), "data.short": "loop", "method.name": "imported", "method.weights": weights_fingerprint(imported.encoder)})
+        "views.crop_size": (224 if imported.name == "i3d" else 112) if crop_size is None else crop_size, "data.short": "loop", "method.name": "imported", "method.weights": weights_fingerprint(imported.encoder)})
 
 def _named(file: Path | str, encoder: str) -> Imported:
     "Match a file; a refusal names it."
-    if Path(file).suffix == ".safetensors" and Path(file).is_file() and (header := read_header(Path(file))).keys() & {"recipe", "holds"}:
+    if Path(file).suffix.lower() == ".safetensors" and Path(file).is_file() and (header := read_header(Path(file))).keys() & {"recipe", "holds"}:
         raise ValueError(f"{file}: was written by fima ({header.get('holds', 'an encoder with its recipe')}); load_encoder reads such a file, or the run's folder")
     state = read_weights(file)
     try: return match_weights(state, encoder)
@@ -164,7 +163,7 @@ def import_checkpoint(
     imported = _named(file, encoder)
     recipe = imported_recipe(imported, crop_size, frames_per_clip, stride)
     claimed = folder / "recipe.json"
-    if claimed.exists() and (other := Recipe.model_validate_json(claimed.read_text()).run_id) != recipe.run_id:
+    if claimed.exists() and (other := read_recipe(claimed.read_bytes(), claimed).run_id) != recipe.run_id:
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
     save_encoder(folder / "checkpoint" / "encoder.safetensors", imported.encoder, recipe)
     write_text(claimed, recipe.model_dump_json(indent=1) + "\n")
@@ -179,7 +178,7 @@ def load_encoder(
 ) -> tuple[Encoder, Recipe]: # the encoder in evaluation mode, and its recipe
     "Load an encoder from wherever it is; raise ValueError, one line, where it is not whole."
     path = Path(source)
-    ours = path.is_dir() or path.suffix == ".safetensors" and path.is_file() and "recipe" in read_header(path)
+    ours = path.is_dir() or path.suffix.lower() == ".safetensors" and path.is_file() and "recipe" in read_header(path)
     if ours: return read_encoder(path)
     imported = _named(path, "auto")
     return imported.encoder, imported_recipe(imported)
@@ -189,7 +188,7 @@ def export_encoder(
     file: Path | str, # a .safetensors file, written whole or not at all
 ) -> Path:            # the file
     "Write an encoder and its recipe into one file that `load_encoder` reads alone."
-    if Path(file).suffix != ".safetensors": raise ValueError(f"file must end in .safetensors, got {file}")
+    if Path(file).suffix.lower() != ".safetensors": raise ValueError(f"file must end in .safetensors, got {file}")
     encoder, recipe = load_encoder(run)
     save_encoder(Path(file), encoder, recipe)
     return Path(file)
