@@ -10,7 +10,8 @@ from fima.data.sprites import make_sprites
 from fima.data.views import Modalities, RawBatch, RawView
 from fima.training.log import Log
 from fima.training.pretrain import pretrain, take_step
-from fima.training.recipe import data_folder, make_recipe
+from fima.training.recipe import make_recipe
+from fima.training.videos import data_folder
 
 STEPS = 60
 RUN = """

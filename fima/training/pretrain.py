@@ -24,7 +24,7 @@ from ..data.views import Modalities, RawBatch, to_device
 from ..method.encoders import build_encoder, map_size
 from ..method.fima import Fima
 from ..method.supervised import Supervised
-from .checkpoint import load_checkpoint, provenance, save_checkpoint, save_encoder, write_json, write_text
+from .checkpoint import load_checkpoint, provenance, read_recipe, save_checkpoint, save_encoder, write_json, write_text
 from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
 from .videos import OpenData, open_data
@@ -126,7 +126,7 @@ def pick_device(
 def _claim(folder: Path, recipe: Recipe) -> None:
     "Write the recipe into a run's folder; refuse a folder that another recipe claimed."
     file = folder / "recipe.json"
-    if file.exists() and (other := Recipe.model_validate_json(file.read_text()).run_id) != recipe.run_id:
+    if file.exists() and (other := read_recipe(file.read_text(), file).run_id) != recipe.run_id:
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists(): write_text(file, recipe.model_dump_json(indent=1) + "\n")
