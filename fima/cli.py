@@ -129,7 +129,8 @@ def checkpoint_import(
     from fima.training.weights import import_checkpoint
     place = import_checkpoint(file, folder, encoder, crop_size, frames_per_clip, stride)
     told = json.loads((place / "metrics.json").read_text())
-    print(json.dumps({name: value for name, value in told.items() if name in ("run", "parameters", "origin")}, indent=1), place, sep="\n")
+    origin = told["origin"]
+    print(f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors used, {len(origin['left_out'])} left out (listed in metrics.json)", place, sep="\n")
 
 @command(checkpoint, "export")
 def checkpoint_export(

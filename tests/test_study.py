@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from fima.study.files import load_study
+from fima.study.jobs import JobError, Kernel, execute
 from fima.study.plan import plan
 from fima.study.run import run
 
@@ -128,3 +130,18 @@ def _read(file):
     "Read a process's command line; nothing where it has ended."
     try: return file.read_bytes()
     except OSError: return b""
+
+
+def test_a_kernel_that_is_killed_is_an_error_and_not_a_wait(tmp_path):
+    "Out of memory looks like this: the process that computes is gone from one moment to the next."
+    cells = [nbformat.v4.new_code_cell("length: float = 600.0", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("import time; time.sleep(length)")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": dict(display_name="python3", language="python", name="python3")})
+    nbformat.write(notebook, tmp_path / "sleeper.ipynb")
+    with Kernel() as kernel:
+        def kill():
+            while not (kernel.manager and kernel.manager.has_kernel): time.sleep(.05)
+            time.sleep(3)
+            os.kill(kernel.manager.provisioner.pid, signal.SIGKILL)
+        threading.Thread(target=kill, daemon=True).start()
+        with pytest.raises(JobError, match="the process that computed died"): execute(tmp_path / "sleeper.ipynb", tmp_path / "executed.ipynb", {"length": 601.0}, kernel)
+    assert (tmp_path / "executed.ipynb").exists()

@@ -6,6 +6,7 @@
 __all__ = ['data', 'data_check', 'data_make']
 
 # %% ../../nbs/6_study/64_data_commands.ipynb #00684e2b
+from hashlib import sha256
 from pathlib import Path
 
 import typer
@@ -40,8 +41,8 @@ def data_check(
     from fima.training.videos import data_folder, work_root
     if source in DATA_SETS:
         if train_list or test_list or class_index: raise ValueError(f"--train-list, --test-list and --class-index are for a folder of your own, got them with {source}; --lists names the folder of its official lists")
-        place = folder or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None))
-        checked = check_data(source, place, split, lists, minimum_frames, short, report or work_root() / "checks" / f"{source}_{split}.csv", workers, thorough)
+        place = Path(folder or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None)))
+        checked = check_data(source, place, split, lists, minimum_frames, short, report or work_root() / "checks" / f"{source}_{split}_{sha256(str(place.resolve()).encode()).hexdigest()[:6]}.csv", workers, thorough)
         print(checked)
         return 0 if checked.sound else 1
     if not Path(source).is_dir(): raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder that exists, got {source!r}")

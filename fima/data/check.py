@@ -120,6 +120,7 @@ class Checked(NamedTuple):
     unlisted:int                   # videos in the folder that no list names
     problems:dict[str, list[str]]  # what is wrong with the lists as a whole
     report:Path|None               # where `files` was written
+    lists:str=""                   # where the lists were found
     @property
     def sound(self)->bool:
         "Tell whether a run can use every video, save short ones it repeats and missing ones the set is known for."
@@ -127,11 +128,11 @@ class Checked(NamedTuple):
         return set(self.files.status) <= allowed and not self.problems
     def __str__(self)->str:
         table = self.counts.assign(listed=self.counts.sum(axis=1), published=[DATA_SETS[self.name].counts[self.split][split == "test"] for split in self.counts.index])
-        lines = [f"{self.name}, split {self.split}: {self.folder}", table.map("{:,}".format).rename_axis(index=None, columns=None).to_string()]
+        lines = [f"{self.name}, split {self.split}: {self.folder}" + (f"; lists: {self.lists}" if self.lists not in ("", self.folder) else ""), table.map("{:,}".format).rename_axis(index=None, columns=None).to_string()]
         if (count := self.counts["short"].sum()): lines.append(f"{count:,} short: " + {"loop": "repeated", "drop": "left out"}[self.short])
         if self.unlisted: lines.append(f"{self.unlisted:,} in the folder that no list names")
         for kind, names in self.problems.items(): lines.append(f"{kind} ({len(names):,}): {', '.join(names[:8])}" + (f" and {len(names) - 8:,} more" if len(names) > 8 else ""))
-        for status in ("unreadable", "missing", "doubled"):
+        for status in ("short", "unreadable", "missing", "doubled"):
             bad = self.files[self.files.status == status]
             lines += [f"{status}: {row.path}: {row.reason}" for row in bad[:8].itertuples()] + ([f"{status}: {len(bad) - 8:,} more"] if len(bad) > 8 else [])
         return "\n".join(lines + ([f"written to {self.report}"] if self.report else []))
@@ -179,4 +180,4 @@ def check_data(
     named = set(located.found.dropna()).union(*located.others)
     problems = row_problems(rows) | listing.problems | {kind: names for kind, names in folder_problems(located, here, drop=True).items() if "twice" not in kind}
     return Checked(files, pd.crosstab(files.split, files.status).reindex(index=["train", "test"], columns=STATUSES, fill_value=0), name, split, str(folder), short,
-                   len(set(here) - named), {kind: names for kind, names in problems.items() if names}, report)
+                   len(set(here) - named), {kind: names for kind, names in problems.items() if names}, report, listing.source)

@@ -57,6 +57,7 @@ def evaluate_all(
     progress: bool = True,          # show bars
 ) -> Tested:
     "Evaluate an encoder under every protocol named, from one pass over the videos."
+    linear, retrieval = ((names,) if isinstance(names, str) else tuple(names) for names in (linear, retrieval))
     if not (linear or retrieval): raise ValueError("linear and retrieval must name at least one protocol, got none")
     protocols = {name: find_protocol("linear", name, opened.about.name, epochs) for name in linear}
     train, test, seed = opened.rows("train"), opened.rows("test"), opened.recipe.seed if seed is None else seed

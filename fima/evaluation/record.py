@@ -165,7 +165,8 @@ def compare_records(
     told = [_read(file) for file in (first, second)]
     for field in ("data_set", "split", "data_fingerprint"):
         if told[0][field] != told[1][field]: raise ValueError(f"the two records must be of the same videos, got {field} {told[0][field]} and {told[1][field]}")
-    key = [name for name in ("path", "start", "split") if any(name in each["videos"] for each in told)]
+    repeated = any(len(set(each["videos"]["path"])) < len(each["videos"]["path"]) for each in told)
+    key = ["path"] + [name for name in ("start", "split") if any(name in each["videos"] for each in told) and (name == "start" or repeated)]
     if not all(name in each["videos"] for each in told for name in key): raise ValueError(f"the two records must have the same columns {', '.join(key)}, got one without")
     tables = [pd.DataFrame(each["videos"]).assign(accuracy=lambda rows: rows.label == rows.predicted).set_index(key).sort_index(kind="stable") for each in told]
     if not tables[0].index.equals(tables[1].index): raise ValueError(f"the two records must test the same videos, got {len(tables[0])} and {len(tables[1])} rows")

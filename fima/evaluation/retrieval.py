@@ -80,10 +80,10 @@ class RetrievalProtocol:
 
 RETRIEVAL_PROTOCOLS = { # by name
     "paper": RetrievalProtocol("Section 4.3: mean of 10 clips, cosine; no code was released", "pooled"),
-    "fame": RetrievalProtocol("FAME's released code: unit clips, mean, each split centred, cosine", "pooled", clip_l2=True, centre=True),
-    "coclr": RetrievalProtocol("CoCLR's released code: mean of clips, each split centred, cosine", "pooled", centre=True),
-    "iic": RetrievalProtocol("IIC's released code: map max-pooled to 3 x 3 and flattened, mean of clips, cosine", "flat"),
-    "tclr": RetrievalProtocol("TCLR's released code: mean over space with the time axis kept, mean of clips, cosine", "timed"),
+    "fame": RetrievalProtocol("after FAME's released code, clip numbers and resizing aside: unit clips, mean, each split centred, cosine", "pooled", clip_l2=True, centre=True),
+    "coclr": RetrievalProtocol("after CoCLR's released code, clip numbers and resizing aside: mean of clips, each split centred, cosine", "pooled", centre=True),
+    "iic": RetrievalProtocol("after IIC's released code, clip numbers and resizing aside: map max-pooled to 3 x 3 and flattened, mean of clips, cosine", "flat"),
+    "tclr": RetrievalProtocol("after TCLR's released code, clip numbers and resizing aside: mean over space with the time axis kept, mean of clips, cosine", "timed"),
 }
 
 def describe(

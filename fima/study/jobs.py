@@ -85,7 +85,7 @@ class Kernel:
         "Start a kernel, or empty the one that is there."
         if self.stopped: raise JobError("Stopped: told to stop")
         if not self.manager:
-            self.manager = KernelManager(kernel_name="python3")
+            self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
             self.manager.start_kernel(cwd=str(folder), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
         client = self.manager.blocking_client()
         client.start_channels()
@@ -108,6 +108,7 @@ def execute(
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)
+        if name == "DeadKernelError": said = "the process that computed died (killed, or out of memory); what it had kept is there, and the same call continues"
         raise JobError(f"{name}: {' '.join(str(said).split())[:300]}") from None
 
 # %% ../../nbs/6_study/61_jobs.ipynb #0c898140
