@@ -23,7 +23,9 @@ def command(
     "Add a function to the command line, its docments as help texts."
     def add(function):
         told, types = docments(function, returns=False), get_type_hints(function)
-        def called(**arguments): return function(**arguments)
+        def called(**arguments):
+            try: return function(**arguments)
+            except KeyboardInterrupt: raise typer.Abort() from None # else Typer ends without a word
         called.__doc__ = function.__doc__
         called.__signature__ = signature(function).replace(return_annotation=Parameter.empty, parameters=[
             p.replace(annotation=Annotated[types[p.name], (typer.Argument if p.default is p.empty or p.name in optional else typer.Option)(help=told[p.name])])
