@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..data.clips import ClipDataset
-from ..data.views import Modalities, Photometric
-from .linear import augmented_features, probe_by
+from .linear import augmented_features, probe_by, training_clips, training_colours
 from .protocols import LINEAR, Protocol, check_labels, find_protocol
 from .record import Opened, run_features
 from .retrieval import RETRIEVAL_PROTOCOLS, chance_hit, check_ranks, find_retrieval, retrieve_by
@@ -37,8 +35,7 @@ def crops_for(
 ) -> list[np.ndarray]:   # for each epoch float32 (N, C)
     "Encode the random crops that a linear protocol trains on, or read those that were kept."
     views, about = opened.recipe.views, opened.about
-    dataset = ClipDataset(opened.rows("train"), opened.data.frames, views.frames_per_clip, views.stride, 0, views.crop_size, views.scale, views.aspect, views.flip, seed, views=1)
-    modalities = Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), views.difference)
+    dataset, modalities = training_clips(opened.rows("train"), opened.data.frames, views, seed), training_colours(protocol, views.difference)
     weights = weights_fingerprint(opened.encoder)
     folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.fingerprint}"
     return augmented_features(opened.encoder, dataset, modalities, epochs, modality, seed, folder=folder, progress=progress)
@@ -90,6 +87,7 @@ def protocol_table(
         protocol, _, k = rest.partition("_hit_")
         source = LINEAR[protocol].source if kind == "linear" else RETRIEVAL_PROTOCOLS[protocol].source
         picks = [split[protocol] for split in metrics["chosen"]] if kind == "linear" else []
-        chosen = "; ".join(f"{LINEAR[protocol].solver == 'logistic' and 'C' or 'rate'} {pick['value']:g}" + (f", epoch {pick['epoch']}" if LINEAR[protocol].solver != "logistic" else "") for pick in picks)
+        words = "C {value:g}" if kind == "linear" and LINEAR[protocol].solver == "logistic" else "rate {value:g}, epoch {epoch}"
+        chosen = "; ".join(words.format(**pick) for pick in picks)
         lines.append(dict(kind=kind, protocol=protocol, measure=f"R@{k}" if k else "top-1", **told, chance=metrics["chance"][name], chosen=chosen, source=source))
     return pd.DataFrame(lines)

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..data.clips import ClipDataset, FrameSource, batches
-from ..data.views import Batch, Modalities, Photometric
+from ..data.views import Batch
 from .features import extract
-from .linear import clip_scores
+from .linear import clip_scores, training_clips, training_colours
 from .protocols import Outcome, Protocol, Score, check_labels, follow
 from ..method.instance import pool
 from ..training.checkpoint import load_checkpoint, save_checkpoint, write_json
@@ -88,7 +88,7 @@ class Finetuning:
         self.classes, self.codes = np.unique(train.label, return_inverse=True)
         self.reading = dict(clips=clips, fraction=fraction, crops=crops, modality=modality, difference=views.difference, workers=workers, progress=False,
                             frames_per_clip=views.frames_per_clip, stride=views.stride, crop_size=views.crop_size)
-        self.modalities = Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), views.difference)
+        self.modalities = training_colours(protocol, views.difference)
 
     def start(self,
         value: float, # initial learning rate
@@ -118,9 +118,9 @@ class Finetuning:
         rows: np.ndarray, # positions of the training videos, (n,)
     ) -> ClipDataset:
         "Cut one random clip of each of some training videos."
-        v, table = self.views, self.tables["train"].iloc[rows].assign(label=self.codes[rows])
+        table = self.tables["train"].iloc[rows].assign(label=self.codes[rows])
         table.attrs = dict(self.tables["train"].attrs)
-        return ClipDataset(table, self.frames, v.frames_per_clip, v.stride, 0, v.crop_size, v.scale, v.aspect, v.flip, self.seed, views=1)
+        return training_clips(table, self.frames, self.views, self.seed)
 
     def __call__(self,
         rows: np.ndarray, # positions of the training videos, (n,)
@@ -128,7 +128,7 @@ class Finetuning:
         epochs: int,      # passes over them
         name: str,        # of the folder that its checkpoint is kept in
     ) -> Iterator[tuple[int, Score]]: # epoch, and how to score videos by what was learnt
-        "Train from the newest checkpoint on; keep one after every epoch that was looked at."
+        "Train from the newest checkpoint on; keep one after every epoch, once its scores were asked for."
         model, optimiser = self.start(value)
         size = min(self.protocol.batch_size, len(rows))
         done, per_epoch = load_checkpoint(self.folder / name, model, optimiser), len(rows) // size

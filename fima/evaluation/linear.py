@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_rows', 'standardiser', 'fit_logistic', 'clip_scores', 'Probe', 'linear_probe', 'sgd_epochs', 'linear_fit',
-           'probe_by', 'augmented_features', 'confusion', 'show_confusion']
+           'probe_by', 'training_clips', 'training_colours', 'augmented_features', 'confusion', 'show_confusion']
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #f1d8316e
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.clips import ClipDataset, collate
+from ..data.clips import ClipDataset, FrameSource, collate
 from ..data.files import replacing
-from ..data.views import Modalities, to_device
+from ..data.views import Modalities, Photometric, to_device
 from .features import check_features, default_workers, encode, quiet_worker
 from .protocols import Fit, Outcome, Protocol, check_labels, follow
+from ..training.recipe import Views
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #ff8aed59
 def as_rows(
@@ -176,6 +177,22 @@ def probe_by(
     return follow(protocol, linear_fit(protocol, train_rows, test_rows, codes, augmented, seed), train_y, train_groups, test_y, seed)
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #97424364
+def training_clips(
+    rows:pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
+    frames:FrameSource, # where the frames are
+    views:Views,        # frames of a clip, stride, size, range of crops, flip
+    seed:int=0,         # of places and crops
+)->ClipDataset:
+    "Cut one random clip of each video, for training on labels (Appendix A.4)."
+    return ClipDataset(rows, frames, views.frames_per_clip, views.stride, 0, views.crop_size, views.scale, views.aspect, views.flip, seed, views=1)
+
+def training_colours(
+    protocol:Protocol, # decides the colour jitter
+    difference:str,    # kind of frame difference
+)->Modalities:
+    "Change colours as for training on labels: as in pre-training, but never blurred (Appendix A.4)."
+    return Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), difference)
+
 def augmented_features(
     encoder:nn.Module,     # (B, 3, T, H, W) -> (B, C, T', H', W'), frozen
     dataset:ClipDataset,   # training videos; one view is enough

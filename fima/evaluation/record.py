@@ -7,8 +7,8 @@ __all__ = ['Opened', 'evaluated_data', 'seen_in_training', 'open_run', 'smoke_ru
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #5a170df5
 import json, time
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
