@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fima.cli import main
 from fima.data.catalog import data_root
 from fima.data.video import encode
 from fima.evaluation.battery import evaluate_all
@@ -30,22 +28,15 @@ from fima.training.recipe import make_recipe
 from fima.training.weights import load_encoder
 
 
-@pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
-    "Run `main` in this process."
+@pytest.fixture(autouse=True)
+def empty_work_folder(monkeypatch, tmp_path):
+    "Read no cache of another test."
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
-    def called(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-    return called
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     "A run of the method `random`: an encoder as initialised, on 24 + 24 sprites."
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     pretrain(make_recipe("smoke", overrides={"method.name": "random"}), tmp_path / "run", progress=False)
     return tmp_path / "run"
 
@@ -140,8 +131,8 @@ def test_killed_finetuning_continues_to_the_same_bits(run, tmp_path):
 # ---- bad input: one line that names the thing, the rule and the value
 
 def one_line(result, *words):
-    lines = result.err.strip().splitlines()
-    assert result.code in (1, 2) and len(lines) == 1 and lines[0].startswith("fima: "), result.err
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode in (1, 2) and len(lines) == 1 and lines[0].startswith("fima: "), result.stderr
     for word in words: assert word in lines[0], lines[0]
 
 
@@ -214,8 +205,8 @@ def test_nan_weights(call, run, tmp_path):
 
 def test_a_checkpoint_of_another_architecture(call, tmp_path):
     torch.save({"state_dict": {"module.encoder_q.conv1.weight": torch.zeros(64, 3, 7, 7)}}, tmp_path / "resnet.pth.tar")
-    one_line(call("evaluate", tmp_path / "resnet.pth.tar"), "resnet.pth.tar")
-    one_line(call("checkpoint", "import", tmp_path / "resnet.pth.tar", tmp_path / "theirs"), "resnet.pth.tar")
+    one_line(call("evaluate", tmp_path / "resnet.pth.tar"), "resnet.pth.tar", "another architecture")
+    one_line(call("checkpoint", "import", tmp_path / "resnet.pth.tar", tmp_path / "theirs"), "resnet.pth.tar", "another architecture")
     save_file({"weight": torch.zeros(3)}, tmp_path / "loose.safetensors")
     one_line(call("evaluate", tmp_path / "loose.safetensors"), "loose.safetensors")
     assert not (tmp_path / "theirs").exists()
@@ -226,7 +217,7 @@ def test_code_in_a_checkpoint_is_not_run(call, tmp_path):
     class Hostile:
         def __reduce__(self): return os.mkdir, (str(marker),)
     torch.save({"state_dict": Hostile()}, tmp_path / "hostile.pth")
-    one_line(call("evaluate", tmp_path / "hostile.pth"), "hostile.pth")
+    one_line(call("evaluate", tmp_path / "hostile.pth"), "hostile.pth", "nothing of it was executed")
     assert not marker.exists()
 
 
@@ -235,9 +226,9 @@ def test_code_in_a_checkpoint_is_not_run(call, tmp_path):
 def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     "Two folds of UT-Interaction, pooled; every number of the table is the mean of its per-video rows."
     if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir(): pytest.skip("needs UT-Interaction under FIMA_DATA")
-    assert call("pretrain", "--profile", "smoke", "--base", "ut_interaction", "--change", "method.name=random", "--folder", tmp_path / "run").code == 0
+    assert call("pretrain", "--profile", "smoke", "--base", "ut_interaction", "--change", "method.name=random", "--folder", tmp_path / "run").returncode == 0
     done = call("evaluate", tmp_path / "run", "--splits", "1,2", "--change", "epochs=2", "--change", "clips=2", "--folder", tmp_path / "all")
-    assert done.code == 0, done.err
+    assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
     videos = pd.DataFrame(metrics["videos"])
     assert len(videos) == 48 and videos.path.is_unique and metrics["split"] == [1, 2] and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
@@ -245,4 +236,4 @@ def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     for name, told in metrics["estimates"].items():
         assert told["n"] == 48 and told["low"] <= told["value"] <= told["high"]
         if name != "accuracy": assert told["value"] == pytest.approx(videos[name].mean())
-    assert len(done.out.splitlines()) == 1 + 4 + 10 + 1
+    assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 1
