@@ -143,10 +143,12 @@ class StepSampler(Sampler):
         steps:int,      # Number of the last step + 1, counted from the start of the run
         start_step:int, # Number of the first step
         seed:int,       # Decides the permutations
+        part:tuple[int,int]=(0, 1), # Which part of a step's rows to list, from 0, and of how many equal parts: what one of several processes reads
     ):
         if not 0 < batch_size <= rows: raise ValueError(f"batch_size must be in 1 ... {rows} (the number of videos), got {batch_size}")
         if not 0 <= start_step <= steps: raise ValueError(f"start_step must be in 0 ... {steps}, got {start_step}")
-        self.rows, self.batch_size, self.steps, self.start_step, self.seed = rows, batch_size, steps, start_step, seed
+        if not 0 <= part[0] < part[1] or batch_size % part[1]: raise ValueError(f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, got {part}")
+        self.rows, self.batch_size, self.steps, self.start_step, self.seed, self.part = rows, batch_size, steps, start_step, seed, part
 
     def order(self,
         epoch:int,    # Number of the epoch
@@ -158,10 +160,12 @@ class StepSampler(Sampler):
 
     def __iter__(self)->Iterator[list[tuple[int,int]]]:
         per_epoch, current, order = self.rows // self.batch_size, None, None
+        (number, parts), share = self.part, self.batch_size // self.part[1]
         for step in range(self.start_step, self.steps):
             epoch, place = divmod(step, per_epoch)
             if epoch != current: current, order = epoch, self.order(epoch)
-            yield [(epoch, int(row)) for row in order[place * self.batch_size:(place + 1) * self.batch_size]]
+            first = place * self.batch_size + number * share
+            yield [(epoch, int(row)) for row in order[first:first + share]]
 
 # %% ../../nbs/1_data/14_clips.ipynb #ff656a64
 def _quiet_worker(worker:int)->None:
@@ -176,9 +180,10 @@ def batches(
     workers:int=0,         # Processes that cut clips; 0: this one
     pin_memory:bool=False, # Page-lock the batches for a faster copy to a GPU?
     context:str|None=None, # How workers start: 'fork', 'spawn', None for the platform's way
+    part:tuple[int,int]=(0, 1), # Which part of each step to read, from 0, and of how many equal parts
 )->DataLoader:             # Iterable of `RawBatch`
     "Give the batches of a run from a step on; they depend on the data set and its seed, not on `workers`."
-    sampler = StepSampler(len(dataset), batch_size, steps, start_step, dataset.seed)
+    sampler = StepSampler(len(dataset), batch_size, steps, start_step, dataset.seed, part)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory, worker_init_fn=_quiet_worker,
                       generator=torch.Generator(), multiprocessing_context=context if workers else None)
 

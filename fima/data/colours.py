@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'JITTER', 'DIFFERENCES', 'to_clip', 'normalise', 'change_brightness', 'change_contrast',
-           'change_saturation', 'change_hue', 'gaussian_blur', 'Photometric', 'frame_difference']
+           'change_saturation', 'change_hue', 'gaussian_blur', 'draws', 'Photometric', 'frame_difference']
 
 # %% ../../nbs/1_data/13_colours.ipynb #419264b2
 from dataclasses import dataclass, replace
@@ -84,6 +84,17 @@ def gaussian_blur(
     return gaussian_blur2d(clips.flatten(1, 2), kernel, sigma[:, None].expand(-1, 2)).view_as(clips)
 
 # %% ../../nbs/1_data/13_colours.ipynb #b05b8dd7
+def draws(
+    shape:tuple[int,...],    # Numbers wanted, clips first, (B, ...)
+    generator:Generator,     # Source; consumes the numbers of all parts
+    part:tuple[int,int]=(0, 1), # Which part of a batch the B clips are, from 0, and of how many equal parts
+)->Tensor:                   # Uniform in [0, 1), (B, ...)
+    "Draw for the clips of a whole batch and keep the draws of one part."
+    (number, parts), (clips, *rest) = part, shape
+    if not 0 <= number < parts: raise ValueError(f"part must be (number, parts) with 0 <= number < parts, got {part}")
+    return torch.rand(parts * clips, *rest, generator=generator, device=generator.device)[number * clips:(number + 1) * clips]
+
+# %% ../../nbs/1_data/13_colours.ipynb #54ff4a22
 @dataclass(frozen=True)
 class Photometric:
     "Change the colours of whole clips: one draw a clip, the same change for all of its frames."
@@ -112,9 +123,10 @@ class Photometric:
     def __call__(self,
         clips:Tensor,        # Clips in [0, 1], (B, 3, T, H, W); left as they are
         generator:Generator, # Source of the draws; consumes 8 B + 4 numbers, whatever is drawn
+        part:tuple[int,int]=(0, 1), # Which part of a batch the clips are, from 0, and of how many
     )->Tensor:               # Changed clips in [0, 1], same shape
         "Apply grayscale, jitter (its four parts in one random order per call) and blur to the clips that drew them."
-        chance = torch.rand(len(clips), 8, generator=generator, device=generator.device)
+        chance = draws((len(clips), 8), generator, part)
         order = torch.rand(4, generator=generator, device=generator.device).argsort().tolist()
         drew = chance[:, :3] < chance.new_tensor((self.grayscale_p, self.jitter_p, self.blur_p))
         gray, jitter, blur = (column.nonzero().squeeze(1).to(clips.device) for column in drew.T)
@@ -136,17 +148,17 @@ def _step(clip:Tensor)->Tensor:
     step = clip.diff(dim=2)
     return torch.cat([step[:, :, :1], step], dim=2)
 
-def _paper(clip:Tensor, generator:Generator|None)->Tensor:
+def _paper(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
     "Map adjacent differences to [0, 1]."
     return (_step(clip) + 1) / 2
 
-def _released(clip:Tensor, generator:Generator|None)->Tensor:
+def _released(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
     "Do the same, with the last frame before the first."
     return (clip - clip.roll(1, dims=2) + 1) / 2
 
-def _normalised(clip:Tensor, generator:Generator|None)->Tensor:
+def _normalised(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
     "Scale adjacent differences by ten and by a random gain per clip, and clamp them to +-3."
-    gain = torch.zeros(len(clip)) if generator is None else 0.7 * torch.rand(len(clip), generator=generator, device=generator.device) - 0.35
+    gain = torch.zeros(len(clip)) if generator is None else 0.7 * draws((len(clip),), generator, part) - 0.35
     return (_step(clip) * (10 * gain.exp()).to(clip).view(-1, 1, 1, 1, 1)).clamp(-3, 3)
 
 DIFFERENCES = {"paper": _paper, "released": _released, "normalised": _normalised}  # The kinds of `frame_difference`
@@ -156,8 +168,9 @@ def frame_difference(
     clip:Tensor,                   # Clips in [0, 1], (B, 3, T, H, W), T >= 2
     kind:str="paper",              # A key of `DIFFERENCES`
     generator:Generator|None=None, # Source of the gains of 'normalised'; None: all 1
+    part:tuple[int,int]=(0, 1),    # Which part of a batch the clips are, from 0, and of how many
 )->Tensor:                         # Difference clips, same shape; stillness is 0.5 ('paper', 'released') or 0 ('normalised')
     "Subtract neighbouring frames (Section 3.1), keeping the clip's length."
     if kind not in DIFFERENCES: raise ValueError(f"kind must be one of {sorted(DIFFERENCES)}, got {kind!r}")
     if clip.ndim != 5 or clip.shape[2] < 2: raise ValueError(f"clip must be (B, 3, T, H, W) with T >= 2, got {tuple(clip.shape)}")
-    return DIFFERENCES[kind](clip, generator)
+    return DIFFERENCES[kind](clip, generator, part)

@@ -140,29 +140,30 @@ class Modalities:
     def __post_init__(self):
         if self.difference not in DIFFERENCES: raise ValueError(f"difference must be one of {sorted(DIFFERENCES)}, got {self.difference!r}")
 
-    def _finish(self, clips:Tensor, photometric:Photometric, generator:Generator)->Tensor:
+    def _finish(self, clips:Tensor, photometric:Photometric, generator:Generator, part:tuple[int,int])->Tensor:
         "Take differences of clips in [0, 1], then change colours, then normalise."
-        different = frame_difference(clips, self.difference, generator)
-        return different if self.difference == "normalised" else normalise(photometric(different, generator))
+        different = frame_difference(clips, self.difference, generator, part)
+        return different if self.difference == "normalised" else normalise(photometric(different, generator, part))
 
-    def _view(self, raw:RawView, photometric:Photometric, generators:list[Generator], needs:frozenset)->View:
+    def _view(self, raw:RawView, photometric:Photometric, generators:list[Generator], needs:frozenset, part:tuple[int,int])->View:
         "Compute what is needed of one view."
         clip = to_clip(raw.clip) if needs & {"rgb", "difference"} else None
-        rgb = normalise(photometric(clip, generators[0])) if "rgb" in needs else None
-        difference = self._finish(clip, photometric, generators[1]) if "difference" in needs else None
+        rgb = normalise(photometric(clip, generators[0], part)) if "rgb" in needs else None
+        difference = self._finish(clip, photometric, generators[1], part) if "difference" in needs else None
         sub_differences = None
         if "sub_clips" in needs:
             if raw.sub_clips is None: raise ValueError("needs names 'sub_clips', but the batch has none: set sub_clips of the data set")
-            sub_differences = self._finish(to_clip(raw.sub_clips).flatten(0, 1), photometric, generators[2]).unflatten(0, raw.sub_clips.shape[:2])
+            sub_differences = self._finish(to_clip(raw.sub_clips).flatten(0, 1), photometric, generators[2], part).unflatten(0, raw.sub_clips.shape[:2])
         return View(rgb, difference, sub_differences, raw.box)
 
     def __call__(self,
         raw:RawBatch,          # Two views of each video, on any device
         generator:Generator,   # Source of the draws (a CPU one gives the same numbers on every device); consumes 6, whatever is needed
         needs:frozenset=NEEDS, # What to compute: 'rgb', 'difference', 'sub_clips'
+        part:tuple[int,int]=(0, 1), # Which part of a step's videos these are, from 0, and of how many equal parts; the draws are those of the whole step
     )->Batch:                  # The two views, normalised
         "Compute what a method needs: differences come before colour changes, each modality has its own draws."
         if not set(needs) <= NEEDS: raise ValueError(f"needs must be among {sorted(NEEDS)}, got {sorted(needs)}")
         photometric = self.photometric.settled(generator)
-        views = [view and self._view(view, photometric, [_child(generator) for _ in range(3)], frozenset(needs)) for view in (raw.source, raw.target)]
+        views = [view and self._view(view, photometric, [_child(generator) for _ in range(3)], frozenset(needs), part) for view in (raw.source, raw.target)]
         return Batch(*views, raw.label, raw.index)

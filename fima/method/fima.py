@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from ..data.views import Batch, View
 from .decoder import MotionDecoder
+from .distributed import gather, processes, share_of_mean
 from .foreground import foreground_mask
 from .frame import frame_loss
 from .instance import ProjectionHead, chance, info_nce, pool
-from .momentum import Queue, key_copy, shuffled_forward, update_key
+from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update_key
 from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 
 # %% ../../nbs/2_method/27_fima.ipynb #1e0367b0
@@ -36,6 +37,7 @@ class FimaOptions:
     hidden: int = 1024              # hidden width of the projection head
     dim: int = 128                  # embedding size D
     key_groups: int = 3             # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 24 videos on 3 (Table 11)
+    query_groups: int = 1           # consecutive groups of the query's BatchNorm, >= 1; published: as many as key_groups, one a GPU
     enqueue: Literal["after", "between"] = "after"  # when keys enter the queue; released: "between" the directions
     distance_threshold: float = 0.7 # radius of a positive pair, in cell diagonals
     motion_decoder: bool = True     # MD (Eq. 4); off: pixels predict directly (Eq. 3)
@@ -61,7 +63,7 @@ class FimaOptions:
         if isinstance(self.negatives, int) and self.negatives < 1: raise ValueError(f"negatives must be 'batch', 'video' or at least 1 video, got {self.negatives}")
         for name in ("beta", "decoder_dropout"):
             if not 0 <= getattr(self, name) < 1: raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("queue_size", "key_groups", "dim", "hidden", "decoder_width", "decoder_depth", "decoder_heads"):
+        for name in ("queue_size", "key_groups", "query_groups", "dim", "hidden", "decoder_width", "decoder_depth", "decoder_heads"):
             if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.decoder_width % self.decoder_heads:
             raise ValueError(f"decoder_width must be a multiple of decoder_heads = {self.decoder_heads}, got {self.decoder_width}")
@@ -147,7 +149,7 @@ class Fima(nn.Module):
         if self.training:
             update_key(self.key_encoder, self.encoder, self.options.momentum)
             update_key(self.key_projector, self.projector, self.options.momentum)
-        maps = [self.encoder(view.rgb) for view in views]
+        maps = [grouped_forward(self.encoder, view.rgb, self.options.query_groups // processes()) for view in views]
         keys = [self.keys(view, generator) for view in views]
         directions = []
         for source, target in ((0, 1), (1, 0)):
@@ -200,8 +202,9 @@ def pixel_term(self: Fima,
     size, negatives = (len(keys), o.negatives) if isinstance(o.negatives, str) else (o.negatives, "batch")
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size)))
-    self.told_chance["pixel"] = sum(pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups) / len(groups)
-    return sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
+    weight = share_of_mean(positives.flatten(1).any(1)) if negatives == "video" else 1
+    self.told_chance["pixel"] = float(weight * sum(pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups)) / len(groups)
+    return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
 
 @patch
 def motion_terms(self: Fima,
@@ -230,5 +233,5 @@ def motion_terms(self: Fima,
 def enqueue(self: Fima,
     keys: Keys, # keys of one view
 ) -> None:
-    "Hand the keys of one view to the queues."
-    for name, queue in self.queues.items(): queue.enqueue(getattr(keys, name).flatten(0, -2))
+    "Hand the keys of one view, those of all processes, to the queues."
+    for name, queue in self.queues.items(): queue.enqueue(gather(getattr(keys, name)).flatten(0, -2))

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.views import Batch
+from .distributed import processes
 from .instance import pool
+from .momentum import grouped_forward
 
 # %% ../../nbs/2_method/28_supervised.ipynb #3a40721c
 class Supervised(nn.Module):
@@ -22,8 +24,10 @@ class Supervised(nn.Module):
     def __init__(self,
         encoder: nn.Module, # backbone with `.channels`
         classes: int,       # number of classes, at least 2
+        query_groups: int = 1, # consecutive groups of BatchNorm in each view, as in FIMA
     ):
         super().__init__()
+        self.query_groups = query_groups
         if classes < 2: raise ValueError(f"classes must be at least 2, got {classes}")
         self.encoder, self.classifier = encoder, nn.Linear(encoder.channels, classes)
 
@@ -39,5 +43,6 @@ class Supervised(nn.Module):
         generator: torch.Generator | None = None, # not needed here
     ) -> dict[str, Tensor]:                       # "cross_entropy", mean over both views
         "Compute the cross-entropy of both views."
-        losses = [F.cross_entropy(self.classifier(pool(self.encoder(view.rgb))), batch.label) for view in (batch.source, batch.target)]
+        encode = lambda clips: grouped_forward(self.encoder, clips, self.query_groups // processes())
+        losses = [F.cross_entropy(self.classifier(pool(encode(view.rgb))), batch.label) for view in (batch.source, batch.target)]
         return {"cross_entropy": sum(losses) / 2}

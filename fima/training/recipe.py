@@ -103,7 +103,7 @@ class Evaluation(Section):
     ks: tuple[int, ...] = (1, 5, 10, 20)              # retrieval ranks (Section 4.1)
 
 # %% ../../nbs/4_training/40_recipe.ipynb #1e99fcf8
-LATER_FIELDS = {("data", "short"): "loop", ("method", "weights"): None} # (section, field) -> what runs did before it existed
+LATER_FIELDS = {("data", "short"): "loop", ("method", "weights"): None, ("method", "query_groups"): 1} # (section, field) -> what runs did before it existed
 
 class Recipe(Section):
     "Hold everything that decides what a run computes."
@@ -119,8 +119,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _groups_fit(self):
-        if self.method.key_groups > self.optimisation.batch_size:
-            raise ValueError(f"method.key_groups must be at most optimisation.batch_size = {self.optimisation.batch_size}, got {self.method.key_groups}")
+        size, m = self.optimisation.batch_size, self.method
+        if m.key_groups > size: raise ValueError(f"method.key_groups must be at most optimisation.batch_size = {size}, got {m.key_groups}")
+        if size % m.query_groups: raise ValueError(f"method.query_groups must divide optimisation.batch_size = {size}, got {m.query_groups}")
         return self
 
     @property
@@ -147,7 +148,7 @@ PROFILES = { # name -> dotted names and values, over the published setting
     "small": {"data.sprites": {"train": 4800, "test": 1200, "size": 128, "frames": 64}, "views.crop_size": 112, "views.difference": "normalised", "encoder.name": "r2plus1d_18",
               "method.queue_size": 2048, "method.momentum": 0.99, "method.key_groups": 3, "method.negatives": 8,
               "optimisation.epochs": None, "optimisation.steps": 2000, "optimisation.batch_size": 24, "optimisation.precision": "bf16"},
-    "paper": {"data.sprites": {}},
+    "paper": {"data.sprites": {}, "method.query_groups": 3}, # as many as key_groups: 3 GPUs, each with BatchNorm of its own
 }
 PRESETS = { # what the released code does where the paper says otherwise; facts: Sections 1 to 3 of the comparison in `13_views` and `27_fima`
     "paper": {},
