@@ -55,6 +55,11 @@ def test_pyproject_lists_the_same_requirements(settings, project, field):
     assert listed == settings[field].split()
 
 
+def test_what_studies_on_slurm_need_is_an_extra_that_the_tests_have_too(settings, project):
+    listed = settings["slurm_requirements"].split()
+    assert project["optional-dependencies"]["slurm"] == listed and set(listed) <= set(settings["dev_requirements"].split())
+
+
 def test_environment_lists_the_same_requirements(settings):
     entries = yaml.safe_load((TOP / "environment.yml").read_text())["dependencies"]
     assert f"python>={settings['min_python']}" in entries

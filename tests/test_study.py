@@ -1,6 +1,7 @@
 """Studies across notebooks: what is refused, planned, run, stopped, continued and shown. Everything runs the smoke profile."""
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from fima.study.files import load_study
+from fima.study.files import load_study, repository, study_names
 from fima.study.jobs import JobError, Kernel, execute
 from fima.study.plan import plan
+from fima.study.report import published
 from fima.study.run import run
 
 STUDY = {
@@ -56,8 +58,8 @@ def test_misspelt_names_are_refused_before_anything_runs(tmp_path):
 
 def test_plan_of_table_01_is_right(tmp_path):
     table = plan("table_01", tmp_path)
-    assert table.row.tolist() == ["vv", "vv_vd", "vv_pix", "vv_fra", "fima", "random_rgb", "random_difference", "supervised"]
-    assert table.run_id.nunique() == 7 and set(table.state) == {"missing"}
+    assert table.row.unique().tolist() == ["vv", "vv_vd", "vv_pix", "vv_fra", "fima", "random_rgb", "random_difference", "supervised"]
+    assert table.run_id.nunique() == 3 * 7 and set(table.state) == {"missing"} and set(table.seed) == {0, 1, 2}
     switches = {r.name: r.overrides for r in load_study("table_01").rows}
     assert switches["fima"] == {} and switches["vv"] == {"method.pixel": False, "method.frame": False}
 
@@ -66,6 +68,82 @@ def test_fold_study_is_part_of_the_whole(tmp_path):
     whole, fold = plan("ut_interaction", tmp_path), plan("ut_interaction_fold1", tmp_path)
     assert set(fold.run_id) < set(whole.run_id)
     assert sorted(whole.split.unique()) == [1, 2, 3, 4, 5] and whole.seed.nunique() == 2
+
+
+@pytest.mark.parametrize("profile", ["smoke", "demo", "small", "paper"])
+def test_every_study_file_holds_at_every_scale(profile, tmp_path):
+    "Recipes, templates and their settings are checked by planning; data of its own size has no settings at the larger scales, and is left out by name."
+    table = plan(study_names(), tmp_path, profile)
+    paper = {name for name in study_names() if name.startswith(("table_", "figure_"))}
+    assert paper <= set(table.study) and set(table.state) == {"missing"}
+    if profile in ("smoke", "demo"): assert set(table.study) == set(study_names())
+    ours = table[table.study.isin(paper)]
+    if profile == "paper": assert {"ucf101", "kinetics400"} == set(ours.data) and ours.steps.notna().all()
+
+
+def test_every_artefact_of_the_paper_has_a_study_and_a_notebook():
+    tables = {f"table_{n:02}" for n in range(1, 12) if n != 3} | {f"table_03{part}" for part in "abcdef"}
+    figures = {f"figure_{n:02}" for n in (3, 4, 5, 7, 8, 9, 10, 11)}
+    assert tables | figures <= set(study_names())
+    for name in tables | figures:
+        study = load_study(name)
+        assert study.results == [name[:8] if name.startswith("table_03") else name] and (repository() / "nbs" / "results" / f"{study.results[0]}.ipynb").is_file()
+        assert study.published == (name if name in tables else "")
+
+
+def test_rows_of_the_tables_are_rows_of_the_paper():
+    "Every row of Tables 1, 2, 3 and 7 to 11 has its published numbers, and no published row lacks one of ours."
+    for name in study_names():
+        study = load_study(name, "paper") if name.startswith("table_") else None
+        if study is None: continue
+        ours, theirs = {row.name for row in study.rows}, set(published(study.published).row)
+        if name in ("table_04", "table_05", "table_06"): assert ours and ours <= theirs
+        else: assert theirs <= ours and ours - theirs <= {"random_rgb", "random_difference", "supervised"}
+
+
+def test_tables_share_their_runs(tmp_path):
+    "The default of each ablation is one run, whatever table asks for it."
+    table = plan([name for name in study_names() if name.startswith("table_")], tmp_path)
+    def run_of(study, row): return table[(table.study == study) & (table.row == row) & (table.seed == 0)].run_id.iloc[0]
+    same = {run_of(*which) for which in [("table_01", "vv_pix"), ("table_02", "dc_fs_md"), ("table_03a", "threshold_0_7"), ("table_03b", "blocks_2"), ("table_03c", "width_512_heads_4"),
+                                         ("table_03d", "ratio_0_5"), ("table_03e", "both"), ("table_03f", "both"), ("table_10", "negatives_784"), ("table_11", "dc_fs_md")]}
+    assert len(same) == 1
+    assert len({run_of(*which) for which in [("table_01", "fima"), ("table_07", "width_512"), ("table_08", "shared"), ("table_09", "infonce")]}) == 1
+    assert run_of("table_02", "vd") == run_of("table_01", "vv_vd") == run_of("table_11", "vd") == run_of("table_10", "vd")
+
+
+def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
+    "Studies run together: shared runs once, short runs in few processes, what has no videos here left out, a picture of the plan, tables, figures and the page at the end."
+    (tmp_path / "no_videos").mkdir()
+    monkeypatch.setenv("FIMA_DATA", str(tmp_path / "no_videos"))
+    words = ("table_08", "figure_04", "--profile", "smoke", "--reports", tmp_path)
+    planned = call("study", "plan", *words)
+    assert planned.returncode == 0 and "8 pre-trainings for 2 studies, 8 to do" in planned.stdout and (tmp_path / "plan.svg").stat().st_size > 1000
+    done = call("study", "run", *words)
+    assert done.returncode == 1 and "left out: the runs on ut_interaction" in done.stderr and done.stderr.count("missing") == 3, done.stderr
+    jobs = json.loads((tmp_path / ".work" / "2_studies" / "jobs.json").read_text())
+    assert len(jobs) == 6 and len({job["process"] for job in jobs}) == 5
+    assert len(list((tmp_path / "runs").iterdir())) == 5
+    for file in ("tables/table_08.md", "tables/table_08.tex", "figures/figure_04.png", "index.html"): assert (tmp_path / file).stat().st_size > 500, file
+    status = call("study", "status", *words)
+    assert status.returncode == 0 and "failed" not in status.stdout
+    assert "3 to do" in call("study", "plan", *words).stdout
+
+
+def test_prose_does_not_requeue_and_code_does(tmp_path, monkeypatch):
+    "A record made by other code is outdated: the same call makes it anew, and is content with it only when told to be."
+    study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
+    table = run(study, reports=tmp_path, progress=False)
+    assert table.state.tolist() == ["done"]
+    folder = tmp_path / "runs" / table.run_id[0]
+    record = folder / table.evaluations[0] / "metrics.json"
+    first = json.loads(record.read_text())
+    record.write_text(record.read_text().replace(first["code"], "0" * 16))                     # as if another code had made it
+    assert plan(study, tmp_path).state.tolist() == ["outdated"]
+    assert run(study, reports=tmp_path, progress=False, recorded=True).state.tolist() == ["outdated"]
+    trained = (folder / "metrics.json").stat().st_mtime_ns
+    assert run(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
+    assert json.loads(record.read_text())["estimates"] == first["estimates"] and (folder / "metrics.json").stat().st_mtime_ns == trained  # the pre-training was current
 
 
 def test_smoke_study_end_to_end(tmp_path, capfd):
@@ -124,6 +202,44 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 150
+
+
+def test_a_job_of_two_processes_is_one_run(tmp_path):
+    "torchrun inside a job, from the study's option to the record."
+    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}}
+    study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
+    table = run(study, reports=tmp_path, progress=False, processes=2)
+    assert table.state.tolist() == ["done"]
+    told = json.loads((tmp_path / "runs" / table.run_id[0] / "metrics.json").read_text())
+    assert told["processes"] == 2 and told["steps"] == 4 and told["code"]
+
+
+def test_ten_kills_change_nothing(tmp_path):
+    "kill -9 of the launcher, or of everything as when a machine is lost, at random moments: called again, the same numbers come out."
+    rows = [{"name": name, "label": name, "overrides": switches | {"optimisation.steps": 60}} for name, switches in
+            (("vv", {"method.pixel": False, "method.frame": False}), ("fima", {}))]
+    parts = dict(rows=rows, evaluations=[{"template": "linear_probe"}, {"template": "retrieval"}])
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    for folder in (undisturbed, killed): folder.mkdir()
+    began = time.monotonic()
+    assert set(run(write(undisturbed, **parts), reports=undisturbed, progress=False).state) == {"done"}
+    needed, generator, ended, study = time.monotonic() - began, random.Random(0), 0, write(killed, **parts)
+    call = [sys.executable, "-c", "import sys; from fima.cli import main; sys.exit(main(sys.argv[1:]))", "study", "run", str(study), "--reports", str(killed)]
+    for kill in range(10):
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try: process.wait(timeout=generator.uniform(.1, 1) * needed)
+        except subprocess.TimeoutExpired: pass
+        ended += process.poll() is not None
+        process.kill()
+        for each in Path("/proc").glob("[0-9]*/cmdline") if kill % 2 else []:
+            if str(killed).encode() in _read(each) and int(each.parent.name) != os.getpid(): os.kill(int(each.parent.name), signal.SIGKILL)
+        process.wait()
+    assert ended < 10, "no call was killed before its end"
+    assert set(run(study, reports=killed, progress=False).state) == {"done"}
+    def numbers(folder):
+        told = {str(file.relative_to(folder)): json.loads(file.read_text()) for file in sorted(folder.glob("runs/**/metrics.json"))}
+        return {name: {key: value for key, value in record.items() if key in ("final", "chance", "estimates", "videos", "data_fingerprint", "steps")} for name, record in told.items()}
+    assert numbers(killed) == numbers(undisturbed) and len(numbers(killed)) == 6
 
 
 def _read(file):

@@ -9,6 +9,7 @@ __all__ = ['LATER_FIELDS', 'SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES', 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
 import hashlib, json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -50,6 +51,14 @@ class Views(Section):
     photometric: Photometric = Photometric(grayscale_p=0.2, jitter_p=0.2, blur_p=0.2) # colour changes; published: Appendix A.3
     difference: Literal["paper", "released", "normalised"] = "paper" # how difference clips are made
 
+@lru_cache(maxsize=None)
+def _fault(name: str, options: str) -> str:
+    "Build an encoder without memory, once for each choice, and say what is wrong with its options (as JSON); empty where nothing is."
+    try:
+        with torch.device("meta"): build_encoder(name, **json.loads(options))
+    except (TypeError, ValueError) as error: return str(error)
+    return ""
+
 class Encoder(Section):
     "Choose the backbone."
     name: str = "i3d"                                 # a key of `fima.method.encoders.ENCODERS`
@@ -58,9 +67,7 @@ class Encoder(Section):
     @model_validator(mode="after")
     def _known(self):
         if self.name not in ENCODERS: raise ValueError(f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}")
-        try:
-            with torch.device("meta"): build_encoder(self.name, **self.options)
-        except (TypeError, ValueError) as error: raise ValueError(f"encoder.options must suit {self.name}: {error}, got {self.options}") from None
+        if fault := _fault(self.name, json.dumps(self.options, sort_keys=True)): raise ValueError(f"encoder.options must suit {self.name}: {fault}, got {self.options}")
         return self
 
 @dataclass(frozen=True)

@@ -1,0 +1,243 @@
+"""Studies on Slurm, with stand-ins for its commands on PATH: what is submitted, what comes out, what fails, what stops and continues.
+
+The stand-ins record every call and run the jobs here. As on clusters that track processes by control groups, `scancel` tells only
+the batch script and the first process of a step, and kills what is left after a while.
+"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from fima.study.files import load_study
+from fima.study.jobs import Kernel, build_jobs, do_jobs, pending
+from fima.study.plan import expand, plan
+from fima.study.run import run
+from fima.study.slurm import Slurm, job_name, queued
+
+pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is not installed")
+
+COMMANDS = ("sbatch", "srun", "scancel", "squeue", "sacct", "sacctmgr", "scontrol", "sinfo")
+STAND_IN = r'''
+import fcntl, json, os, re, signal, subprocess, sys, time
+from pathlib import Path
+place, command, words = Path(__file__).resolve().parent / "state", Path(sys.argv[0]).name, sys.argv[1:]
+KILL_WAIT = 40
+
+def option(*names):
+    for name in names:
+        for number, word in enumerate(words):
+            if word == name: return words[number + 1]
+            if word.startswith(name + "="): return word.partition("=")[2]
+
+def tell(number, **told):
+    with (place / "lock").open("w") as lock: # one writer at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = place / f"{number}.job"
+        file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | told))
+
+def jobs(): return {file.stem: json.loads(file.read_text()) for file in sorted(place.glob("*.job")) if file.stat().st_size}
+
+def kill(group, kind):
+    try: os.killpg(group, kind)
+    except ProcessLookupError: pass
+
+def call():
+    with (place / "calls").open("a") as calls: calls.write(json.dumps([command, *words]) + "\n")
+
+def sbatch():
+    call()
+    if option("-p") != "gpu": sys.exit(f"sbatch: error: invalid partition specified: {option('-p')}\nsbatch: error: Batch job submission failed")
+    number = next(n for n in range(100, 10**6) if not (place / f"{n}.job").exists())
+    tell(number, name=option("--job-name"), state="PENDING", over=False, groups=[])
+    environment = {"SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "3,5" if option("--gpus") else ""}
+    subprocess.Popen([sys.executable, "-S", str(place.parent / "stand_in.py"), str(number), option("--output").replace("%j", str(number)), option("-D"), option("--wrap")],
+                     start_new_session=True, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print(number)
+
+def node(number, output, folder, wrapped): # what slurmd does with a batch script
+    with open(output, "w") as log: script = subprocess.Popen(["sh", "-c", wrapped], cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    tell(number, state="RUNNING", groups=[script.pid])
+    code, since = script.wait(), time.monotonic()
+    cancelled = lambda: jobs()[number]["state"].startswith("CANCELLED")
+    steps = lambda: [group for group in jobs()[number]["groups"][1:] if Path(f"/proc/{group}").exists()]
+    while cancelled() and steps() and time.monotonic() < since + KILL_WAIT: time.sleep(.1)
+    for group in jobs()[number]["groups"]: kill(group, signal.SIGKILL)
+    tell(number, over=True, **({} if cancelled() else {"state": "FAILED" if code else "COMPLETED"}))
+
+def srun():
+    first = next(number for number, word in enumerate(words) if not word.startswith("-"))
+    number = os.environ["SLURM_JOB_ID"]
+    step = subprocess.Popen(words[first:], start_new_session=True, env=os.environ | {"SLURM_STEP_ID": "0"})
+    tell(number, groups=[*jobs()[number]["groups"], step.pid])
+    sys.exit(step.wait())
+
+def scancel():
+    call()
+    for number in words:
+        told = jobs()[number]
+        if told["over"]: continue
+        tell(number, state="CANCELLED by 1000", over=not told["groups"])
+        for group in reversed(told["groups"]): os.kill(group, signal.SIGTERM) # the first process of each group alone
+
+def squeue():
+    for number, told in jobs().items():
+        if not told["over"]: print(f"{number}|{told['name']}")
+
+def sacct():
+    mine = lambda: {n: told for n, told in jobs().items() if told["name"] == option("--name")}
+    seen, deadline = place / "seen", time.monotonic() + 50
+    over = lambda: sorted(n for n, told in mine().items() if told["over"])
+    while option("--name") and str(over()) == (seen.read_text() if seen.exists() else "[]") and time.monotonic() < deadline: time.sleep(.2) # the plugin asks ever more rarely
+    if option("--name"): seen.write_text(str(over()))
+    for number, told in mine().items(): print(f"{number}|{told['state'] if told['over'] else 'RUNNING'}")
+
+def sacctmgr(): print("lab")
+def scontrol(): print("MaxArraySize = 1001\nMinJobAge = 300 sec")
+def sinfo(): pass
+
+if command in globals(): globals()[command]()
+else: node(*words)
+'''
+
+STUDY = {
+    "name": "trial", "title": "a trial", "base": {"profile": "smoke"},
+    "rows": [{"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}},
+             {"name": "fima", "label": "FIMA"},
+             {"name": "broken", "label": "a failure", "overrides": {"optimisation.batch_size": 100}}],
+    "evaluations": [{"template": "retrieval", "settings": {"ks": [1, 5]}}],
+}
+CHECKS = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--max-status-checks-per-second", "10"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generated_videos(tmp_path_factory):
+    "Keep generated videos and caches out of the repository."
+    before = os.environ.get("FIMA_WORK")
+    os.environ["FIMA_WORK"] = str(tmp_path_factory.mktemp("work"))
+    yield
+    os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    "Put the stand-ins onto PATH; gives what they were called with. At the end no process of a job may be left."
+    place = tmp_path / "slurm"
+    (place / "state").mkdir(parents=True)
+    (place / "stand_in.py").write_text(STAND_IN)
+    for name in COMMANDS:
+        (place / name).write_text(f"#!{sys.executable} -S\n{STAND_IN}")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): monkeypatch.setenv(name, "1") # here as in a job with one core
+    calls = place / "state" / "calls"
+    yield lambda command: [words[1:] for words in map(json.loads, calls.read_text().splitlines() if calls.exists() else []) if words[0] == command]
+    for file in (place / "state").glob("*.job"):
+        for group in json.loads(file.read_text())["groups"]:
+            try: os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError: pass
+
+
+def write(folder, **changes):
+    "Write a study file into a folder."
+    file = Path(folder) / "trial.yaml"
+    file.write_text(yaml.safe_dump(STUDY | changes))
+    return file
+
+
+def asked(words):
+    "What one call of sbatch asks for; of its options those with a value."
+    long = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    return long | {word: words[number + 1] for number, word in enumerate(words[:-1]) if word.startswith("-") and "=" not in word and not words[number + 1].startswith("-")}
+
+
+def record(folder):
+    "What a run computed: its last losses, and the estimates of its evaluations."
+    told = json.loads((folder / "metrics.json").read_text())
+    return told["data_fingerprint"], told["final"], {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")}
+
+
+def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd):
+    "What is submitted; two runs with the metrics of a run in this process; a failing one is a line and keeps its notebook."
+    study, slurm, reports = write(tmp_path), Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4), tmp_path / "reports"
+    after = run(study, reports=reports, slurm=slurm, options=CHECKS, results=False, progress=False, cores=1).set_index("row")
+    assert after.state.to_dict() == {"vv": "done", "fima": "done", "broken": "failed"}
+
+    submitted = [asked(words) for words in cluster("sbatch")]  # the data, then the two processes that three short runs share
+    assert submitted[0]["--comment"] == "rule_data" and sorted(told["--comment"] for told in submitted[1:]) == ["rule_short-0", "rule_short-1"]
+    for number, told in enumerate(submitted):
+        same = {"-p": "gpu", "-A": "lab", "-t": "90", "--mem": "2048", "--nodes": "1", "--cpus-per-task": "1", "--signal": "TERM@120"}
+        assert told.items() >= same.items() and told["--job-name"].startswith("fima-")
+        assert told.get("--gpus") == (None if number == 0 else "1")
+
+    folder = reports / "runs" / after.run_id["broken"]  # the failure: its notebook is kept, and told of in one line
+    notebook = nbformat.read(folder / "pretrain.ipynb", 4)
+    assert any(o.get("ename") == "ValueError" for c in notebook.cells for o in c.get("outputs", []))
+    lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
+    assert len(lines) == 1 and "batch_size" in lines[0] and str(folder / "pretrain.ipynb") in lines[0]
+    assert not cluster("scancel")
+
+    todo = pending([each for each in expand(load_study(study)) if each.row.name != "broken"], tmp_path / "here")
+    (tmp_path / "work" / "stamps").mkdir(parents=True)
+    assert not do_jobs(build_jobs(todo, tmp_path / "here", tmp_path / "work", cores=1)[1:], Kernel())
+    for name in todo:
+        (data, losses, estimates), (same_data, same_losses, same_estimates) = record(reports / "runs" / name), record(tmp_path / "here" / "runs" / name)
+        assert data == same_data and losses == pytest.approx(same_losses, rel=1e-5) and estimates == same_estimates and estimates
+
+    work = reports / ".work" / "trial"  # a call that was killed leaves a job: the next one ends it before anything else
+    (work / "slurm").write_text(job_name(work))
+    subprocess.run(["sbatch", "-p", "gpu", "--job-name", f"{job_name(work)}_left", "--output", str(tmp_path / "%j.log"), "-D", str(tmp_path), "--wrap=sleep 600"], check=True, stdout=subprocess.DEVNULL)
+    assert queued(job_name(work)) == {"103"}
+    assert set(run(write(tmp_path, rows=STUDY["rows"][:2]), reports=reports, results=False, progress=False).state) == {"done"}
+    assert cluster("scancel") == [["103"]] and not queued(job_name(work))
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
+    study = write(tmp_path, rows=STUDY["rows"][:1])
+    after = run(study, reports=tmp_path / "reports", slurm=Slurm("gup", cpus=1), options=CHECKS, results=False, progress=False)
+    assert after.state.tolist() == ["missing"] and len(cluster("sbatch")) == 1
+    lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
+    assert len(lines) == 1 and lines[0].startswith("failed: data: Slurm refused it: sbatch: error: invalid partition specified: gup sbatch: error: Batch job")
+
+
+def test_settings_that_cannot_be_meant_are_refused(tmp_path, cluster, call, monkeypatch):
+    study = write(tmp_path)
+    for words, said in [(["--hours", "2"], "--hours is asked of Slurm: give --slurm"), (["--slurm", "gpu; ls"], "partition must be a name"),
+                        (["--slurm", "gpu", "--memory", "0"], "memory must be above 0")]:
+        result = call("study", "run", study, "--reports", tmp_path / "reports", *words)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and said in result.stderr
+    monkeypatch.setattr("fima.study.slurm.find_spec", lambda name: None)
+    assert "pip install -e '.[slurm]'" in call("study", "run", study, "--reports", tmp_path / "reports", "--slurm", "gpu").stderr
+    assert not cluster("sbatch") and not (tmp_path / "reports" / "runs").exists()
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster):
+    "A training keeps a checkpoint though Slurm tells the first process of its step alone; a next call, here without Slurm, goes on from it."
+    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 90}}
+    study, reports = write(tmp_path, rows=[row]), tmp_path / "reports"
+    options = [f"--option={word}" for word in CHECKS]
+    call = [Path(sys.executable).with_name("fima"), "study", "run", str(study), "--reports", str(reports), "--no-results", "--slurm", "gpu", "--gpus", "0", "--cpus", "1", *options]
+    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
+    folder = reports / "runs" / plan(study, reports).run_id[0]
+    deadline = time.monotonic() + 400
+    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(.1)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=200)
+    assert process.returncode and not (folder / "metrics.json").exists() and not (folder / "failure.json").exists()
+    assert ["101"] in cluster("scancel") and "--gpus" not in asked(cluster("sbatch")[1])
+    kept = int((folder / "checkpoint" / "latest").read_text().split("_")[1])
+    assert 0 < kept < 90
+    after = run(study, reports=reports, results=False, progress=False)
+    assert after.state.tolist() == ["done"]
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == 90 and kept in steps
