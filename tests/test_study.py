@@ -121,7 +121,7 @@ def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
     assert planned.returncode == 0 and "8 pre-trainings for 2 studies, 8 to do" in planned.stdout and (tmp_path / "plan.svg").stat().st_size > 1000
     done = call("study", "run", *words)
     assert done.returncode == 1 and "left out: the runs on ut_interaction" in done.stderr and done.stderr.count("missing") == 3, done.stderr
-    jobs = json.loads((tmp_path / ".work" / "2_studies" / "jobs.json").read_text())
+    jobs = json.loads(tmp_path.glob(".work/2_studies_*/jobs.json").__next__().read_text())
     assert len(jobs) == 6 and len({job["process"] for job in jobs}) == 5
     assert len(list((tmp_path / "runs").iterdir())) == 5
     for file in ("tables/table_08.md", "tables/table_08.tex", "figures/figure_04.png", "index.html"): assert (tmp_path / file).stat().st_size > 500, file
@@ -216,9 +216,9 @@ def test_a_job_of_two_processes_is_one_run(tmp_path):
 
 def test_ten_kills_change_nothing(tmp_path):
     "kill -9 of the launcher, or of everything as when a machine is lost, at random moments: called again, the same numbers come out."
-    rows = [{"name": name, "label": name, "overrides": switches | {"optimisation.steps": 60}} for name, switches in
+    rows = [{"name": name, "label": name, "overrides": switches | {"optimisation.steps": 40}} for name, switches in
             (("vv", {"method.pixel": False, "method.frame": False}), ("fima", {}))]
-    parts = dict(rows=rows, evaluations=[{"template": "linear_probe"}, {"template": "retrieval"}])
+    parts = dict(rows=rows, evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     for folder in (undisturbed, killed): folder.mkdir()
     began = time.monotonic()
@@ -239,7 +239,7 @@ def test_ten_kills_change_nothing(tmp_path):
     def numbers(folder):
         told = {str(file.relative_to(folder)): json.loads(file.read_text()) for file in sorted(folder.glob("runs/**/metrics.json"))}
         return {name: {key: value for key, value in record.items() if key in ("final", "chance", "estimates", "videos", "data_fingerprint", "steps")} for name, record in told.items()}
-    assert numbers(killed) == numbers(undisturbed) and len(numbers(killed)) == 6
+    assert numbers(killed) == numbers(undisturbed) and len(numbers(killed)) == 4
 
 
 def _read(file):

@@ -60,7 +60,7 @@ def study_run(
     names: list[str] | None = None,   # study files of nbs/studies without their ending, or paths of such files
     all: bool = False,                # every study of the repository, as one graph
     profile: str | None = None,       # another scale: smoke, demo, small, paper
-    cores: int = 2,                   # processes at a time, one computing thread each
+    cores: int | None = None,         # processes at a time, one computing thread each; default: 2, or as many as the GPUs can serve
     gpus: int | None = None,          # GPUs to use; default: all that are visible
     processes: int = 1,               # GPUs (on a CPU: processes) of one pre-training, by torchrun
     seed: list[int] | None = None,    # only this seed of the studies'; may be repeated

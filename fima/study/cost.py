@@ -37,7 +37,7 @@ def measured_steps(
     lines = []
     for file in (reports / "runs").glob("*/metrics.json"):
         told = json.loads(file.read_text())
-        if told.get("device") != device or not told.get("seconds_per_step") or not (file.parent / "recipe.json").exists(): continue
+        if told.get("device") != device or told.get("processes", 1) > 1 or not told.get("seconds_per_step") or not (file.parent / "recipe.json").exists(): continue
         try: coarse, fine = kind(Recipe.model_validate_json((file.parent / "recipe.json").read_text()))
         except ValueError: continue  # a recipe of another version
         lines.append((coarse, fine, sum(told["seconds_per_step"].values())))

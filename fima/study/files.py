@@ -95,6 +95,7 @@ class Claim(Part):
     better: str      # name of a row
     worse: str       # name of a row
     words: str       # what the paper says of it
+    evaluations: list[str] = [] # names of the evaluations it is about; none: all
 
 class Shown(Part):
     "Name runs of another study."

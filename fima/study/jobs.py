@@ -19,11 +19,11 @@ import torch
 from jupyter_client import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from .code import code_fingerprint
+from .code import code_fingerprint, sources_state
 from .cost import steps_of
 from .files import check_parameters, studies_folder
 from .plan import Run, outdated, records, state
-from ..training.checkpoint import write_json
+from ..training.checkpoint import write_json, write_text
 from ..training.recipe import Data
 from ..training.videos import open_data
 
@@ -34,7 +34,7 @@ def hold(
 ) -> IO | None:        # held until it is closed; None where somebody else holds it
     "Take a lock."
     file.parent.mkdir(parents=True, exist_ok=True)
-    held = file.open("a")
+    held = os.fdopen(os.open(file, os.O_RDONLY if file.exists() else os.O_RDONLY | os.O_CREAT, 0o666))  # reading is enough for a lock, so that users of one machine can share those of its GPUs
     try: fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError: return held.close()
     return held
@@ -73,7 +73,7 @@ class JobError(Exception):
 
 class Kernel:
     "Lend one kernel to several templates, emptied in between; as a context it ends its kernel."
-    def __init__(self): self.manager, self.stopped = None, False
+    def __init__(self): self.manager, self.stopped, self.sources = None, False, None
     def __enter__(self): return self
     def __exit__(self, *error): self.end()
 
@@ -93,7 +93,10 @@ class Kernel:
     ) -> KernelManager:    # a running kernel without names
         "Start a kernel, or empty the one that is there."
         if self.stopped: raise JobError("Stopped: told to stop")
+        sources = sources_state()
+        if self.manager and sources != self.sources: self.end()  # it has imported code that has been edited since
         if not self.manager:
+            self.sources = sources
             self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
             self.manager.start_kernel(cwd=str(folder), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
         client = self.manager.blocking_client()
@@ -145,6 +148,9 @@ def make_run(
     for template, notebook, parameters in notebooks(job):
         if (notebook.parent / "metrics.json").exists(): continue
         if template != "pretrain" and not (folder / "metrics.json").exists(): break   # nothing to evaluate
+        if template == "pretrain" and not (folder / "checkpoint").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "begun", code_fingerprint(studies_folder() / "pretrain.ipynb"))  # what a call that continues it compares
         try: execute(studies_folder() / f"{template}.ipynb", notebook, parameters, kernel)
         except (JobError, ValueError) as error:
             if kernel.stopped or Path(job["stopping"]).exists(): return [f"stopped: {error}"]

@@ -97,7 +97,7 @@ def compare(
     for claim in claims:
         one, two = (predictions(results, row, template, measure) for row in (claim.better, claim.worse))
         seeds = set(one.seed) & set(two.seed)
-        line = claim.model_dump() | dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0)
+        line = claim.model_dump(exclude={"evaluations"}) | dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0)
         if seeds:
             each = (one.groupby("seed").correct.mean() - two.groupby("seed").correct.mean()).loc[sorted(seeds)]
             one, two = (pool_folds(rows[rows.seed.isin(seeds)]).set_index("path") for rows in (one, two))
@@ -105,7 +105,7 @@ def compare(
             line |= paired_test(one.correct, two.correct, one.group)._asdict() | dict(n=len(one))
             line["agree"] = int((np.sign(each) == np.sign(line["difference"])).sum())
         lines.append(line)
-    table = pd.DataFrame(lines, columns=[*Claim.model_fields, "difference", "low", "high", "p", "n", "seeds", "agree"])
+    table = pd.DataFrame(lines, columns=["better", "worse", "words", "difference", "low", "high", "p", "n", "seeds", "agree"])
     told = table.p.notna()
     table["p_holm"] = np.nan
     table.loc[told, "p_holm"] = holm(table.p[told])

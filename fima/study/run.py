@@ -17,13 +17,15 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from .code import code_fingerprint
 from .files import Study, reports_folder, repository, studies_folder, template_parameters
 from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending, visible_gpus
 from .page import build_page
 from .plan import Run, absent, expand, load_studies, outdated, plan, records
 from .slurm import Slurm, job_name, stop_submitted
 from .watch import watch
-from ..training.checkpoint import write_json
+from ..training.checkpoint import write_json, write_text
+from ..training.share import check_share
 
 # %% ../../nbs/6_study/61_run.ipynb #717ff3a7
 SNAKEFILE = '''# written by fima.study.run for one call; its processes are in processes.json
@@ -64,7 +66,7 @@ def graph(
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
         if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data")
-        return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=shlex.join(call(name)))
+        return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
     return [dict(name=name, needs=[stamp("data")] if name != "data" else [], stamp=stamp(name), log=[file for job in mine for file in job["log"]], priority=max(job["priority"] for job in mine),
                  **needs(name, mine[0])) for name, mine in together.items()]
 
@@ -77,7 +79,7 @@ def start_snakemake(
     slurm: Slurm | None = None, # submit the processes instead of running them here
 ) -> subprocess.Popen:          # Snakemake, in a process group of its own
     "Write the Snakefile and start Snakemake on it."
-    for folder in ("stamps", "processes"): (work / folder).mkdir(parents=True)
+    for folder in ("stamps", "processes"): (work / folder).mkdir(parents=True, exist_ok=True)
     write_json(work / "jobs.json", jobs)
     write_json(work / "processes.json", graph(work, jobs, slurm, gpus != 0))
     (work / "Snakefile").write_text(SNAKEFILE)
@@ -160,19 +162,29 @@ def results_state(
     return sha256("".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()).hexdigest()
 
 # %% ../../nbs/6_study/61_run.ipynb #6a84bd0c
+def _drop(place: Path) -> None:
+    "Remove a file or a folder, if it is there."
+    if place.is_dir(): shutil.rmtree(place)
+    else: place.unlink(missing_ok=True)
+
+def _stale(run: Run, reports: Path) -> bool:
+    "Tell whether a pre-training was made or begun by other code, or lacks its weights."
+    folder = run.folder(reports)
+    if (folder / "metrics.json").exists(): return not (current(run, reports) and (folder / "checkpoint" / "encoder.safetensors").exists())
+    begun = folder / "begun"
+    return begun.exists() and begun.read_text() != code_fingerprint(studies_folder() / "pretrain.ipynb")
+
 def _forget(todo: dict[str, list[Run]], reports: Path) -> None:
-    "Drop old failures, the numbers of runs whose weights are gone, and what other code made: they will be made anew."
-    for same in todo.values():
-        folder = same[0].folder(reports)
-        (folder / "failure.json").unlink(missing_ok=True)
-        evaluations = {file for run in same for file, template in records(run, reports)[1:] if file.exists() and outdated(file, template)}
-        stale = (folder / "metrics.json").exists() and not current(same[0], reports)
-        if stale or ((folder / "metrics.json").exists() and not (folder / "checkpoint" / "encoder.safetensors").exists()):
-            evaluations |= {folder / "metrics.json", *folder.glob("*/metrics.json")}
-            for part in ("features", "checkpoint", "log.jsonl"):
-                if (folder / part).is_dir(): shutil.rmtree(folder / part)
-                else: (folder / part).unlink(missing_ok=True)
-        for file in evaluations: file.unlink(missing_ok=True)
+    "Drop old failures, the numbers of runs whose weights are gone, and what other code made or began: they will be made anew. A run that another call is making is left to it."
+    for name, same in todo.items():
+        folder, lock = same[0].folder(reports), hold(reports / ".work" / "locks" / name, wait=False)
+        if not lock: continue
+        with lock:
+            _drop(folder / "failure.json")
+            evaluations = {file.parent for run in same for file, template in records(run, reports)[1:] if file.exists() and outdated(file, template)}
+            if _stale(same[0], reports): evaluations |= {file.parent for file in folder.glob("*/*.ipynb")} | {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "begun")}
+            if evaluations: _drop(folder / "features")  # read by code, and from weights, that may be others now
+            for place in evaluations: _drop(place)
 
 def _interrupt(number, frame): raise KeyboardInterrupt
 
@@ -188,23 +200,33 @@ def _run_jobs(name: str, jobs: list[dict[str, Any]], work: Path, cores: int, gpu
         if main: signal.signal(signal.SIGTERM, before)
     if process.returncode and not failures: raise RuntimeError(f"Snakemake failed: {' '.join((work / 'snakemake.log').read_text().split())[-500:]}")
 
-def _check(cores: int, processes: int, slurm: Slurm | None) -> None:
+def _check(cores: int | None, processes: int, gpus: int | None, slurm: Slurm | None) -> None:
     "Refuse a call before anything is read."
-    for name, value in (("cores", cores), ("processes", processes)):
-        if value < 1: raise ValueError(f"{name} must be at least 1, got {value}")
+    for name, value, least in (("cores", cores, 1), ("processes", processes, 1), ("gpus", gpus, 0)):
+        if value is not None and value < least: raise ValueError(f"{name} must be at least {least}, got {value}")
     if slurm: slurm.check()
 
 def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     "List the runs of studies; of several, those whose videos are not here are left out, and said so."
-    runs = [run for study in studies for run in expand(study) if not seeds or run.recipe.seed in seeds]
+    runs = [run for study in studies for run in expand(study)]
+    unknown = sorted(set(seeds) - {run.recipe.seed for run in runs})
+    if unknown: raise ValueError(f"seeds must be among those of the studies, {', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}")
+    runs = [run for run in runs if not seeds or run.recipe.seed in seeds]
     gone = absent(runs) if len(studies) > 1 else set()
     if gone: print(f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)", file=sys.stderr)
     return [run for run in runs if run.recipe.data.name not in gone]
 
+def _scratch(studies: list[Study], reports: Path) -> Path:
+    "Name the scratch folder of a call after its studies; stop what an earlier call that was killed left running of any of them."
+    names = sorted(study.name for study in studies)
+    for file in (reports / ".work").glob("*/studies"):
+        if set(file.read_text().split()) & set(names): stop_orphan(file.parent)
+    return reports / ".work" / (names[0] if len(names) == 1 else f"{len(names)}_studies_{sha256(' '.join(names).encode()).hexdigest()[:6]}")
+
 def run(
     studies: str | Path | Sequence[str | Path], # names or files
-    cores: int = 2,                    # processes at a time, one computing thread each
-    gpus: int | None = None,           # GPUs to use; None: all that are visible
+    cores: int | None = None,          # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
+    gpus: int | None = None,           # GPUs to use; None: all that are visible; 0: none
     reports: Path | str | None = None, # reports folder; None: reports/ of the repository, or reports/<profile>
     recorded: bool = False,            # be content with numbers whose weights are not here, or that other code made
     results: bool = True,              # execute the results notebooks at the end
@@ -216,22 +238,26 @@ def run(
     slurm: Slurm | None = None,        # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
 ) -> pd.DataFrame:                     # the plan afterwards
     "Run what studies lack as one graph, then show the results; the same call after a stop or a failure continues."
-    _check(cores, processes, slurm)
+    _check(cores, processes, gpus, slurm)
     loaded, folder = load_studies(studies, profile), reports_folder(reports, profile)
-    runs, devices, title = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus], loaded[0].name if len(loaded) == 1 else f"{len(loaded)}_studies"
-    work = folder / ".work" / title
+    runs, devices = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus]
+    if devices and processes > len(devices): raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
     with ExitStack() as stack:
         for study in loaded:
             held = hold(folder / ".work" / "locks" / f"study-{study.name}", wait=False)
             if not held: raise ValueError(f"study {study.name} is being run by another call; wait for it or stop it")
             stack.enter_context(held)
-        stop_orphan(work)
+        work = _scratch(loaded, folder)
         todo, shown = pending(runs, folder, recorded), work.with_suffix(".shown")
         try:
             if todo:
                 shutil.rmtree(work, ignore_errors=True)
+                for same in todo.values(): check_share(same[0].recipe, processes)
                 _forget(todo, folder)
-                _run_jobs(title, build_jobs(todo, folder, work, devices, cores, processes), work, cores, gpus if slurm else len(devices), options, slurm, progress)
+                cores = cores or max(2, len(devices) // processes)
+                work.mkdir(parents=True)
+                write_text(work / "studies", " ".join(study.name for study in loaded))
+                _run_jobs(work.name, build_jobs(todo, folder, work, devices, cores, processes), work, cores, gpus if slurm else len(devices), options, slurm, progress)
         finally:
             told = [template for template, *_ in results_notebooks(loaded, folder)]
             now = results_state(runs, told, folder)

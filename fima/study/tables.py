@@ -131,7 +131,8 @@ def orderings(
     claims: Sequence[Claim],      # to test
 ) -> pd.DataFrame:                # a line per column and claim: what `compare` tells, evaluation, measure, heading
     "Test claims in every column of a study."
-    parts = [compare(results, claims, column.evaluation, column.measure).assign(**column._asdict()) for column in columns_of(study)]
+    def meant(column): return [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
+    parts = [compare(results, meant(column), column.evaluation, column.measure).assign(**column._asdict()) for column in columns_of(study)]
     return pd.concat(parts, ignore_index=True)
 
 def show_orderings(
@@ -189,7 +190,7 @@ def notes_of(
     if len(tested): notes.append(f"Orderings that the paper claims, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}.")
     commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
     if any(str(commit).endswith("+changes") for commit in commits) or len(commits) > 1:
-        notes.append(f"The runs were made at {len(commits)} states of the code, while other parts of the project were being written (+changes: with files that were not committed yet); the commit of each is in its metrics.json.")
+        notes.append(f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); the commit of each is in its metrics.json.")
     return [*notes, *study.notes, *footnotes]
 
 def tabulate(

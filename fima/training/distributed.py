@@ -6,7 +6,7 @@
 __all__ = ['LOST', 'together', 'main', 'launch']
 
 # %% ../../nbs/4_training/43_distributed.ipynb #dbb5f5cd
-import argparse, json, os, subprocess, sys, tempfile, traceback
+import argparse, ctypes, json, os, signal, subprocess, sys, tempfile, traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -83,6 +83,10 @@ def main(
 if __name__ == "__main__" and not in_ipython(): sys.exit(main())
 
 # %% ../../nbs/4_training/43_distributed.ipynb #0be6fd9e
+def _end_with_parent() -> None:
+    "Have the kernel of Linux end this process (SIGTERM, on which it keeps a checkpoint) when its parent ends, however that happens."
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
 def launch(
     recipe: Recipe,           # what to compute
     folder: Path | str,       # the run's folder, made if absent
@@ -95,7 +99,7 @@ def launch(
         file.write(recipe.model_dump_json())
         file.flush()
         words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "fima.training.distributed", file.name, str(folder)]
-        running = subprocess.Popen(words + (["--device", device] if device else []), stderr=subprocess.PIPE, text=True, start_new_session=True)
+        running = subprocess.Popen(words + (["--device", device] if device else []), stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_end_with_parent)
         try: said = running.communicate()[1]
         except KeyboardInterrupt:
             running.terminate()
