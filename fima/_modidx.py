@@ -782,6 +782,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fima.study.run._drop': ('6_study/run.html#_drop', 'fima/study/run.py'),
                                 'fima.study.run._forget': ('6_study/run.html#_forget', 'fima/study/run.py'),
                                 'fima.study.run._interrupt': ('6_study/run.html#_interrupt', 'fima/study/run.py'),
+                                'fima.study.run._make': ('6_study/run.html#_make', 'fima/study/run.py'),
                                 'fima.study.run._present': ('6_study/run.html#_present', 'fima/study/run.py'),
                                 'fima.study.run._run_jobs': ('6_study/run.html#_run_jobs', 'fima/study/run.py'),
                                 'fima.study.run._scratch': ('6_study/run.html#_scratch', 'fima/study/run.py'),

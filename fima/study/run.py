@@ -66,7 +66,7 @@ def graph(
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
         if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data")
-        return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
+        return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
     return [dict(name=name, needs=[stamp("data")] if name != "data" else [], stamp=stamp(name), log=[file for job in mine for file in job["log"]], priority=max(job["priority"] for job in mine),
                  **needs(name, mine[0])) for name, mine in together.items()]
 
@@ -223,6 +223,15 @@ def _scratch(studies: list[Study], reports: Path) -> Path:
         if set(file.read_text().split()) & set(names): stop_orphan(file.parent)
     return reports / ".work" / (names[0] if len(names) == 1 else f"{len(names)}_studies_{sha256(' '.join(names).encode()).hexdigest()[:6]}")
 
+def _make(todo: dict[str, list[Run]], studies: list[Study], reports: Path, work: Path, cores: int, gpus: int | None, devices: list[str], processes: int, options: Sequence[str], slurm: Slurm | None, progress: bool) -> None:
+    "Make what is missing, in a new scratch folder."
+    for same in todo.values(): check_share(same[0].recipe, processes)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    write_text(work / "studies", " ".join(study.name for study in studies))
+    _forget(todo, reports)
+    _run_jobs(work.name, build_jobs(todo, reports, work, devices, cores, processes), work, cores, gpus if slurm else len(devices), options, slurm, progress)
+
 def run(
     studies: str | Path | Sequence[str | Path], # names or files
     cores: int | None = None,          # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
@@ -250,14 +259,7 @@ def run(
         work = _scratch(loaded, folder)
         todo, shown = pending(runs, folder, recorded), work.with_suffix(".shown")
         try:
-            if todo:
-                shutil.rmtree(work, ignore_errors=True)
-                for same in todo.values(): check_share(same[0].recipe, processes)
-                _forget(todo, folder)
-                cores = cores or max(2, len(devices) // processes)
-                work.mkdir(parents=True)
-                write_text(work / "studies", " ".join(study.name for study in loaded))
-                _run_jobs(work.name, build_jobs(todo, folder, work, devices, cores, processes), work, cores, gpus if slurm else len(devices), options, slurm, progress)
+            if todo: _make(todo, loaded, folder, work, cores or max(2, len(devices) // processes), gpus, devices, processes, options, slurm, progress)
         finally:
             told = [template for template, *_ in results_notebooks(loaded, folder)]
             now = results_state(runs, told, folder)
