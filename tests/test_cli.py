@@ -47,7 +47,7 @@ def test_help_is_quick():
 @pytest.mark.parametrize("words, said", [
     (["studdy"], "No such command 'studdy'"),
     ([], "Missing command"),
-    (["study", "plan"], "Missing argument"),
+    (["study", "plan"], "name studies"),
     (["study", "plan", "tabel_01"], "table_01"),
     (["study", "run", "table_01", "--cores", "0"], "cores must be at least 1"),
     (["study", "report", "tabel_01"], "table_01"),
@@ -83,9 +83,11 @@ def test_debug_shows_the_traceback():
 
 
 def test_plan_of_table_1(call, tmp_path):
-    said = ends(call("study", "plan", "table_01", "--reports", tmp_path), 0).stdout
+    said = ends(call("study", "plan", "table_01", "--reports", tmp_path, "--each"), 0).stdout
     for row in ("vv", "vv_vd", "vv_pix", "vv_fra", "fima", "random_rgb", "supervised"): assert f" {row} " in said
-    assert "missing" in said and not list(tmp_path.iterdir())
+    assert "missing" in said and [file.name for file in tmp_path.iterdir()] == ["plan.svg"]
+    ends(call("study", "plan", "table_01", "--reports", tmp_path / "further", "--no-picture"), 0)
+    assert not (tmp_path / "further").exists()
 
 
 def test_make_and_check(call, tmp_path, monkeypatch):

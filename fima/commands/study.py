@@ -22,7 +22,7 @@ def chosen(
 ) -> list[str]:
     "Say which studies a call is about; raise ValueError where it names none."
     from fima.study.files import study_names
-    if bool(names) == all: raise ValueError(f"name studies ({', '.join(study_names())}, or a .yaml file) or give --all, got {'both' if all else 'neither'}")
+    if bool(names) == all: raise ValueError(f"name studies (fima study status lists them; or the path of a .yaml file) or give --all, got {'both' if all else 'neither'}")
     return names or study_names()
 
 @command(study, "plan", "names")
