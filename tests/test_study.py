@@ -204,6 +204,20 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 150
 
 
+def test_numbers_without_weights_are_made_anew(tmp_path):
+    "What a fresh clone holds, recipes and numbers alone: a run is trained and evaluated again, and no old number survives."
+    study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
+    table = run(study, reports=tmp_path, progress=False)
+    folder = tmp_path / "runs" / table.run_id[0]
+    record = folder / table.evaluations[0] / "metrics.json"
+    first = json.loads(record.read_text())
+    for file in [file for file in folder.rglob("*") if file.is_file() and file.name not in ("recipe.json", "metrics.json")]: file.unlink()
+    record.write_text(json.dumps(first | {"estimates": "old"}))
+    assert plan(study, tmp_path).state.tolist() == ["recorded"] and run(study, reports=tmp_path, progress=False, recorded=True).state.tolist() == ["recorded"]
+    assert run(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
+    assert json.loads(record.read_text())["estimates"] == first["estimates"]
+
+
 def test_a_job_of_two_processes_is_one_run(tmp_path):
     "torchrun inside a job, from the study's option to the record."
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}}
