@@ -182,7 +182,10 @@ def _forget(todo: dict[str, list[Run]], reports: Path) -> None:
         with lock:
             _drop(folder / "failure.json")
             evaluations = {file.parent for run in same for file, template in records(run, reports)[1:] if file.exists() and outdated(file, template)}
-            if _stale(same[0], reports): evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}")} | {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "begun")}
+            if _stale(same[0], reports):
+                others = (folder / "metrics.json").exists() and current(same[0], reports)  # only its weights are gone: what other studies read off them still holds
+                asked = {folder / e.name for run in same for e in run.evaluations}
+                evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}") if file.parent in asked or not others} | {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "begun")}
             if evaluations: _drop(folder / "features")  # read by code, and from weights, that may be others now
             for place in evaluations: _drop(place)
 
