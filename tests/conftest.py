@@ -1,5 +1,8 @@
 """What every test shares."""
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,3 +29,20 @@ def call(capsys, monkeypatch):
         said = capsys.readouterr()
         return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
     return called
+
+
+@pytest.fixture
+def stopped_midway():
+    "Start a command that trains into a folder, press Ctrl-C once it has logged a step, and give the step of the checkpoint it kept."
+    def stopped(call, folder):
+        hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
+        deadline = time.monotonic() + 400
+        while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            time.sleep(.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=200)
+        assert process.returncode and not (folder / "metrics.json").exists() and not (folder / "failure.json").exists()
+        return int((folder / "checkpoint" / "latest").read_text().split("_")[1])
+    return stopped

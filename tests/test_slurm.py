@@ -218,24 +218,15 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path, cluster, call, monk
     assert not cluster("sbatch") and not (tmp_path / "reports" / "runs").exists()
 
 
-def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster):
+def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster, stopped_midway):
     "A training keeps a checkpoint though Slurm tells the first process of its step alone; a next call, here without Slurm, goes on from it."
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 90}}
     study, reports = write(tmp_path, rows=[row]), tmp_path / "reports"
     options = [f"--option={word}" for word in CHECKS]
     call = [Path(sys.executable).with_name("fima"), "study", "run", str(study), "--reports", str(reports), "--no-results", "--slurm", "gpu", "--gpus", "0", "--cpus", "1", *options]
-    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     folder = reports / "runs" / plan(study, reports).run_id[0]
-    deadline = time.monotonic() + 400
-    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(.1)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=200)
-    assert process.returncode and not (folder / "metrics.json").exists() and not (folder / "failure.json").exists()
+    kept = stopped_midway(call, folder)
     assert ["101"] in cluster("scancel") and "--gpus" not in asked(cluster("sbatch")[1])
-    kept = int((folder / "checkpoint" / "latest").read_text().split("_")[1])
     assert 0 < kept < 90
     after = run(study, reports=reports, results=False, progress=False)
     assert after.state.tolist() == ["done"]

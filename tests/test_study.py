@@ -179,25 +179,16 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
 
 
-def test_a_stopped_study_continues_and_leaves_no_process(tmp_path):
+def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midway):
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
     call = [sys.executable, "-c", f"from fima.study.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
-    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)              # a shell's background jobs are deaf to Ctrl-C
-    process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     folder = tmp_path / "runs" / plan(study, tmp_path).run_id[0]
-    deadline = time.monotonic() + 240
-    while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
-        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-        time.sleep(.1)
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
-    assert process.returncode and not (folder / "metrics.json").exists() and not (folder / "failure.json").exists()
+    kept = stopped_midway(call, folder)
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert not running
     assert plan(study, tmp_path).state.tolist() == ["partial"]
-    kept = int((folder / "checkpoint" / "latest").read_text().split("_")[1])  # it was told to stop, and kept what it had
-    assert 0 < kept < 150
+    assert 0 < kept < 150  # it was told to stop, and kept what it had
     after = run(study, reports=tmp_path, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]

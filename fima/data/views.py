@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NEEDS', 'random_box', 'crop', 'warp_points', 'unwarp_points', 'centre_crop', 'RawView', 'RawBatch', 'View', 'Batch',
-           'to_device', 'Modalities']
+           'map_parts', 'to_device', 'Modalities']
 
 # %% ../../nbs/1_data/13_views.ipynb #4f5b5436
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,6 +94,7 @@ class RawView(NamedTuple):
     box:Any            # Its box, float32 (B, 4)
     sub_clips:Any=None # Sub-clips, uint8 (B, S, T, H, W, 3), or None
     sub_boxes:Any=None # Their boxes, float32 (B, S, 4), or None
+    motion:Any=None    # Motion map of the whole clip's crop, float32 (B, T', H', W'), or None
 
 class RawBatch(NamedTuple):
     "Two views of each video as the workers make them (a single sample lacks the axis B)."
@@ -100,6 +102,8 @@ class RawBatch(NamedTuple):
     target:RawView|None # None where a single view is read
     label:Any          # Class of each video, int64 (B,)
     index:Any          # Row of each video in the catalog, int64 (B,)
+    others:tuple=()    # Further windows of the same videos, each a RawView
+    order:Any=None     # Where the others lie in time: 1 after the source, 0 before it, int64 (B,), or None
 
 class View(NamedTuple):
     "One view as a method reads it; what was not asked for is None."
@@ -107,6 +111,7 @@ class View(NamedTuple):
     difference:Tensor|None      # Difference clip, (B, 3, T, H, W)
     sub_differences:Tensor|None # Difference clips of the sub-clips, (B, S, 3, T, H, W)
     box:Tensor                  # Where rgb and difference were cut, (B, 4)
+    motion:Tensor|None=None     # Motion map of the same crop, (B, T', H', W')
 
 class Batch(NamedTuple):
     "Two views of each video as a method reads them."
@@ -114,18 +119,28 @@ class Batch(NamedTuple):
     target:View|None   # None where a single view is read
     label:Tensor       # Class of each video, int64 (B,)
     index:Tensor       # Row of each video in the catalog, int64 (B,)
+    others:tuple[View,...]=() # Further windows of the same videos
+    order:Tensor|None=None    # Where the others lie in time: 1 after the source, 0 before it, int64 (B,)
 
-# %% ../../nbs/1_data/13_views.ipynb #e435a342
+# %% ../../nbs/1_data/13_views.ipynb #2c9205ab
+def map_parts(
+    batch:Any,                        # A tensor, None, or a tuple of such (RawBatch, Batch, a view)
+    change:Callable[[Tensor],Tensor], # What to do with each tensor
+)->Any:                               # The same structure
+    "Apply a function to every tensor of a batch."
+    if not isinstance(batch, tuple): return batch if batch is None else change(batch)
+    parts = [map_parts(part, change) for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+
 def to_device(
     batch:Any,                # A tensor, None, or a named tuple of such (RawBatch, Batch, a view)
     device:torch.device|str,  # Where to
 )->Any:                       # The same structure there
     "Move every tensor of a batch."
-    if isinstance(batch, tuple): return type(batch)(*(to_device(part, device) for part in batch))
-    return batch if batch is None else batch.to(device, non_blocking=True)
+    return map_parts(batch, lambda part: part.to(device, non_blocking=True))
 
-# %% ../../nbs/1_data/13_views.ipynb #1e2a79ab
-NEEDS = frozenset({"rgb", "difference", "sub_clips"})  # What a method can ask of `Modalities`
+# %% ../../nbs/1_data/13_views.ipynb #a44fdc5f
+NEEDS = frozenset({"rgb", "difference", "sub_clips", "motion"})  # What a method can ask of `Modalities`
 
 def _child(generator:Generator)->Generator:
     "Start an independent generator from a single draw."
@@ -136,6 +151,7 @@ class Modalities:
     "Turn a raw batch into colour clips and difference clips, on the device where it lies."
     photometric:Photometric=Photometric() # Colour changes, drawn apart for colour clips, difference clips and sub-clips
     difference:str="paper"                # Kind of `frame_difference`; 'normalised' ones are neither coloured nor normalised
+    change:Callable[[Tensor,Generator],Tensor]|None=None # Changes the source's clips in [0, 1], (B, 3, T, H, W), before all else
 
     def __post_init__(self):
         if self.difference not in DIFFERENCES: raise ValueError(f"difference must be one of {sorted(DIFFERENCES)}, got {self.difference!r}")
@@ -145,25 +161,34 @@ class Modalities:
         different = frame_difference(clips, self.difference, generator, part)
         return different if self.difference == "normalised" else normalise(photometric(different, generator, part))
 
-    def _view(self, raw:RawView, photometric:Photometric, generators:list[Generator], needs:frozenset, part:tuple[int,int])->View:
+    def _changed(self, raw:RawView, seed:int, needs:frozenset)->tuple[Tensor|None,Tensor|None]:
+        "Give the clip and the sub-clips in [0, 1], changed by the draws of a seed; without a seed as they are."
+        change = (lambda clips: self.change(clips, Generator().manual_seed(seed))) if seed else (lambda clips: clips)
+        clip = change(to_clip(raw.clip)) if needs & {"rgb", "difference"} else None
+        return clip, torch.stack([change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1) if "sub_clips" in needs else None
+
+    def _view(self, raw:RawView, photometric:Photometric, generators:list[Generator], needs:frozenset, part:tuple[int,int], seed:int=0)->View:
         "Compute what is needed of one view."
-        clip = to_clip(raw.clip) if needs & {"rgb", "difference"} else None
+        for name in {"sub_clips", "motion"} & needs:
+            if getattr(raw, name) is None: raise ValueError(f"needs names {name!r}, but the batch has none: set {name} of the data set")
+        clip, sub_clips = self._changed(raw, seed, needs)
         rgb = normalise(photometric(clip, generators[0], part)) if "rgb" in needs else None
         difference = self._finish(clip, photometric, generators[1], part) if "difference" in needs else None
-        sub_differences = None
-        if "sub_clips" in needs:
-            if raw.sub_clips is None: raise ValueError("needs names 'sub_clips', but the batch has none: set sub_clips of the data set")
-            sub_differences = self._finish(to_clip(raw.sub_clips).flatten(0, 1), photometric, generators[2], part).unflatten(0, raw.sub_clips.shape[:2])
-        return View(rgb, difference, sub_differences, raw.box)
+        sub_differences = self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part).unflatten(0, raw.sub_clips.shape[:2]) if "sub_clips" in needs else None
+        return View(rgb, difference, sub_differences, raw.box, raw.motion if "motion" in needs else None)
 
     def __call__(self,
         raw:RawBatch,          # Two views of each video, on any device
-        generator:Generator,   # Source of the draws (a CPU one gives the same numbers on every device); consumes 6, whatever is needed
-        needs:frozenset=NEEDS, # What to compute: 'rgb', 'difference', 'sub_clips'
+        generator:Generator,   # Source of the draws (a CPU one gives the same numbers on every device); consumes 6, whatever is needed, 3 more for each of the others, and 1 for a change
+        needs:frozenset=frozenset({"rgb", "difference", "sub_clips"}), # What to compute, of `NEEDS`
         part:tuple[int,int]=(0, 1), # Which part of a step's videos these are, from 0, and of how many equal parts; the draws are those of the whole step
     )->Batch:                  # The two views, normalised
         "Compute what a method needs: differences come before colour changes, each modality has its own draws."
         if not set(needs) <= NEEDS: raise ValueError(f"needs must be among {sorted(NEEDS)}, got {sorted(needs)}")
         photometric = self.photometric.settled(generator)
-        views = [view and self._view(view, photometric, [_child(generator) for _ in range(3)], frozenset(needs), part) for view in (raw.source, raw.target)]
-        return Batch(*views, raw.label, raw.index)
+        children = [[_child(generator) for _ in range(3)] for _ in range(2 + len(raw.others))]
+        seed = int(torch.randint(1, 2**62, (), generator=generator, device=generator.device)) if self.change else 0
+        source = self._view(raw.source, photometric, children[0], frozenset(needs), part, seed)
+        target = raw.target and self._view(raw.target, photometric, children[1], frozenset(needs) - {"motion"}, part)
+        others = tuple(self._view(view, photometric, own, frozenset({"rgb"}) & needs, part) for view, own in zip(raw.others, children[2:]))
+        return Batch(source, target, raw.label, raw.index, others, raw.order)

@@ -115,29 +115,36 @@ def run_features(
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #bb476265
 def _plain(values: pd.Series) -> list:
-    "Turn a column into what JSON can hold."
-    return [value.item() if isinstance(value, np.generic) else value for value in values.tolist()]
+    "Turn a column into what JSON can hold; what is missing becomes null."
+    return [None if missing else value.item() if isinstance(value, np.generic) else value for value, missing in zip(values.tolist(), values.isna())]
+
+def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[str, float]]:
+    "Estimate every measure over the rows that have it; a measure that no row has gets no estimate."
+    judged = {"accuracy": tested.label.eq(tested.predicted)} | {name: tested[name] for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats}
+    present = {name: values.dropna() for name, values in judged.items()}
+    return {name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict() for name, values in present.items() if len(values)}
 
 def record(
     folder: Path | str,        # the evaluation's folder, made if absent
     opened: Opened,            # the run that was evaluated
     template: str,             # name of the template
     settings: dict[str, Any],  # every setting it was run with
-    tested: pd.DataFrame,      # one row per tested video or clip: path, label, predicted, group; further boolean columns are estimated too
+    tested: pd.DataFrame,      # one row per tested video or clip: path, label, predicted, group; further boolean columns are estimated too, over the rows that are not missing
     began: float,              # `time.perf_counter()` when the evaluation began
     further: Sequence[Opened] = (), # the other splits, where `tested` pools several
+    floats: Sequence[str] = (), # columns of numbers in [-1, 1], e.g. cosines, to be estimated as well
     **more: Any,               # further fields, e.g. what was chosen
 ) -> dict[str, Any]:           # what metrics.json holds
     "Write metrics.json: estimates with intervals, per-video rows, origin and cost."
     lacking = {"path", "label", "predicted", "group"} - set(tested)
     if lacking: raise ValueError(f"tested must have the columns path, label, predicted and group, got no {', '.join(sorted(lacking))}")
-    judged = {"accuracy": tested.label.eq(tested.predicted)} | {c: tested[c] for c in tested if tested[c].dtype == bool}
+    if set(floats) - set(tested): raise ValueError(f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(set(floats) - set(tested)))}")
     recipe, pooled = opened.recipe, (opened, *further)
     one = lambda values: values[0] if len(pooled) == 1 else values
     metrics = dict(
         run=recipe.run_id, template=template, settings=settings, method=recipe.method.name, data_set=opened.about.name, split=one([each.about.split for each in pooled]), seed=recipe.seed,
         profile=recipe.profile, preset=recipe.preset, trained_on=f"{recipe.data.name}, split {recipe.data.split}" if recipe.method.name not in ("random", "imported") else None,
-        estimates={name: cluster_bootstrap(right.to_numpy(float), tested.group)._asdict() for name, right in judged.items()},
+        estimates=_estimates(tested, floats),
         videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=sum(seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled),
         reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), data_fingerprint=one([each.fingerprint for each in pooled]), **more, seconds=round(time.perf_counter() - began, 1),
@@ -172,8 +179,8 @@ def compare_records(
     if not tables[0].index.equals(tables[1].index): raise ValueError(f"the two records must test the same videos, got {len(tables[0])} and {len(tables[1])} rows")
     lines = []
     for measure in [name for name in told[0]["estimates"] if name in told[1]["estimates"]]:
-        one, two = (table[measure].astype(float) for table in tables)
-        lines.append(dict(measure=measure, first=one.mean(), second=two.mean(), **paired_test(one, two, tables[0].group)._asdict(), n=len(one)))
+        pair = pd.DataFrame({place: table[measure].astype(float) for place, table in enumerate(tables)}).assign(group=tables[0].group).dropna()
+        if len(pair): lines.append(dict(measure=measure, first=pair[0].mean(), second=pair[1].mean(), **paired_test(pair[0], pair[1], pair.group)._asdict(), n=len(pair)))
     table, settings = pd.DataFrame(lines), [each["settings"] | each.get("reading", {}) for each in told]
     table.attrs["differ"] = {name: [each.get(name) for each in settings] for name in sorted(set().union(*settings)) if settings[0].get(name) != settings[1].get(name)}
     return table

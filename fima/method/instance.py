@@ -43,7 +43,8 @@ def info_nce(
     query:Tensor,                   # Embeddings of the query, unit length, (B, D)
     positive:Tensor,                # The key to be found, unit length, (B, D)
     negatives:Tensor|list[Tensor],  # Keys of other clips: shared (K, D), own (B, N, D), or a list of such
-    temperature:float=.1            # Softmax temperature, > 0 (Appendix: 0.1)
+    temperature:float=.1,           # Softmax temperature, > 0 (Appendix: 0.1)
+    counted:Tensor|None=None        # Which negatives count for which query, bool, (B, all negatives in the order given); None: all
 )->Tensor:                          # Mean loss over the queries, float32 or wider, scalar
     "Contrast each query with its positive against negatives (Eq. 1; with difference keys Eq. 2)."
     if query.ndim != 2 or query.shape != positive.shape:
@@ -53,6 +54,7 @@ def info_nce(
     with torch.autocast(query.device.type, enabled=False):
         query, positive = _at_least_float32(query), _at_least_float32(positive)
         others = [_similarities(query, _at_least_float32(keys)) for keys in negatives]
+        if counted is not None: others = [_masked(torch.cat(others, dim=1), counted)]
         logits = torch.cat([(query*positive).sum(1, keepdim=True), *others], dim=1)/temperature
         return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
 
@@ -61,6 +63,15 @@ def _at_least_float32(
 )->Tensor:        # The same in float32 or wider
     "Widen half precision."
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+def _masked(
+    similarities:Tensor, # (B, N)
+    counted:Tensor       # bool, (B, N)
+)->Tensor:               # The same, minus infinity where a negative does not count
+    "Leave negatives out of a softmax."
+    if counted.shape != similarities.shape or counted.dtype != torch.bool:
+        raise ValueError(f"counted must be bool {tuple(similarities.shape)}, got {counted.dtype} {tuple(counted.shape)}")
+    return similarities.masked_fill(~counted, -torch.inf)
 
 def _similarities(
     query:Tensor, # (B, D)

@@ -65,12 +65,14 @@ class Row(Part):
     "Say what one row of the table changes."
     name: str = Field(pattern=r"^[a-z0-9_]+$") # short name; the published numbers and the claims refer to it
     label: str                                 # as printed
+    method: str = ""                           # a comparator whose recipe the row starts from, e.g. "mcl"; empty: FIMA
     overrides: dict[str, Any] = {}             # dotted names and values of the recipe
     at: Changes = {}                           # further ones at a profile
     only: list[Profile] = []                   # profiles that it is run at; none: all
     evaluation: dict[str, Any] = {}            # settings of every evaluation of this row, e.g. {"modality": "difference"}
 
-SHOWN = {"linear_probe": ("linear probe", ["accuracy"]), "finetune": ("fine-tuned", ["accuracy"]), "probes": ("motion probe", ["accuracy"]), "retrieval": ("R@1", ["hit_1"])}
+SHOWN = {"linear_probe": ("linear probe", ["accuracy"]), "finetune": ("fine-tuned", ["accuracy"]), "probes": ("motion probe", ["accuracy"]), "retrieval": ("R@1", ["hit_1"]),
+         "bias": ("bias probes", ["shuffle", "freeze", "swap_action", "background_only"])}
 
 class Evaluated(Part):
     "Say which template reads out the features, and how."

@@ -206,18 +206,20 @@ def current(
     run: Run,       # a run
     reports: Path,  # reports folder
     name: str = "", # folder of an evaluation; empty: the pre-training
+    recorded: bool = False, # be content with what other code made
 ) -> bool:
     "Tell whether a record is there and of the code that is here."
-    return all(file.exists() and not outdated(file, template) for file, template in records(run, reports) if file.parent == run.folder(reports) / name)
+    return all(file.exists() and (recorded or not outdated(file, template)) for file, template in records(run, reports) if file.parent == run.folder(reports) / name)
 
 def run_job(
     same: list[Run], # rows that need one run
     reports: Path,   # reports folder
+    recorded: bool = False, # be content with what other code made
 ) -> dict[str, Any]: # what is missing of it
     "Say what one run still needs."
     run, folder = same[0], same[0].folder(reports)
-    trained = current(run, reports) and (folder / "checkpoint" / "encoder.safetensors").exists()
-    evaluations = {e.name: (e.template, e.name, e.settings) for each in same for e in each.evaluations if not trained or not current(each, reports, e.name)}
+    trained = current(run, reports, recorded=recorded) and (folder / "checkpoint" / "encoder.safetensors").exists()
+    evaluations = {e.name: (e.template, e.name, e.settings) for each in same for e in each.evaluations if not trained or not current(each, reports, e.name, recorded)}
     steps = steps_of(run.recipe)
     m, short = run.recipe.method, steps <= SHORT
     heavy = 0 if trained or short else int(min(steps if steps == steps else 10**6, 10**6) * (1 + m.pixel + m.frame) * (m.name == "fima"))
@@ -231,12 +233,13 @@ def build_jobs(
     gpus: Sequence[str] = (),   # GPUs that jobs may use
     cores: int = 2,             # processes at a time
     processes: int = 1,         # GPUs (or processes) of one pre-training
+    recorded: bool = False,     # be content with what other code made
 ) -> list[dict[str, Any]]:      # data first, then runs
     "List the jobs that are missing, each with the process that does it, its stamp, and the notebooks it leaves."
     if not todo: return []
     recipes = [same[0].recipe for same in todo.values()]
     data = {recipe.data.model_dump_json(): (recipe.data.model_dump(mode="json"), recipe.views.frames_per_clip * recipe.views.stride) for recipe in recipes}
-    told = [dict(name="data", kind="data", data=list(data.values()), priority=0, short=False, process="data"), *(run_job(same, reports) for same in todo.values())]
+    told = [dict(name="data", kind="data", data=list(data.values()), priority=0, short=False, process="data"), *(run_job(same, reports, recorded) for same in todo.values())]
     batches = min(2 * cores, sum(job["short"] for job in told))
     for number, job in enumerate(job for job in told if job["short"]): job["process"] = f"short-{number % batches}"
     for job in told:

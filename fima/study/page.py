@@ -18,7 +18,9 @@ from markupsafe import Markup
 
 from .files import Study, load_study, reports_folder, repository, study_names
 from .inventory import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
-from .parts import VERDICTS, Figure, Part, Table, dress, read_figure, read_table
+from .outcomes import VERDICTS
+from .parts import Figure, Part, Table, dress, read_figure, read_table
+from .plan import fits
 from ..training.checkpoint import write_text
 
 # %% ../../nbs/6_study/62_page.ipynb #d2b9f141
@@ -142,13 +144,6 @@ def source_links(
     files = [repository() / "nbs" / "studies" / f"{name}.yaml", *(repository() / "nbs" / "results" / f"{result}.ipynb" for result in study.results)]
     return [(file.name, Path(relpath(file, reports)).as_posix()) for file in files if file.exists()]
 
-def _records_at(study: Study, reports: Path, profile: str) -> list[Record]:
-    "Read the records of a study; one that does not exist at a scale that was asked for has none."
-    try: return read_records(study, reports)
-    except ValueError:
-        if not profile: raise
-        return []
-
 def build_page(
     reports: Path | str | None = None, # reports folder; None: the repository's
     profile: str = "",                 # scale; empty: each study's own
@@ -156,7 +151,7 @@ def build_page(
     "Write the page of all tables and figures; the same files give the same page."
     folder = reports_folder(reports, profile or None)
     studies = {name: load_study(name, profile or None) for name in study_names()}
-    found, titles = {name: _records_at(study, folder, profile) for name, study in studies.items()}, {name: study.title for name, study in studies.items()}
+    found, titles = {name: read_records(study, folder) if fits(study) else [] for name, study in studies.items()}, {name: study.title for name, study in studies.items()}
     shown = artefacts(folder, titles, found)
     every = {record.file: record for told in found.values() for record in told}
     made, answers = [record for record in every.values() if record.told], verdicts(shown, studies)

@@ -91,7 +91,7 @@ def expand(
         factors = dict(zip(study.factors, values))
         overrides = study.base.overrides | row.overrides | factors | {"seed": seed}
         try:
-            recipe = make_recipe(study.base.profile, study.base.preset, overrides, study.base.base)
+            recipe = make_recipe(study.base.profile, study.base.preset, overrides, study.base.base, row.method or None)
             runs.append(Run(row, recipe, factors, [resolve(e, row, recipe) for e in study.evaluations], study.name))
         except ValueError as error: raise ValueError(f"{study.name}, row {row.name}: {error}") from None
     return runs

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..data.clips import ClipDataset, batches
+from ..baselines.methods import COMPARATORS
+from ..data.clips import batches
 from ..data.video import fingerprint
 from ..data.views import Modalities, RawBatch, to_device
 from ..method.distributed import processes, rank
@@ -30,6 +31,7 @@ from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
 from .share import anywhere, averaged, check_share, share_statistics, spread, wait
 from .videos import OpenData, open_data
+from .views import open_clips, open_modalities, with_flow
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972
 def build_method(
@@ -43,7 +45,10 @@ def build_method(
         frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
         if recipe.method.name == "fima" and recipe.method.frame and frames != recipe.views.sub_clips:
             raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}")
-        return Supervised(encoder, classes, recipe.method.query_groups) if recipe.method.name == "supervised" else Fima(encoder, recipe.method, recipe.seed)
+        if recipe.method.name == "supervised": return Supervised(encoder, classes, recipe.method.query_groups)
+        if recipe.method.name not in COMPARATORS: return Fima(encoder, recipe.method, recipe.seed)
+        comparator, options = COMPARATORS[recipe.method.name]
+        return comparator(encoder, recipe.method, options(**recipe.method.options), recipe.seed)
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #897100e5
 def learning_rate(
@@ -154,7 +159,8 @@ def pretrain(
     if (folder / "metrics.json").exists(): return json.loads((folder / "metrics.json").read_text())
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
-    losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
+    opened, flows = (opened, None) if recipe.method.name == "random" else with_flow(recipe, opened, method.needs, progress=progress)
+    losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, flows, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
     if rank() == 0: _finish(folder, recipe, opened, method, losses, began)
     wait()
     return json.loads((folder / "metrics.json").read_text())
@@ -174,26 +180,21 @@ def data_fingerprint(
     rows = sorted(f"{row.path} {row.label} {row.split} {fingerprint(opened.folder / row.path)}" for row in opened.catalog.itertuples())
     return sha256("\n".join(rows).encode()).hexdigest()[:16]
 
-def _train(recipe, folder, opened, method, workers, checkpoint_interval, log_interval, stop_after, progress) -> dict[str, Any]:
+def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, log_interval, stop_after, progress) -> dict[str, Any]:
     "Run the loop; return what metrics.json says of it."
-    v, o, device = recipe.views, recipe.optimisation, next(method.parameters()).device
-    rows = opened.catalog[opened.catalog.split == "train"].reset_index(drop=True)
-    rows.attrs = dict(opened.catalog.attrs)
-    if len(rows) < o.batch_size: raise ValueError(f"optimisation.batch_size must be at most the {len(rows)} training videos, got {o.batch_size}")
-    sub_clips = v.sub_clips if "sub_clips" in method.needs else 0
-    dataset = ClipDataset(rows, opened.frames, v.frames_per_clip, v.stride, sub_clips, v.crop_size, v.scale, v.aspect, v.flip, recipe.seed)
-    per_epoch = len(rows) // o.batch_size
+    o, device, grid = recipe.optimisation, next(method.parameters()).device, map_size(method.encoder, recipe.views.frames_per_clip, recipe.views.crop_size)
+    dataset = open_clips(recipe, opened, method, grid, flows)
+    per_epoch = len(dataset) // o.batch_size
     total = o.steps if o.steps is not None else o.epochs * per_epoch
-    chance = method.chance(o.batch_size, map_size(method.encoder, v.frames_per_clip, v.crop_size))
-    optimiser = build_optimiser(method, o)
-    modalities = Modalities(v.photometric.settled(torch.Generator().manual_seed(recipe.seed)), v.difference)
+    chance, optimiser, modalities = method.chance(o.batch_size, grid), build_optimiser(method, o), open_modalities(recipe)
     start, first = load_checkpoint(folder, method, optimiser), rank() == 0
     model, log, clock = spread(method), Log(folder, start, chance) if first else None, time.perf_counter()
     with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not (progress and first), mininterval=1) as bar:
         for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda", part=(rank(), processes())), start):
             waited = time.perf_counter()
             for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
-            told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision)
+            if hasattr(method, "progress"): method.progress = step / total
+            told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step if o.reseed == "step" else step // per_epoch), o.precision)
             share_statistics(method)
             done = step + 1
             stop = anywhere(told_to_stop() or done == stop_after)
@@ -212,5 +213,7 @@ def _told(folder, recipe, chance, total) -> dict[str, Any]:
     dead, last = at_chance(lines, list(chance)), lines[-1] if lines else {}
     spent = sum(line["seconds_data"] + line["seconds_compute"] for line in lines) * total / max(1, len(lines))
     if dead: tqdm.write(f"{recipe.run_id}: warning: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms", file=sys.stderr)
-    return dict(steps=total, final={n: last[n] for n in chance if last}, chance={n: last[f"{n}_chance"] for n in chance if last}, at_chance=dead, training_seconds=round(spent, 1),
+    apart = ("step", "loss", "gradient_norm", "learning_rate", "seconds_data", "seconds_compute")
+    terms = [n for n in last if n not in apart and not n.endswith("_chance")]
+    return dict(steps=total, first={n: lines[0][n] for n in terms}, final={n: last[n] for n in terms}, chance={n: last[f"{n}_chance"] for n in chance if last}, at_chance=dead, training_seconds=round(spent, 1),
                 seconds_per_step={k: float(np.median([line[f"seconds_{k}"] for line in lines])) for k in ("data", "compute")} if lines else {})

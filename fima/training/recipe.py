@@ -4,18 +4,22 @@
 
 # %% auto #0
 __all__ = ['LATER_FIELDS', 'SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES', 'PRESETS', 'PUBLISHED_SIZES', 'UT_VIEWS', 'BASES',
-           'Section', 'Data', 'Views', 'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'make_recipe']
+           'Section', 'Data', 'own_options', 'Views', 'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe',
+           'make_recipe']
 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
 import hashlib, json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from ..baselines.methods import CHANGES, COMPARATORS, PUBLISHED, RELEASED, STRUCTURE
+from ..data.motion import MotionOptions
 from ..data.sprites import SpriteOptions
+from ..data.tubelets import Tubelets
 from ..data.views import Photometric
 from ..method.encoders import ENCODERS, build_encoder
 from ..method.fima import FimaOptions
@@ -39,6 +43,18 @@ class Data(Section):
             raise ValueError(f"data.sprites must be given for motion_sprites and for nothing else, got name={self.name}, sprites={self.sprites}")
         return self
 
+def own_options(
+    where: str,              # name of the field, for messages
+    kind: type,              # a frozen dataclass of options
+    options: dict[str, Any], # what was given
+) -> dict[str, Any]:         # every option, as JSON can hold it
+    "Fill in and check the options of a method or of a view change; raise ValueError, one line."
+    names = [each.name for each in fields(kind)]
+    unknown = sorted(set(options) - set(names))
+    if unknown: raise ValueError(f"{where} must be among {', '.join(names) or 'none'}, got {', '.join(unknown)}")
+    try: return TypeAdapter(kind).dump_python(TypeAdapter(kind).validate_python(options), mode="json")
+    except ValidationError as error: raise ValueError("; ".join(f"{'.'.join([where, *map(str, e['loc'])])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())) from None
+
 class Views(Section):
     "Say how two views are cut from a video and changed (Section 4.1, Appendix A.3)."
     frames_per_clip: int = Field(16, ge=2)            # T, frames of a clip
@@ -50,6 +66,21 @@ class Views(Section):
     flip: float = Field(0.5, ge=0, le=1)              # probability of a horizontal flip
     photometric: Photometric = Photometric(grayscale_p=0.2, jitter_p=0.2, blur_p=0.2) # colour changes; published: Appendix A.3
     difference: Literal["paper", "released", "normalised"] = "paper" # how difference clips are made
+    target: Literal["other", "same"] = "other"        # frames of the target view: of another moment, or the source's
+    change: Literal["none", *CHANGES] = "none"        # what is done to the source before all else: `erasing` (BE), `fame`
+    change_options: dict[str, Any] = {}               # its options
+    tubelets: Tubelets | None = None                  # cut views where the motion is (MCL); None: anywhere
+    motion: MotionOptions = MotionOptions()           # flow, and motion maps for a method that aligns with them (MCL)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, told):
+        "Write the options of the view change in full."
+        change = told.get("change", "none") if isinstance(told, dict) else "none"
+        options = told.get("change_options", {}) if isinstance(told, dict) else {}
+        if change in CHANGES: return told | {"change_options": own_options("change_options", CHANGES[change], options)}
+        if change == "none" and options: raise ValueError(f"change_options must be empty where nothing is changed, got {options}")
+        return told
 
 @lru_cache(maxsize=None)
 def _fault(name: str, options: str) -> str:
@@ -72,14 +103,17 @@ class Encoder(Section):
 
 @dataclass(frozen=True)
 class Method(FimaOptions):
-    "Choose the method; the other fields are FIMA's switches and serve `fima` alone."
+    "Choose the method; the fields of `FimaOptions` beside the momentum encoder's, the heads' and the queue's serve `fima` alone."
     __pydantic_config__ = ConfigDict(extra="forbid")
-    name: Literal["fima", "supervised", "random", "imported"] = "fima" # `random`: the encoder as initialised; `supervised`: trained on the labels; `imported`: read from another's file
+    name: Literal["fima", "supervised", "random", "imported", *COMPARATORS] = "fima" # `random`: the encoder as initialised; `supervised`: trained on the labels; `imported`: read from another's file
     weights: str | None = None # of `imported` alone: fingerprint of the weights
+    options: dict[str, Any] = field(default_factory=dict) # of a comparator alone: what only it has, filled in
 
     def __post_init__(self):
         super().__post_init__()
         if (self.weights is None) == (self.name == "imported"): raise ValueError(f"weights must be given for an imported encoder and for nothing else, got name={self.name}, weights={self.weights}")
+        if self.name in COMPARATORS: object.__setattr__(self, "options", own_options("options", COMPARATORS[self.name][1], self.options))
+        elif self.options: raise ValueError(f"options must be empty for {self.name}, whose settings are fields of their own, got {self.options}")
 
 class Optimisation(Section):
     "Say how the weights are found (Section 4.1)."
@@ -93,6 +127,7 @@ class Optimisation(Section):
     warmup_steps: int = Field(0, ge=0)                # linear warm-up; published: none
     cosine_by: Literal["epoch", "step"] = "epoch"     # how often the half-period cosine moves the rate; released: each epoch
     precision: Literal["float32", "bf16"] = "float32" # bf16 is autocast, for GPUs
+    reseed: Literal["step", "epoch"] = "step"         # how often the draws of a step are new; MCL's released code: each epoch, so that all its steps shuffle and colour alike
 
     @model_validator(mode="after")
     def _one_length(self):
@@ -110,7 +145,8 @@ class Evaluation(Section):
     ks: tuple[int, ...] = (1, 5, 10, 20)              # retrieval ranks (Section 4.1)
 
 # %% ../../nbs/4_training/40_recipe.ipynb #1e99fcf8
-LATER_FIELDS = {("data", "short"): "loop", ("method", "weights"): None, ("method", "query_groups"): 1} # (section, field) -> what runs did before it existed
+LATER_FIELDS = {("data", "short"): "loop", ("views", "target"): "other", ("views", "change"): "none", ("views", "change_options"): {}, ("views", "tubelets"): None, ("views", "motion"): asdict(MotionOptions()),
+                ("method", "weights"): None, ("method", "options"): {}, ("method", "query_groups"): 1, ("optimisation", "reseed"): "step"} # (section, field) -> what runs did before it existed
 
 class Recipe(Section):
     "Hold everything that decides what a run computes."
@@ -188,14 +224,19 @@ def make_recipe(
     preset: str = "paper",                  # "paper" or "released"
     overrides: dict[str, Any] | None = None, # dotted names and values, e.g. {"method.pixel": False}
     base: str | None = None,                # "ut_interaction" starts from the settings of that data set
+    method: str | None = None,              # a comparator, one of `STRUCTURE`; None: FIMA and what `overrides` make of it
 ) -> Recipe:                                # the validated recipe
     "Build a recipe from a profile, a preset and what the caller changes; raise ValueError, one line for all faults."
     for name, value, known in (("profile", profile, PROFILES), ("preset", preset, PRESETS)):
         if value not in known: raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if base and (base, profile) not in BASES:
         raise ValueError(f"base and profile must be one of {', '.join(map(str, BASES))}, got {(base, profile)}")
-    sizes = PUBLISHED_SIZES.get(preset, {}) if profile == "paper" else {}
-    tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | {"preset": preset, "profile": profile} | (overrides or {}))
+    if method and method not in STRUCTURE: raise ValueError(f"method must be one of {', '.join(STRUCTURE)}, got {method!r}")
+    sizes = PUBLISHED_SIZES.get(preset, {}) | PUBLISHED.get(method, {}) if profile == "paper" else {}
+    comparator = STRUCTURE.get(method, {}) | (RELEASED.get(method, {}) if preset == "released" else {})
+    tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | comparator | {"preset": preset, "profile": profile} | (overrides or {}))
+    schedule = tree.setdefault("optimisation", {})
+    if not {"epochs", "steps"} & set(schedule): schedule["epochs"] = 200 # Section 4.1
     if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
     try: return Recipe.model_validate(tree)
     except ValidationError as error:

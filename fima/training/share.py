@@ -25,6 +25,7 @@ def check_share(
     for name in ("query_groups", "key_groups")[:1 if m.name == "supervised" else 2]:
         if getattr(m, name) % count: raise ValueError(f"method.{name} must be a multiple of the {count} processes, each of which normalises its own groups, got {getattr(m, name)}")
     if m.name == "supervised": return
+    if m.name != "fima" or recipe.views.change != "none": raise ValueError(f"method.name must be fima or supervised, without views.change, on several processes, got {m.name} with {recipe.views.change}: what the others draw or mix in a batch is not shared out")
     if size % m.key_groups: raise ValueError(f"method.key_groups must divide optimisation.batch_size = {size} on several processes, got {m.key_groups}")
     if m.pixel and (m.negatives == "batch" or (m.negatives != "video" and size // count % m.negatives)):
         raise ValueError(f"method.negatives must be 'video' or a number that divides the {size // count} videos of each of the {count} processes, got {m.negatives!r}")

@@ -1,0 +1,241 @@
+"""Bias probes from end to end: encoders whose answer is known, videos that cannot be asked, and what the results notebook makes of records."""
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from fima.data.files import encode
+from fima.data.sprites import SpriteOptions, make_sprites, read_masks
+from fima.data.video import FrameCache
+from fima.evaluation.perturb import PERTURBATIONS, arrow_of_time, fit_judge, perturb, perturbed, stream, temporal_probe, variant_features
+from fima.evaluation.reading import read_clips
+from fima.evaluation.record import compare_records, smoke_run
+from fima.evaluation.regions import MaskFrames, read_regions, without_regions
+from fima.evaluation.swap import mixture_maker, scene_classes, swap_partners, swap_probe
+from fima.study.plan import expand
+from fima.study.files import load_study
+from fima.training.checkpoint import write_json
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "nbs"
+VIEW = dict(clips=2, frames_per_clip=8, stride=2, crop_size=32)
+
+
+def execute(notebook, **parameters):
+    "Run the cells of a notebook in this process, its parameters changed."
+    space = {"display": lambda *parts: None}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for cell in nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", 4).cells:
+            if cell.cell_type != "code": continue
+            exec(compile(cell.source, notebook, "exec"), space)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert not set(parameters) - set(space), "the notebook has no such parameter"
+                space.update(parameters)
+    return space
+
+
+# -- encoders whose answer is known ------------------------------------------------------------------------------------
+
+class Average(nn.Module):
+    "Average all frames: blind to their order."
+    def forward(self, clips): return nn.functional.adaptive_avg_pool2d(clips.double().mean(2), 4).float().flatten(1)[:, :, None, None, None]
+
+
+class Border(nn.Module):
+    "See the outermost pixels alone: the background."
+    def forward(self, clips):
+        edge = torch.cat([clips[..., :2, :].mean(2).flatten(2), clips[..., -2:, :].mean(2).flatten(2)], 2)
+        return nn.functional.adaptive_avg_pool1d(edge, 16).flatten(1)[:, :, None, None, None]
+
+
+class Videos:
+    "Files of the embedded set in which grounds go with classes, read as an evaluation reads them."
+    def __init__(self, folder):
+        self.folder = folder.resolve()
+        self.catalog = make_sprites(self.folder, SpriteOptions(train=96, test=48, size=32, background_bias=1.), progress=False)
+        self.rows = {split: self.catalog[self.catalog.split == split].reset_index(drop=True) for split in ("train", "test")}
+        self.paths = {split: [str(self.folder / path) for path in rows.path] for split, rows in self.rows.items()}
+        self.frames = FrameCache.build(self.paths["train"] + self.paths["test"], folder / "frames", workers=1, progress=False)
+
+    def cuts(self, split, row): return read_clips(self.frames, self.paths[split][row], **VIEW)
+
+    def plain(self, encoder, split): return variant_features(encoder, len(self.rows[split]), lambda row: {"": self.cuts(split, row)})[""].features
+
+    def regions(self, row, source="true"): return read_regions(self.frames, self.paths["test"][row], source, self.folder, **VIEW)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory): return Videos(tmp_path_factory.mktemp("sprites"))
+
+
+def test_an_encoder_that_averages_frames_is_blind_to_their_order(videos):
+    encoder, labels = Average(), {split: rows.label.to_numpy() for split, rows in videos.rows.items()}
+    plain = {split: videos.plain(encoder, split) for split in labels}
+    varied = variant_features(encoder, 48, lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row]))
+    table = temporal_probe(fit_judge(plain["train"], labels["train"]), plain["test"], varied, labels["test"], plain["train"], labels["train"])
+    assert (table[["drop_shuffle", "drop_reverse"]] == 0).all(axis=None)
+    np.testing.assert_allclose(table[["cos_shuffle", "cos_reverse"]].to_numpy(float), 1, atol=1e-5)
+    assert (table.hit_1_reverse == table.hit_1).all() and table.cos_freeze.max() < 1
+    turned = variant_features(encoder, 96, lambda row: {"": perturb(videos.cuts("train", row), "reverse", stream(0, ""))})[""].features
+    assert (arrow_of_time([plain["train"], turned], [plain["test"], varied["reverse"].features]) == .5).all()
+
+
+def test_an_encoder_that_sees_the_background_follows_the_scene(videos):
+    "Grounds of the test videos are those of another class: it names that class, whatever the sprite does."
+    test, encoder = videos.rows["test"], Border()
+    scenes, judge = scene_classes(test), fit_judge(videos.plain(encoder, "train"), videos.rows["train"].label)
+    assert (scenes != test.label).all()
+    partners = swap_partners(test.label, scenes, range(48), test.path)
+    assert all(scenes[other] != test.label[row] for row, other in partners.items())
+    table = swap_probe(judge, variant_features(encoder, 48, mixture_maker(videos.regions, partners, range(48), test.path)), test.label, scenes, partners)
+    assert table.swap_scene.mean() > .9 and table.swap_action.mean() < .1 and table.background_only.mean() > .9
+    assert table.contrasted.sum() == 0 and table.scuba.mean() < .4
+
+
+def test_what_is_made_does_not_depend_on_how_it_is_batched(videos):
+    encoder = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
+    make = lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row], seed=3)
+    one, many = (variant_features(encoder, 9, make, batch=batch) for batch in (1, 64))
+    for kind in PERTURBATIONS: np.testing.assert_allclose(one[kind].features, many[kind].features, rtol=1e-4, atol=1e-5)
+
+
+def test_masks_are_cut_as_frames_are(videos):
+    "The sprite is near black or near white, so its mask is seen in the frames."
+    regions = videos.regions(0)
+    brightness = regions.clips.mean(-1)
+    assert abs(brightness[regions.masks].mean() - brightness[~regions.masks].mean()) > 50
+    whole = read_masks(videos.folder, videos.rows["test"].path[0])
+    assert (MaskFrames(videos.folder).window(videos.paths["test"][0], 4, 3)[..., 1] == 255 * whole[4:7]).all()
+
+
+# -- videos that cannot be asked ---------------------------------------------------------------------------------------
+
+def replace_video(folder, path, frames, masks):
+    "Write another video and mask in the place of a generated one."
+    encode(frames, folder / path)
+    with open(folder / Path("masks", *Path(path).parts[1:]).with_suffix(".npz"), "wb") as file: np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
+
+
+def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypatch):
+    "One frame; frames that are all the same; a scene without foreground. Each is counted where it can be asked, and nothing is NaN."
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run = smoke_run(tmp_path / "run")
+    first = json.loads(json.dumps(execute("studies/bias", run=str(run), folder=str(tmp_path / "before"), pairs=20)["metrics"]))
+    assert not first["not_probed"] and all(None not in column for column in first["videos"].values())
+
+    folder = next((tmp_path / "work" / "motion_sprites").glob("*/catalog.csv")).parent
+    catalog = pd.read_csv(folder / "catalog.csv")
+    one, still, empty = catalog[catalog.split == "test"].path[:3]
+    grain = np.random.default_rng(0)
+    size = read_masks(folder, one).shape[1]
+    picture = np.broadcast_to((80 + 2 * np.arange(size, dtype=np.uint8))[None, :, None, None], (48, size, size, 3))  # smooth, so that compression leaves it as it is
+    replace_video(folder, one, picture[:1], np.zeros((1, size, size), bool))
+    replace_video(folder, still, picture, np.zeros((48, size, size), bool))
+    replace_video(folder, empty, np.clip(picture.astype(int) + grain.integers(-30, 30, (48, size, size, 1)), 0, 255).astype(np.uint8), np.zeros((48, size, size), bool))
+
+    told = execute("studies/bias", run=str(run), folder=str(tmp_path / "after"), pairs=20)["metrics"]
+    reasons = {(line["path"], line["probes"]): line["reason"] for line in told["not_probed"]}
+    assert set(reasons) == {(one, "time"), (still, "time"), *((path, "action or scene") for path in (one, still, empty))}
+    assert reasons[one, "time"].startswith("still") and reasons[still, "action or scene"].startswith("still") and reasons[empty, "action or scene"].startswith("no foreground")
+    place = {path: told["videos"]["path"].index(path) for path in (one, still, empty)}
+    assert [told["videos"]["shuffle"][place[path]] for path in (one, still)] == [None, None] and told["videos"]["shuffle"][place[empty]] is not None
+    assert all(told["videos"][name][where] is None for name in ("swap_action", "scuba", "contrasted", "background_only") for where in place.values())
+    count = len(told["videos"]["path"])
+    assert [told["estimates"][name]["n"] for name in ("accuracy", "shuffle", "cos_freeze", "arrow", "scuba", "swap_scene")] == [count, count - 2, count - 2, count - 2, count - 3, count - 3]
+    text = (tmp_path / "after" / "metrics.json").read_text()
+    assert not re.search(r"\b(NaN|Infinity)\b", text) and json.loads(text)["dimensions"]["pairs"] == 20
+    assert compare_records(*[tmp_path / "after" / "metrics.json"] * 2).set_index("measure").n["scuba"] == count - 3
+
+
+def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run = smoke_run(tmp_path / "run")
+    told = [execute("studies/bias", run=str(run), folder=str(tmp_path / str(seed)), pairs=20, modality="difference", masks="median", clips_per_video=1, seed=seed)["metrics"] for seed in (0, 0, 1)]
+    assert told[0]["videos"] == told[1]["videos"] and told[0]["dimensions"] == told[1]["dimensions"]
+    assert told[0]["videos"]["cos_shuffle"] != told[2]["videos"]["cos_shuffle"] and told[0]["dimensions"] != told[2]["dimensions"]
+    assert told[0]["settings"]["masks"] == "median" and told[0]["settings"]["modality"] == "difference"
+
+
+def test_masks_must_fit_their_video(videos, tmp_path):
+    class Shorter:
+        def count(self, path): return 40
+        def window(self, path, start, length): return videos.frames.window(path, start, length)
+    with pytest.raises(ValueError, match="must be of its 40 frames, got 48"): read_regions(Shorter(), videos.paths["test"][0], "true", videos.folder, **VIEW)
+
+
+# -- the results notebook ----------------------------------------------------------------------------------------------
+
+METHODS = ["moco", "moco_vd", "be", "fame", "iic", "dclr", "mcl", "fima", "random", "supervised"]
+
+
+def study_file(folder, name, methods=METHODS):
+    rows = "\n".join(f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: {round(.1 + .01 * place, 2)}}}}}' for place, row in enumerate(methods))
+    file = folder / f"{name}.yaml"
+    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\nresults: [bias]\n')
+    return str(file)
+
+
+def plant(study, reports, leave=()):
+    "Write records of 60 videos in which each row is better and less biased than the one before; the first two videos could not be asked about the scene."
+    for place, run in enumerate(expand(load_study(study))):
+        if run.row.name in leave: continue
+        draw, videos = np.random.default_rng(place), {"path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)], "group": [f"g{v // 2}" for v in range(60)], "label": [v % 3 for v in range(60)]}
+        def share(p, missing=0): return [None] * missing + (draw.random(60 - missing) < p).tolist()
+        right = share(.2 + .07 * place)
+        videos |= {"predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)], "cos_freeze": (1 - .08 * place * draw.random(60)).tolist(), "freeze": share(.3), "arrow": [.5] * 60}
+        videos |= {name: share(.5 - .04 * place, 2) for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")}
+        for evaluation in run.evaluations:
+            (run.folder(reports) / evaluation.name).mkdir(parents=True, exist_ok=True)
+            write_json(run.folder(reports) / evaluation.name / "metrics.json", {"videos": videos, "settings": {"masks": "true"}, "dimensions": dict(static=.5, dynamic=.25, joint=0., residual=.25),
+                                                                               "not_probed": [{"path": videos["path"][v], "probes": "action or scene", "reason": "planted"} for v in range(2)]})
+
+
+def test_results_of_ten_methods(tmp_path, capsys):
+    studies = [study_file(tmp_path, name) for name in ("planted_one", "planted_two")]
+    for study in studies: plant(study, tmp_path / "reports", leave=("dclr",))
+    execute("results/bias", studies=studies, reports=str(tmp_path / "reports"))
+    files = sorted(str(file.relative_to(tmp_path / "reports")) for kind in ("figures", "tables") for file in (tmp_path / "reports" / kind).iterdir())
+    assert files == ["figures/bias.png", "figures/bias.svg", "tables/bias.csv", "tables/bias.md", "tables/bias.tex"]
+    numbers = pd.read_csv(tmp_path / "reports" / "tables" / "bias.csv").query("evaluation != 'linear_probe'")
+    told = numbers[numbers.study == "planted_one"].set_index(["row", "measure"])
+    assert told.n["moco", "accuracy"] == 60 and told.n["moco", "scuba"] == 58 and told.n["dclr", "scuba"] == 0 and np.isnan(told.value["dclr", "scuba"])
+    known = told[told.n > 0]
+    assert (known.low <= known.value + 1e-9).all() and (known.value <= known.high + 1e-9).all()
+    text = (tmp_path / "reports" / "tables" / "bias.md").read_text()
+    assert all(name in text for name in ("SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
+    svg = (tmp_path / "reports" / "figures" / "bias.svg").read_text()
+    assert svg.count(">MOCO<") == 4 and svg.count(">not run: DCLR<") == 4
+
+
+def test_labels_never_overlap():
+    spread = execute_functions("spread_labels")["spread_labels"]
+    for heights in ([.5] * 10, [.98, .97, .96], [0., 0., 1., 1.], [.3], list(np.linspace(0, 1, 10))):
+        places = np.sort(spread(heights, .085))
+        assert (np.diff(places) >= .085 - 1e-9).all() and places[0] >= -1e-9 and places[-1] <= 1
+    assert spread([.2, .6], .085).tolist() == [.2, .6]
+
+
+def execute_functions(*names):
+    "Define functions of the results notebook without running it."
+    space = {"np": np}
+    for cell in nbformat.read(NOTEBOOKS / "results" / "bias.ipynb", 4).cells:
+        for name in names:
+            found = re.search(rf"^def {name}\(.*?(?=^\S)", cell.source, re.S | re.M)
+            if cell.cell_type == "code" and found: exec(found[0], space)
+    return space
+
+
+def test_nothing_run_leaves_files_alone(tmp_path, capsys):
+    study, kept = study_file(tmp_path, "planted_none"), tmp_path / "reports" / "tables" / "bias.md"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of an earlier day")
+    execute("results/bias", studies=[study, "no_such_study"], reports=str(tmp_path / "reports"))
+    said = capsys.readouterr().out
+    assert "planted_none.yaml: 0 of 10 bias evaluations made: not run" in said and "no_such_study: not run: there is no study of this name" in said and "bias: not run; the files of this name are left as they are" in said
+    assert kept.read_text() == "of an earlier day" and [file.name for file in kept.parent.iterdir()] == ["bias.md"] and not (tmp_path / "reports" / "figures").exists()
