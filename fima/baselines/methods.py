@@ -28,7 +28,7 @@ STRUCTURE: dict[str, dict[str, Any]] = { # name of a method -> dotted names and 
     "fame": PLAIN | {"views.change": "fame"},
     "iic": {"method.name": "iic", "views.target": "same"},
     "dclr": {"method.name": "dclr"},
-    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same", "method.options.map": "released"}, # the published map; the other faults mended
+    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same"},
 }
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #0666b039
