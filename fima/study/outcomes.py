@@ -40,14 +40,14 @@ def predictions(
     template: str,            # name of a template
     measure: str = "accuracy", # "accuracy", or a boolean column of the per-video rows such as "hit_5"
 ) -> pd.DataFrame:            # path (of a video or clip), group, correct (0 or 1), seed; only seeds that have all their folds
-    "Gather the per-video rows behind a cell of a table."
+    "Gather the per-video rows behind a cell of a table, without the videos that a probe could not ask."
     chosen = results[(results.row == row) & (results.template == template)]
     if chosen.empty: raise ValueError(f"row and template must be of the study ({', '.join(results.row.unique())}; {', '.join(results.template.unique())}), got {row} and {template}")
     whole = chosen.groupby("seed").metrics.transform(lambda told: told.notna().all())
     tables = [pd.DataFrame({"path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"])] if "start" in videos else videos["path"], "group": videos["group"],
                             "correct": np.equal(videos["label"], videos["predicted"]) if measure == "accuracy" else videos[measure], "seed": line.seed})
               for line in chosen[whole].itertuples() for videos in [line.metrics["videos"]]]
-    return pd.concat(tables, ignore_index=True).astype({"correct": float}) if tables else pd.DataFrame(columns=["path", "group", "correct", "seed"])
+    return pd.concat(tables, ignore_index=True).astype({"correct": float}).dropna(subset="correct", ignore_index=True) if tables else pd.DataFrame(columns=["path", "group", "correct", "seed"])
 
 # %% ../../nbs/6_study/62_outcomes.ipynb #3981b85c
 def summarise(

@@ -121,7 +121,8 @@ def floor_claims(
     runs = {run.row.name: run for run in reversed(expand(study))}
     kinds = {row.name: runs[row.name].recipe.method.name for row in study.rows}
     def words(row): return "above the untrained encoder" + (" fed differences" if row.evaluation.get("modality") == "difference" else "")
-    return [Claim(better=row, worse=floor.name, words=words(floor)) for floor in study.rows if kinds[floor.name] == "random" for row, kind in kinds.items() if kind not in ("random", "supervised")]
+    judged = [evaluation.name for evaluation in study.evaluations if evaluation.template != "bias"]  # more of a bias is not better
+    return [Claim(better=row, worse=floor.name, words=words(floor), evaluations=judged) for floor in study.rows if kinds[floor.name] == "random" for row, kind in kinds.items() if kind not in ("random", "supervised")]
 
 def orderings(
     study: Study,                 # a study file

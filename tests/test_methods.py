@@ -1,0 +1,94 @@
+"""All methods under one harness: data, views and losses compose by recipe; every row of the studies trains; what the studies say of their budgets is so."""
+import json
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from fima.baselines.methods import STRUCTURE
+from fima.data.clips import batches
+from fima.method.encoders import map_size
+from fima.study.files import load_study
+from fima.study.plan import expand
+from fima.training.pretrain import Stopped, build_method, build_optimiser, pretrain, step_seed, take_step
+from fima.training.recipe import make_recipe
+from fima.training.videos import open_data
+from fima.training.views import open_clips, open_modalities, with_flow
+
+VIEWS = {"plain": {}, "tubelets": {"views.tubelets": {}}, "fame": {"views.change": "fame"}, "erasing": {"views.change": "erasing"}, "same": {"views.target": "same"},
+         "all": {"views.tubelets": {}, "views.change": "fame", "views.target": "same"}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_data_set(tmp_path_factory):
+    "Generate the smoke videos once for this file."
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FIMA_WORK", str(tmp_path_factory.mktemp("work")))
+        yield
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("method", [None, *STRUCTURE])
+def test_every_method_trains_on_every_kind_of_views(method, views, tmp_path):
+    told = pretrain(make_recipe("smoke", method=method, overrides=VIEWS[views] | {"optimisation.steps": 2}), tmp_path, progress=False)
+    assert told["steps"] == 2 and told["final"] and not told["left_out"]
+
+
+@pytest.mark.parametrize("method", STRUCTURE)
+def test_a_stopped_comparator_continues_bit_for_bit(method, tmp_path):
+    recipe = make_recipe("smoke", method=method)
+    whole = pretrain(recipe, tmp_path / "whole", log_interval=1, progress=False)
+    with pytest.raises(Stopped): pretrain(recipe, tmp_path / "halved", stop_after=2, progress=False)
+    halved = pretrain(recipe, tmp_path / "halved", workers=2, log_interval=1, progress=False)
+    assert halved["final"] == whole["final"]
+    assert (tmp_path / "halved/checkpoint/encoder.safetensors").read_bytes() == (tmp_path / "whole/checkpoint/encoder.safetensors").read_bytes()
+
+
+def test_draws_of_an_epoch_repeat_only_where_asked(tmp_path):
+    "MCL's released code seeds every iteration of an epoch alike; 24 videos in batches of 8 are three steps an epoch."
+    seeds = {}
+    for reseed in ("step", "epoch"):
+        recipe = make_recipe("smoke", method="mcl", overrides={"optimisation.reseed": reseed})
+        pretrain(recipe, tmp_path / reseed, log_interval=1, progress=False)
+        seeds[reseed] = [json.loads(line)["inter"] for line in (tmp_path / reseed / "log.jsonl").read_text().splitlines()]
+    assert seeds["step"] != seeds["epoch"] and seeds["step"][0] == seeds["epoch"][0]
+
+
+def test_preset_released_takes_every_fault_of_mcl():
+    recipe = make_recipe("smoke", "released", method="mcl")
+    assert (recipe.views.motion.flip, recipe.views.motion.sum, recipe.views.motion.pairs, recipe.views.tubelets.sum) == ("released",) * 4
+    assert [recipe.method.options[name] for name in ("weights", "map", "own_keys")] == ["released"] * 3 and recipe.optimisation.reseed == "epoch"
+    mended = make_recipe("smoke", method="mcl")
+    assert [mended.method.options[name] for name in ("weights", "map", "own_keys")] == ["fixed"] * 3 and mended.optimisation.reseed == "step"
+
+
+def test_comparators_refuse_several_processes():
+    from fima.training.share import check_share
+    for recipe in (make_recipe("smoke", method="mcl", overrides={"method.query_groups": 2}), make_recipe("smoke", overrides={"views.change": "fame", "method.query_groups": 2})):
+        with pytest.raises(ValueError, match="on several processes"): check_share(recipe, 2)
+
+
+def test_rows_of_one_study_differ_in_method_and_views_alone():
+    for name in ("methods", "methods_ut"):
+        told = {run.row.name: run.recipe.model_dump(exclude={"method": True, "views": {"target", "change", "change_options", "tubelets"}}) for run in expand(load_study(name)) if run.recipe.seed == 0 and run.recipe.data.split == 1}
+        assert all(each == told["fima"] for each in told.values())
+        shared = {run.row.name: [getattr(run.recipe.method, field) for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups")] for run in expand(load_study(name))}
+        assert all(each == shared["fima"] for each in shared.values())
+
+
+def operations(recipe):
+    "Count the convolutions and matrix products of one step."
+    method, v = build_method(recipe, 12).train(), recipe.views
+    opened, flows = with_flow(recipe, open_data(recipe.data, v.frames_per_clip * v.stride), method.needs)
+    clips = open_clips(recipe, opened, method, map_size(method.encoder, v.frames_per_clip, v.crop_size), flows)
+    raw, optimiser = next(iter(batches(clips, recipe.optimisation.batch_size, 1))), build_optimiser(method, recipe.optimisation)
+    with FlopCounterMode(display=False) as counted: take_step(method, optimiser, raw, open_modalities(recipe), step_seed(0, 0))
+    return counted.get_total_flops()
+
+
+def test_rows_of_the_second_study_compute_alike():
+    "Steps times operations of a step agree with FIMA's to within one step; the videos are few, which changes no operation."
+    runs = {run.row.name: run.recipe for run in expand(load_study("methods_compute"))}
+    small = {name: recipe.model_copy(update={"data": recipe.data.model_validate(recipe.data.model_dump() | {"sprites": recipe.data.sprites.__dict__ | {"train": 24, "test": 12}})}) for name, recipe in runs.items()}
+    cost = {name: operations(recipe) for name, recipe in small.items()}
+    budget = cost["fima"] * runs["fima"].optimisation.steps
+    for name, recipe in runs.items(): assert abs(recipe.optimisation.steps * cost[name] - budget) <= cost[name], name
