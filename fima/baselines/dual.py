@@ -90,7 +90,7 @@ class Dual(Momentum):
         "Compute every term that is switched on; their sum is the loss."
         self.follow()
         clips = [self.clips(view, generator) for view in (batch.source, batch.target)]
-        maps = [{name: self.query_map(clip) for name, clip in own.items()} for own in clips]
+        maps = [{name: self.query_map(clip, name == "whole") for name, clip in own.items()} for own in clips]
         with torch.no_grad():
             key_maps = [{name: self.key_map(clip, generator) for name, clip in own.items()} for own in clips]
             activations = [{name: relative_activation(map_) for name, map_ in own.items() if name != "whole"} for own in key_maps]

@@ -98,8 +98,8 @@ class Intra(Momentum):
     ) -> dict[str, Tensor]:                       # "rgb_to_difference", "difference_to_rgb", mean over both directions
         "Compute both terms of both directions; their sum is the loss."
         self.follow()
-        embed, views = lambda clips: self.projectors["instance"](pool(self.query_map(clips))), (batch.source, batch.target)
-        queries = [{"rgb": embed(view.rgb), "difference": embed(view.difference)} for view in views]
+        embed, views = lambda clips, evaluated: self.projectors["instance"](pool(self.query_map(clips, evaluated))), (batch.source, batch.target)
+        queries = [{"rgb": embed(view.rgb, True), "difference": embed(view.difference, False)} for view in views]
         keys = [self.keys(view, generator) for view in views]
         pairs = [self.terms(queries[i], queries[1 - i], keys[i], keys[1 - i]) for i in (0, 1)]
         for own in reversed(keys):

@@ -27,8 +27,8 @@ STRUCTURE: dict[str, dict[str, Any]] = { # name of a method -> dotted names and 
     "be": {"method.name": "erasing", "views.change": "erasing", "views.target": "same"},
     "fame": PLAIN | {"views.change": "fame"},
     "iic": {"method.name": "iic", "views.target": "same"},
-    "dclr": {"method.name": "dclr"},
-    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same"},
+    "dclr": {"method.name": "dclr", "method.options.sum_of_maps": "whole"}, # the published formula to the letter
+    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same", "method.options.map": "released"}, # the published gradient maps; the faults that a training meets are mended
 }
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #0666b039

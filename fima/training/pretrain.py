@@ -87,6 +87,7 @@ def take_step(
     modalities: Modalities,           # differences and colour changes
     seed: int,                        # of this step
     precision: str = "float32",       # "bf16" for autocast
+    shuffles: int | None = None,      # seed of what the method itself draws; None: its draws follow those of the views
 ) -> dict[str, float]:                # each term, their sum "loss", "gradient_norm", chance values that depend on the batch
     "Take one optimisation step of Eq. 11; raise FloatingPointError where a term is not finite."
     device = next(method.parameters()).device
@@ -94,7 +95,8 @@ def take_step(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed + rank())
         batch = modalities(to_device(raw, device), generator, method.needs, (rank(), processes()))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): terms = method(batch, generator)
+        own = generator if shuffles is None else torch.Generator().manual_seed(shuffles)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): terms = method(batch, own)
     loss = sum(terms.values())
     told = averaged({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | {f"{name}_chance": value for name, value in getattr(method, "told_chance", {}).items()})
     bad = [f"{name} = {value}" for name, value in told.items() if not math.isfinite(value)]
@@ -194,7 +196,7 @@ def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, 
             waited = time.perf_counter()
             for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
             if hasattr(method, "progress"): method.progress = step / total
-            told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step if o.reseed == "step" else step // per_epoch), o.precision)
+            told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision, step_seed(recipe.seed, step // per_epoch) if o.reseed == "epoch" else None)
             share_statistics(method)
             done = step + 1
             stop = anywhere(told_to_stop() or done == stop_after)

@@ -127,7 +127,7 @@ class Optimisation(Section):
     warmup_steps: int = Field(0, ge=0)                # linear warm-up; published: none
     cosine_by: Literal["epoch", "step"] = "epoch"     # how often the half-period cosine moves the rate; released: each epoch
     precision: Literal["float32", "bf16"] = "float32" # bf16 is autocast, for GPUs
-    reseed: Literal["step", "epoch"] = "step"         # how often the draws of a step are new; MCL's released code: each epoch, so that all its steps shuffle and colour alike
+    reseed: Literal["step", "epoch"] = "step"         # how often the shuffles of BatchNorm are new; MCL's released code: each epoch, so that all its steps shuffle alike
 
     @model_validator(mode="after")
     def _one_length(self):
