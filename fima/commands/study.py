@@ -25,6 +25,11 @@ def chosen(
     if bool(names) == all: raise ValueError(f"name studies (fima study status lists them; or the path of a .yaml file) or give --all, got {'both' if all else 'neither'}")
     return names or study_names()
 
+def _few(names: str, most: int = 3) -> str:
+    "Shorten a list of names for a line of a terminal."
+    told = names.split(", ")
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
 @command(study, "plan", "names")
 def study_plan(
     names: list[str] | None = None, # study files of nbs/studies without their ending (table_01), or paths of such files
@@ -41,7 +46,7 @@ def study_plan(
     from fima.study.plan import plan
     table = plan(chosen(names, all), reports, profile)
     lines = table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id") if each else variants(table)
-    print(lines.assign(hours=lines.hours.map("{:.2f}".format)).to_string(index=False).replace(" nan", "   -"))
+    print(lines.assign(hours=lines.hours.map("{:.2f}".format), needed_by=lines.needed_by.map(_few)).to_string(index=False).replace(" nan", "   -"))
     first = table.drop_duplicates("run_id")
     left = first[~first.state.isin(["done", "recorded"])]
     cost = f", about {left.hours.sum():.1f} hours of one process on this device" if left.hours.notna().all() else f"; of {left.hours.isna().sum()} no step has been timed on this device yet"
