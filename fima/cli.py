@@ -33,7 +33,7 @@ def pretrain(
     profile: str = "demo",            # smoke, demo, small or paper
     preset: str = "paper",            # paper or released
     base: str | None = None,          # data set whose settings come over the profile, e.g. ut_interaction
-    method: str | None = None,        # moco, moco_vd, be, fame, iic, dclr or mcl; default: FIMA
+    method: str = "fima",             # fima, or a comparator: moco, moco_vd, be, fame, iic, dclr, mcl
     change: list[str] | None = None,  # a field of the recipe, e.g. method.pixel=false; may be repeated
     folder: Path | None = None,       # the run's folder; default: reports/runs/ and the run's name
     device: str | None = None,        # cpu, cuda, cuda:1; default: a GPU where there is one
@@ -43,7 +43,7 @@ def pretrain(
     from fima.study.files import reports_folder
     from fima.training.pretrain import Stopped, pretrain as train
     from fima.training.recipe import make_recipe
-    recipe = make_recipe(profile, preset, read_changes(change), base, method)
+    recipe = make_recipe(profile, preset, read_changes(change), base, None if method == "fima" else method)
     if show:
         print(recipe.run_id, recipe.model_dump_json(indent=1), sep="\n")
         return 0

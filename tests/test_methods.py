@@ -1,16 +1,21 @@
 """All methods under one harness: data, views and losses compose by recipe; every row of the studies trains; what the studies say of their budgets is so."""
+import math
+
+import numpy as np
+import pandas as pd
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from fima.baselines.methods import STRUCTURE
 from fima.baselines.motion_focused import Mcl
-from fima.data.clips import batches
+from fima.data.clips import Looped, batches
+from fima.data.video import FrameCache, encode
 from fima.method.encoders import map_size
 from fima.study.files import load_study
 from fima.study.plan import expand
 from fima.training.pretrain import Stopped, build_method, build_optimiser, pretrain, step_seed, take_step
 from fima.training.recipe import make_recipe
-from fima.training.videos import open_data
+from fima.training.videos import OpenData, open_data
 from fima.training.views import open_clips, open_modalities, with_flow
 
 VIEWS = {"plain": {}, "tubelets": {"views.tubelets": {}}, "fame": {"views.change": "fame"}, "erasing": {"views.change": "erasing"}, "same": {"views.target": "same"},
@@ -72,6 +77,37 @@ def test_rows_of_one_study_differ_in_method_and_views_alone():
         assert all(each == told["fima"] for each in told.values())
         shared = {run.row.name: [getattr(run.recipe.method, field) for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups")] for run in expand(load_study(name))}
         assert all(each == shared["fima"] for each in shared.values())
+
+
+def film(kind, frames):
+    "Draw a textured ground and, unless it is still, a square that walks over it; uint8 (frames, 48, 48, 3)."
+    ground = np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    video = np.repeat(ground[None], frames, 0)
+    if kind == "moving":
+        for time in range(frames): video[time, 16:28, time:time + 12] = 255
+    return video
+
+
+@pytest.mark.parametrize("kinds", [["one frame", "still", "moving", "moving"], ["one frame", "still", "still", "still"]])
+def test_mcl_trains_on_videos_of_one_frame_and_without_motion(kinds, tmp_path):
+    "They have maps of zeros and plain crops; nothing is NaN, and where nothing moves at all the alignment is exactly 0."
+    recipe = make_recipe("smoke", method="mcl", overrides={"optimisation.batch_size": 4})
+    for number, kind in enumerate(kinds): encode(film(kind, 1 if kind == "one frame" else 36), tmp_path / f"{number}.mp4")
+    catalog = pd.DataFrame({"path": [f"{number}.mp4" for number in range(4)], "label": 0, "split": "train"})
+    catalog.attrs["folder"] = str(tmp_path)
+    frames = Looped(FrameCache.build([str(tmp_path / path) for path in catalog.path], tmp_path / "cache", progress=False), 16)
+    opened = OpenData(catalog, frames, pd.DataFrame(columns=["path", "reason"]), tmp_path, ["0.mp4"])
+    method = build_method(recipe).train()
+    opened, flows = with_flow(recipe, opened, method.needs)
+    assert len(opened.catalog) == 4 and not len(opened.left_out)
+    clips = open_clips(recipe, opened, method, map_size(method.encoder, 8, 32), flows)
+    optimiser, modalities = build_optimiser(method, recipe.optimisation), open_modalities(recipe)
+    for step, raw in enumerate(batches(clips, 4, 3)):
+        still = [kind != "moving" for kind in np.array(kinds)[raw.index.numpy()]]
+        assert (raw.source.motion.numpy()[still] < .05 * 48).all() and np.isfinite(raw.source.motion.numpy()).all()
+        told = take_step(method, optimiser, raw, modalities, step_seed(0, step))
+        assert all(math.isfinite(value) for value in told.values())
+        if "moving" not in kinds: assert told["align_space"] == told["align_time"] == told["align_space_time"] == 0
 
 
 def operations(recipe):

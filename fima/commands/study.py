@@ -50,7 +50,7 @@ def study_plan(
     first = table.drop_duplicates("run_id")
     left = first[~first.state.isin(["done", "recorded"])]
     cost = f", about {left.hours.sum():.1f} hours of one process on this device" if left.hours.notna().all() else f"; of {left.hours.isna().sum()} no step has been timed on this device yet"
-    print(f"\n{len(first)} pre-trainings for {table.study.nunique()} studies, {len(left)} to do" + (cost if len(left) else ""))
+    print(f"\n{len(first)} pre-trainings for {table.study.nunique()} {'study' if table.study.nunique() == 1 else 'studies'}, {len(left)} to do" + (cost if len(left) else ""))
     if not picture: return
     file = reports_folder(reports, profile) / "plan.svg"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ __all__ = ['Profile', 'Changes', 'SHOWN', 'FOLDERS', 'repository', 'studies_fold
            'check_parameters']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -152,7 +153,9 @@ def load_study(
 ) -> Study:                     # the validated study
     "Read a study file; raise ValueError, one line, naming the file, the field and the rule."
     path = Path(study) if str(study).endswith((".yaml", ".yml")) else studies_folder() / f"{study}.yaml"
-    if not path.is_file(): raise ValueError(f"study must be one of {', '.join(study_names())}, or the path of a .yaml file, got {str(study)!r}")
+    if not path.is_file():
+        near, known = get_close_matches(str(study), study_names(), 1), ", ".join(study_names())
+        raise ValueError(f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}")
     try: loaded = Study.model_validate(yaml.load(path.read_text(), _Loader))
     except yaml.YAMLError as error: raise ValueError(f"{path.name}: is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -158,7 +158,7 @@ def varied(
     run: Run, # of a row
 ) -> str:     # e.g. "frame=False", or "-" for the base itself
     "Say what a row changes of its study's base; the method's own settings go without their section."
-    changes = _flat(run.row.overrides)
+    changes = ({"method": run.row.method} if run.row.method else {}) | _flat(run.row.overrides)
     return ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in changes.items()) or "-"
 
 def _recorded_seconds(folder: Path) -> float:
