@@ -17,7 +17,7 @@ from fima.data.video import FrameCache
 from fima.evaluation.perturb import PERTURBATIONS, arrow_of_time, fit_judge, perturb, perturbed, stream, temporal_probe, variant_features
 from fima.evaluation.reading import read_clips
 from fima.evaluation.record import compare_records, smoke_run
-from fima.evaluation.regions import MaskFrames, read_regions, without_regions
+from fima.evaluation.regions import MaskFrames, read_regions
 from fima.evaluation.swap import mixture_maker, scene_classes, swap_partners, swap_probe
 from fima.study.plan import expand
 from fima.study.files import load_study

@@ -125,7 +125,7 @@ def verdict_tables(
     "Count and list the verdicts."
     link = lambda one: dress(one.title, Markup('<a href="#{}">{}</a>').format(one.artefact, one.title))
     counts = []
-    for caption, of_paper in (("Orderings that the paper claims, by study", True), ("Checks of our own, by study", False)):
+    for caption, of_paper in (("Orderings that the papers claim, by study", True), ("Checks of our own, by study", False)):
         mine = [one for one in found if one.of_paper == of_paper]
         body = [[link(next(one for one in mine if one.artefact == name)), *(dress(str(sum(one.artefact == name and one.verdict == verdict for one in mine) or "-")) for verdict in VERDICTS)]
                 for name in dict.fromkeys(one.artefact for one in mine)]
