@@ -162,6 +162,28 @@ def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_pa
     assert told[0]["settings"]["masks"] == "median" and told[0]["settings"]["modality"] == "difference"
 
 
+def test_ground_against_motion(tmp_path, monkeypatch):
+    "Where grounds name classes, the probe learns on one set and is tested on another; who sees the border alone names the scene."
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run = smoke_run(tmp_path / "run")
+    told = execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1)["metrics"]
+    scene, right = told["videos"]["scene"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
+    assert None not in scene and not (np.array(scene) & right).any() and 0 < told["estimates"]["scene"]["n"] == len(right)
+    assert told["settings"]["background_bias"] == 1 and told["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
+    plain = execute("studies/bias", run=str(run), folder=str(tmp_path / "plain"), pairs=3, clips_per_video=1)["metrics"]
+    assert "scene" not in plain["videos"] and plain["videos"]["path"] == told["videos"]["path"]
+
+
+@pytest.mark.parametrize("change, message", [(dict(masks="soft"), "masks must be one of .*, got 'soft'"), (dict(pairs=2), "pairs must be at least 3, got 2"), (dict(background_bias=1.5), "background_bias must be in .*, got 1.5"),
+                                             (dict(data_set="ut_interaction", masks="true"), "of the embedded set alone, got them for ut_interaction"), (dict(data_set="ut_interaction", background_bias=1), "of the embedded set alone")], ids=str)
+def test_settings_are_refused_before_anything_is_read(tmp_path, monkeypatch, change, message):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    run = smoke_run(tmp_path / "run")
+    monkeypatch.setattr("fima.evaluation.record.open_data", None)
+    with pytest.raises(ValueError, match=message): execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), **change)
+    assert not (tmp_path / "bias").exists()
+
+
 def test_masks_must_fit_their_video(videos, tmp_path):
     class Shorter:
         def count(self, path): return 40
@@ -177,7 +199,7 @@ METHODS = ["moco", "moco_vd", "be", "fame", "iic", "dclr", "mcl", "fima", "rando
 def study_file(folder, name, methods=METHODS):
     rows = "\n".join(f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: {round(.1 + .01 * place, 2)}}}}}' for place, row in enumerate(methods))
     file = folder / f"{name}.yaml"
-    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\nresults: [bias]\n')
+    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n')
     return str(file)
 
 
@@ -190,6 +212,7 @@ def plant(study, reports, leave=()):
         right = share(.2 + .07 * place)
         videos |= {"predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)], "cos_freeze": (1 - .08 * place * draw.random(60)).tolist(), "freeze": share(.3), "arrow": [.5] * 60}
         videos |= {name: share(.5 - .04 * place, 2) for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")}
+        videos["scene"] = [not hit and v % 2 == 0 for v, hit in enumerate(right)]
         for evaluation in run.evaluations:
             (run.folder(reports) / evaluation.name).mkdir(parents=True, exist_ok=True)
             write_json(run.folder(reports) / evaluation.name / "metrics.json", {"videos": videos, "settings": {"masks": "true"}, "dimensions": dict(static=.5, dynamic=.25, joint=0., residual=.25),
@@ -203,14 +226,18 @@ def test_results_of_ten_methods(tmp_path, capsys):
     files = sorted(str(file.relative_to(tmp_path / "reports")) for kind in ("figures", "tables") for file in (tmp_path / "reports" / kind).iterdir())
     assert files == ["figures/bias.png", "figures/bias.svg", "tables/bias.csv", "tables/bias.md", "tables/bias.tex"]
     numbers = pd.read_csv(tmp_path / "reports" / "tables" / "bias.csv").query("evaluation != 'linear_probe'")
-    told = numbers[numbers.study == "planted_one"].set_index(["row", "measure"])
+    told = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "bias")].set_index(["row", "measure"])
     assert told.n["moco", "accuracy"] == 60 and told.n["moco", "scuba"] == 58 and told.n["dclr", "scuba"] == 0 and np.isnan(told.value["dclr", "scuba"])
     known = told[told.n > 0]
     assert (known.low <= known.value + 1e-9).all() and (known.value <= known.high + 1e-9).all()
+    conflict = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "scene_bias")].pivot(index="row", columns="measure", values="value")
+    assert list(conflict) == ["accuracy", "scene"] and (conflict.sum(axis=1).drop("dclr") <= 1).all() and np.isnan(conflict.scene["dclr"])
     text = (tmp_path / "reports" / "tables" / "bias.md").read_text()
-    assert all(name in text for name in ("SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
+    line = next(line for line in text.split("\n") if line.startswith("| chance") and "22.2" in line)  # contrasted, three classes: 1/3 x 2/3
+    assert "33.3" in line
+    assert all(name in text for name in ("Ground or motion", "SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
     svg = (tmp_path / "reports" / "figures" / "bias.svg").read_text()
-    assert svg.count(">MOCO<") == 1 and svg.count(">1 not run<") == 4  # one legend; every panel says what it lacks
+    assert svg.count(">ground named against motion, per cent<") == 2 and svg.count(">MOCO<") == 1 and svg.count(">1 not run<") == 4  # one legend; every panel says what it lacks
 
 
 def test_nothing_run_leaves_files_alone(tmp_path, capsys):

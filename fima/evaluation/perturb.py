@@ -76,13 +76,14 @@ def variant_features(
     batch: int = 64,                               # clips per forward pass
 ) -> dict[str, Varied]:                            # in the order in which variants first appear
     "Make variants of every video and encode them, many videos at a time."
-    waiting, done = {}, {}
+    waiting, done, counts = {}, {}, {}
     def flush(name: str) -> None:
         rows, cuts = zip(*waiting.pop(name))
         features = encode(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
         done.setdefault(name, []).append((np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
     for row in range(videos):
         for name, cut in make(row).items():
+            if len(cut) != counts.setdefault(name, len(cut)): raise ValueError(f"make must give every video as many clips as the first, {counts[name]}, got {len(cut)} of video {row} for {name!r}")
             waiting.setdefault(name, []).append((row, cut))
             if len(waiting[name]) * len(cut) >= batch: flush(name)
     for name in list(waiting): flush(name)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from ..data.clips import FrameSource, Looped
+from ..data.flow import dense_flow
 from ..data.sprites import read_masks
 from .perturb import is_still
 from .reading import WHOLE, read_clips, squares
@@ -81,10 +82,9 @@ def flow_masks(
     threshold: float = .5, # length of the flow less that of the frame's median, pixels per step, > 0
 ) -> np.ndarray:           # bool (T, H, W); the last frame has the flow that leads to it
     "Call foreground what moves against the rest of the frame, by optical flow."
-    if len(clip) < 2 or min(clip.shape[1:3]) < 16: raise ValueError(f"clip must hold 2 frames of 16 x 16 or more, got {clip.shape}")
-    finder, gray = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip]
-    flows = np.stack([finder.calc(one, two, None) for one, two in zip(gray, gray[1:])])
-    speed = np.linalg.norm(flows - np.median(flows, axis=(1, 2), keepdims=True), axis=-1)
+    if len(clip) < 2: raise ValueError(f"clip must hold 2 frames or more, got {clip.shape}")
+    flow = dense_flow(clip)
+    speed = np.linalg.norm(flow - np.median(flow, axis=(2, 3), keepdims=True), axis=1)
     return _tidy(np.concatenate([speed, speed[-1:]]) > threshold)
 
 def overlap(
