@@ -199,7 +199,7 @@ METHODS = ["moco", "moco_vd", "be", "fame", "iic", "dclr", "mcl", "fima", "rando
 def study_file(folder, name, methods=METHODS):
     rows = "\n".join(f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: {round(.1 + .01 * place, 2)}}}}}' for place, row in enumerate(methods))
     file = folder / f"{name}.yaml"
-    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n')
+    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, label: ground or motion, measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n')
     return str(file)
 
 
@@ -210,7 +210,7 @@ def plant(study, reports, leave=()):
         draw, videos = np.random.default_rng(place), {"path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)], "group": [f"g{v // 2}" for v in range(60)], "label": [v % 3 for v in range(60)]}
         def share(p, missing=0): return [None] * missing + (draw.random(60 - missing) < p).tolist()
         right = share(.2 + .07 * place)
-        videos |= {"predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)], "cos_freeze": (1 - .08 * place * draw.random(60)).tolist(), "freeze": share(.3), "arrow": [.5] * 60}
+        videos |= {"predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)], "cos_freeze": (1 - .08 * place * draw.random(60)).tolist(), "freeze": share(.3), "shuffle": share(.3), "drop_shuffle": share(.2), "arrow": [.5] * 60}
         videos |= {name: share(.5 - .04 * place, 2) for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")}
         videos["scene"] = [not hit and v % 2 == 0 for v, hit in enumerate(right)]
         for evaluation in run.evaluations:
@@ -238,6 +238,24 @@ def test_results_of_ten_methods(tmp_path, capsys):
     assert all(name in text for name in ("Ground or motion", "SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
     svg = (tmp_path / "reports" / "figures" / "bias.svg").read_text()
     assert svg.count(">ground named against motion, per cent<") == 2 and svg.count(">MOCO<") == 1 and svg.count(">1 not run<") == 4  # one legend; every panel says what it lacks
+
+
+def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
+    study, reports = study_file(tmp_path, "planted"), tmp_path / "reports"
+    plant(study, reports, leave=("dclr",))
+    (reports / "tables").mkdir()
+    (reports / "tables" / "planted_cost.csv").write_text("row,seconds_per_step,operations,peak_mebibytes,device\nfima,.25,3e9,512,planted\n")
+    space = execute("results/methods", studies=[study], reports=str(reports))
+    table = space["with_cost"](space["every"][0]).set_index("method")
+    assert list(table)[:5] == ["ours: linear probe", "background only", "lost when shuffled", "ours: ground or motion, accuracy", "ours: ground or motion, scene"]
+    assert table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]].tolist() == ["0.250", "3.00", "512"] and table.loc["BE", "seconds a step"] == "-"
+    first = expand(load_study(study))[0]
+    record = first.folder(reports) / next(each.name for each in first.evaluations if each.called == "bias") / "metrics.json"
+    named = [hit for hit in json.loads(record.read_text())["videos"]["background_only"] if hit is not None]
+    assert table.loc["DCLR", "background only"] == "not run" and table.loc["MOCO", "background only"].startswith(f"{100 * np.mean(named):.1f} [")
+    assert "planted · device planted" in capsys.readouterr().out
+    text = (reports / "tables" / "planted.md").read_text()
+    assert "## Methods and cost" in text and "## Beside FIMA, by the linear probe" in text and "same frames" not in text
 
 
 def test_nothing_run_leaves_files_alone(tmp_path, capsys):
