@@ -1030,6 +1030,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fima.study.plan._flat': ('6_study/plan.html#_flat', 'fima/study/plan.py'),
                                  'fima.study.plan._recorded_seconds': ('6_study/plan.html#_recorded_seconds', 'fima/study/plan.py'),
                                  'fima.study.plan.absent': ('6_study/plan.html#absent', 'fima/study/plan.py'),
+                                 'fima.study.plan.check_used': ('6_study/plan.html#check_used', 'fima/study/plan.py'),
                                  'fima.study.plan.expand': ('6_study/plan.html#expand', 'fima/study/plan.py'),
                                  'fima.study.plan.fits': ('6_study/plan.html#fits', 'fima/study/plan.py'),
                                  'fima.study.plan.load_studies': ('6_study/plan.html#load_studies', 'fima/study/plan.py'),

@@ -42,8 +42,12 @@ def pretrain(
     "Pre-train by one recipe, continuing where a run was stopped."
     from fima.study.files import reports_folder
     from fima.training.pretrain import Stopped, pretrain as train
+    from fima.baselines.methods import STRUCTURE
+    from fima.study.plan import check_used
     from fima.training.recipe import make_recipe
+    if method not in ("fima", *STRUCTURE): raise ValueError(f"--method must be one of fima, {', '.join(STRUCTURE)}, got {method!r}")
     recipe = make_recipe(profile, preset, read_changes(change), base, None if method == "fima" else method)
+    check_used(recipe, read_changes(change))
     if show:
         print(recipe.run_id, recipe.model_dump_json(indent=1), sep="\n")
         return 0
@@ -72,7 +76,7 @@ def _print_estimates(metrics: dict) -> None:
 @command(app, "evaluate")
 def evaluate(
     checkpoint: Path,                 # folder of a finished pre-training, or a checkpoint file, ours or another's
-    template: str = "protocols",      # what is measured: protocols, linear_probe, finetune, retrieval or probes
+    template: str = "protocols",      # what is measured: protocols, linear_probe, finetune, retrieval, probes or bias
     data_set: str = "",               # videos to evaluate on, e.g. ut_interaction; default: the run's own
     splits: str = "",                 # its splits or folds, pooled, e.g. 1,2,3; default: the run's own
     videos: Path | None = None,       # folder of the data set; default: below FIMA_DATA

@@ -58,6 +58,8 @@ def test_help_is_quick():
     (["data", "make", "--size", "7"], "size must be an integer >= 16"),
     (["data", "make", "--train", "many"], "--train"),
     (["pretrain", "--profile", "dmo"], "profile must be one of smoke, demo"),
+    (["pretrain", "--method", "mocov3"], "--method must be one of fima, moco, moco_vd, be, fame, iic, dclr, mcl, got 'mocov3'"),
+    (["pretrain", "--profile", "smoke", "--method", "mcl", "--change", "method.pixel=false"], "method.pixel is no setting of mcl"),
     (["pretrain", "--change", "method.pxel=false"], "method.pxel"),
     (["pretrain", "--change", "method.pixel"], "--change must look like name=value"),
     (["evaluate", "/nowhere"], "nowhere"),

@@ -22,6 +22,7 @@ from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending,
 from .page import build_page
 from .plan import Run, absent, expand, load_studies, outdated, plan, records
 from .slurm import THREADS, Slurm, job_name, stop_submitted
+from .tables import keep, tabulate
 from .watch import watch
 from ..training.checkpoint import write_json, write_text
 from ..training.share import check_share
@@ -139,14 +140,17 @@ def report(
     profile: str | None = None,                 # scale; None: each study's own
     progress: bool = True,                      # show a bar
 ) -> list[Path]:                                # the executed notebooks and the page
-    "Execute the results notebooks of studies and build the page; raise JobError, at the end, where some failed."
-    folder, made, failed = reports_folder(reports, profile), [], []
+    "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
+    folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
     with Kernel() as kernel:
-        for template, notebook, given in tqdm(results_notebooks(load_studies(studies, profile), folder), desc="report", unit="notebook", disable=not progress, mininterval=1):
+        for template, notebook, given in tqdm(results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1):
             try: execute(template, notebook, given, kernel)
             except JobError as error: failed.append(f"{notebook.name}: {error}")
             made.append(notebook)
-    made.append(build_page(folder, profile or ""))
+    for study in loaded:
+        if not study.results and not study.shows: made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
+    profiles = {study.base.profile for study in loaded}
+    made.append(build_page(folder, profile or (profiles.pop() if reports and len(profiles) == 1 else "")))
     if failed: raise JobError("; ".join(failed))
     return made
 

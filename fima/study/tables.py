@@ -179,8 +179,8 @@ def notes_of(
 ) -> list[str]:                    # sentences
     "Say what the numbers of a study are, and what they are not."
     made, profile, seeds = results.metrics.notna(), results.profile.iloc[0], numbers.seeds.max()
-    scale = "the profile is the published setting; compare data sets and backbones before numbers" if profile == "paper" else "our numbers and the published ones are on different data and scales: compare orderings, not numbers"
-    notes = [f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; {made.sum()} of {len(made)} evaluations made; {scale}."]
+    scale = "" if not study.published else "; the profile is the published setting; compare data sets and backbones before numbers" if profile == "paper" else "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
+    notes = [f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; {made.sum()} of {len(made)} evaluations made{scale}."]
     if profile == "smoke": notes.append("The smoke profile proves that everything runs; its numbers mean nothing.")
     spread = "With one seed nothing is known of the spread between seeds, and the tests below do not cover it." if seeds < 2 else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not seeds; spread is the standard deviation over seeds, of the first of our columns."
     averaged = f"{seeds} seed(s)" if (numbers.seeds[numbers.seeds > 0] == seeds).all() else "the seeds of each row"
