@@ -46,8 +46,9 @@ def pretrain(
     from fima.study.plan import check_used
     from fima.training.recipe import make_recipe
     if method not in ("fima", *STRUCTURE): raise ValueError(f"--method must be one of fima, {', '.join(STRUCTURE)}, got {method!r}")
-    recipe = make_recipe(profile, preset, read_changes(change), base, None if method == "fima" else method)
-    check_used(recipe, read_changes(change))
+    changes = read_changes(change)
+    recipe = make_recipe(profile, preset, changes, base, None if method == "fima" else method)
+    check_used(recipe, changes)
     if show:
         print(recipe.run_id, recipe.model_dump_json(indent=1), sep="\n")
         return 0

@@ -22,6 +22,7 @@ from fima.evaluation.swap import mixture_maker, scene_classes, swap_partners, sw
 from fima.study.plan import expand
 from fima.study.files import load_study
 from fima.training.checkpoint import write_json
+from fima.training.weights import load_encoder
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "nbs"
 VIEW = dict(clips=2, frames_per_clip=8, stride=2, crop_size=32)
@@ -163,12 +164,15 @@ def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_pa
 
 
 def test_ground_against_motion(tmp_path, monkeypatch):
-    "Where grounds name classes, the probe learns on one set and is tested on another; who sees the border alone names the scene."
+    "An encoder that sees the border alone names the ground, and never the motion, once grounds name classes; on the set as it is there is nothing to ask."
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     run = smoke_run(tmp_path / "run")
+    border, (_, recipe) = Border(), load_encoder(run)
+    border.register_parameter("unused", nn.Parameter(torch.zeros(1)))
+    monkeypatch.setattr("fima.evaluation.record.load_encoder", lambda source: (border, recipe))
     told = execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1)["metrics"]
     scene, right = told["videos"]["scene"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
-    assert None not in scene and not (np.array(scene) & right).any() and 0 < told["estimates"]["scene"]["n"] == len(right)
+    assert np.mean(scene) > .9 and not right.any() and 0 < told["estimates"]["scene"]["n"] == len(right)
     assert told["settings"]["background_bias"] == 1 and told["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
     plain = execute("studies/bias", run=str(run), folder=str(tmp_path / "plain"), pairs=3, clips_per_video=1)["metrics"]
     assert "scene" not in plain["videos"] and plain["videos"]["path"] == told["videos"]["path"]

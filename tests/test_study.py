@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from fima.study.files import load_study, repository, study_names
+from fima.study.files import load_study, reports_folder, repository, study_names
 from fima.study.jobs import JobError, Kernel, execute
-from fima.study.plan import plan
+from fima.study.plan import expand, plan
 from fima.study.report import published
-from fima.study.run import run
+from fima.study.run import report, run
 
 STUDY = {
     "name": "trial", "title": "a trial", "base": {"profile": "smoke"},
@@ -266,3 +266,20 @@ def test_a_kernel_that_is_killed_is_an_error_and_not_a_wait(tmp_path):
         threading.Thread(target=kill, daemon=True).start()
         with pytest.raises(JobError, match="the process that computed died"): execute(tmp_path / "sleeper.ipynb", tmp_path / "executed.ipynb", {"length": 601.0}, kernel)
     assert (tmp_path / "executed.ipynb").exists()
+
+
+def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
+    "The repository's page shows each study at its own scale; a folder of one's own holds what was asked for."
+    asked, own = [], tmp_path / "own.yaml"
+    own.write_text("name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: fima, label: FIMA}]\nevaluations: [{template: linear_probe}]\n")
+    monkeypatch.setattr("fima.study.run.results_notebooks", lambda *_: [])
+    monkeypatch.setattr("fima.study.run.build_page", lambda folder, profile: asked.append(profile) or folder)
+    for study, *where in (("table_01",), ("table_01", reports_folder()), (own, tmp_path), ("table_01", tmp_path, "smoke")): report(study, *where, progress=False)
+    assert asked == ["", "", "smoke", "smoke"]
+    assert "not run" in (tmp_path / "tables" / "own.md").read_text()  # a study that names no results notebook has a plain table
+
+
+def test_a_setting_that_a_method_does_not_read_is_refused_with_its_row(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: still, label: L, method: mcl, overrides: {method.pixel: false}}]\nevaluations: [{template: linear_probe}]\n")
+    with pytest.raises(ValueError, match="own, row still: method.pixel is no setting of mcl"): expand(load_study(file))

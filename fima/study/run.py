@@ -150,7 +150,8 @@ def report(
     for study in loaded:
         if not study.results and not study.shows: made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
     profiles = {study.base.profile for study in loaded}
-    made.append(build_page(folder, profile or (profiles.pop() if reports and len(profiles) == 1 else "")))
+    own = "" if folder == reports_folder() or len(profiles) > 1 else profiles.pop()  # a folder of one's own holds what was asked for
+    made.append(build_page(folder, profile or own))
     if failed: raise JobError("; ".join(failed))
     return made
 
