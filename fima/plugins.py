@@ -142,7 +142,7 @@ class Registry(Mapping):
 _loading: list[str] = [] # the plugin that is being imported
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #80b2d8bb
-METHODS = Registry("method", "fima.baselines.methods", ("recipe", "published", "released", "label"))
+METHODS = Registry("method", "fima.baselines.methods", ("recipe", "published", "released", "reads"))
 VIEW_CHANGES = Registry("view change", "fima.baselines.methods")
 ENCODERS = Registry("encoder", "fima.method.encoders")
 DATA_SETS = Registry("data set", "fima.data.datasets", ("label",))

@@ -141,9 +141,9 @@ def read_header(
 def read_recipe(
     told: str | bytes, # a recipe as JSON
     path: Path,        # where it stands
-) -> Recipe:           # the validated recipe
-    "Read a recipe; raise ValueError, one line that names the file, where it is none."
-    try: return Recipe.model_validate_json(told)
+) -> Recipe:           # the validated recipe; its method, view change and data set may be of a plugin that is not here
+    "Read a recorded recipe; raise ValueError, one line that names the file, where it is none."
+    try: return Recipe.model_validate_json(told, context={"recorded": True})
     except (ValidationError, RuntimeError) as error: # RuntimeError: layers of impossible sizes
         first = error.errors()[0] if isinstance(error, ValidationError) else dict(loc=(), msg=str(error))
         where, said = ".".join(map(str, first["loc"])), first["msg"].splitlines()[0][:200]

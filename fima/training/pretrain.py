@@ -9,7 +9,6 @@ __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'tak
 # %% ../../nbs/4_training/42_pretrain.ipynb #94071310
 import json, math, os, signal, sys, threading, time
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,19 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..baselines.methods import COMPARATORS
+from ..data.catalog import CatalogError
 from ..data.clips import batches
-from ..data.video import fingerprint
 from ..data.views import Modalities, RawBatch, to_device
 from ..method.distributed import processes, rank
 from ..method.encoders import build_encoder, map_size
-from ..method.fima import Fima
-from ..method.supervised import Supervised
+from ..plugins import METHODS, plugin_digests
 from .checkpoint import load_checkpoint, provenance, read_recipe, save_checkpoint, save_encoder, write_json, write_text
+from .code import code_fingerprint, parts_of
 from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
 from .share import anywhere, averaged, check_share, share_statistics, spread, wait
-from .videos import OpenData, open_data
+from .trace import Trace, weights_digest
+from .videos import OpenData, content_here, open_data, settle
 from .views import open_clips, open_modalities, with_flow
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972
@@ -45,10 +44,9 @@ def build_method(
         frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
         if recipe.method.name == "fima" and recipe.method.frame and frames != recipe.views.sub_clips:
             raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}")
-        if recipe.method.name == "supervised": return Supervised(encoder, classes, recipe.method.query_groups)
-        if recipe.method.name not in COMPARATORS: return Fima(encoder, recipe.method, recipe.seed)
-        comparator, options = COMPARATORS[recipe.method.name]
-        return comparator(encoder, recipe.method, options(**recipe.method.options), recipe.seed)
+        entry = METHODS[recipe.method.name]
+        own = entry.load_options()
+        return entry.load().build(encoder, recipe.method, own and own(**recipe.method.options), recipe.seed, classes)
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #897100e5
 def learning_rate(
@@ -132,13 +130,41 @@ def pick_device(
     try: return torch.empty(0, device=wanted).device
     except (RuntimeError, AssertionError): raise ValueError(f"device must be cpu, or cuda on a machine with a GPU, got {wanted!r}") from None
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    "Write the recipe into a run's folder; refuse a folder that another recipe claimed."
-    file = folder / "recipe.json"
+def check_plugins(
+    recipe: Recipe, # of a run that is about to be trained
+) -> None:
+    "Refuse to train by other plugins than the recipe names; raise ValueError, one line."
+    here = plugin_digests(parts_of(recipe).entries())
+    for name, digest in recipe.plugins.items():
+        if here.get(name) != digest: raise ValueError(f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: its code has changed; make the recipe anew")
+
+def _claim(folder: Path, recipe: Recipe, content: str) -> None:
+    "Write into a run's folder what is made there; refuse a folder of another recipe, and to continue with other videos or other code."
+    file, begun = folder / "recipe.json", folder / "begun.json"
     if file.exists() and (other := read_recipe(file.read_text(), file).run_id) != recipe.run_id:
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
+    here = dict(data_fingerprint=content, code=code_fingerprint(recipe))
+    if (folder / "checkpoint" / "latest").exists() and begun.exists():
+        for name, what in (("data_fingerprint", "videos"), ("code", "code")):
+            if (told := json.loads(begun.read_text())[name]) != here[name]:
+                raise ValueError(f"folder {folder} holds a run that was begun with other {what} ({told}, here {here[name]}): continue it with those, or give another --folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists(): write_text(file, recipe.model_dump_json(indent=1) + "\n")
+    write_json(begun, here)
+
+def finished(
+    folder: Path,   # of a run
+    recipe: Recipe, # the recipe that is asked for
+) -> dict[str, Any] | None: # its metrics; None where it is not finished
+    "Read a finished run; refuse one that was made from other videos than are here (where they are not here, nothing can be compared)."
+    file = folder / "metrics.json"
+    if not file.exists(): return None
+    told = json.loads(file.read_text())
+    try: here = content_here(recipe.data)
+    except CatalogError: return told
+    if here is None or here == told["data_fingerprint"]: return told
+    raise ValueError(f"{folder} holds the finished run {recipe.run_id} of {recipe.data.title} with fingerprint {told['data_fingerprint']}; the videos that are here have {here}: other lists or other bytes. "
+                     "Nothing was overwritten. Name the folder of these videos with --videos, and they make a run of their own; or give another --folder")
 
 def pretrain(
     recipe: Recipe,                 # what to compute
@@ -147,19 +173,20 @@ def pretrain(
     workers: int | None = None,     # DataLoader processes, no influence on the result; None: 0 on a CPU, up to 8 for a GPU
     checkpoint_interval: int = 100, # steps between checkpoints
     log_interval: int = 10,         # steps a line of the log
-    stop_after: int | None = None,  # stop after so many steps, as if told to; for tests
+    stop_after: int | None = None,  # stop after so many steps, as if told to; for tests, and to repeat the first ones
     progress: bool = True,          # show a progress bar
 ) -> dict[str, Any]:                # the run's metrics, also in metrics.json
     "Pre-train by a recipe, continuing from the newest checkpoint; raise Stopped when told to stop."
     folder, began = Path(folder), time.perf_counter()
-    device = pick_device(device)
+    device, recipe = pick_device(device), recipe.model_copy(update={"data": settle(recipe.data)})
     if recipe.method.name == "imported": raise ValueError("method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from")
     check_share(recipe, processes())
-    if rank() == 0: _claim(folder, recipe)
+    if told := finished(folder, recipe): return told
+    check_plugins(recipe)
+    opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride, progress=progress)
+    if rank() == 0: _claim(folder, recipe, opened.content)
     wait()
     if not (folder / "recipe.json").exists(): raise ValueError(f"folder must be one that all {processes()} processes see, got {folder}")
-    if (folder / "metrics.json").exists(): return json.loads((folder / "metrics.json").read_text())
-    opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
     opened, flows = (opened, None) if recipe.method.name == "random" else with_flow(recipe, opened, method.needs, progress=progress)
     losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, flows, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
@@ -172,15 +199,9 @@ def _finish(folder, recipe, opened, method, losses, began) -> None:
     save_encoder(folder / "checkpoint" / "encoder.safetensors", method.encoder, recipe)
     metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), processes=processes(), **losses,
                    videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"), looped=opened.looped,
-                   data_fingerprint=data_fingerprint(opened), seconds=round(time.perf_counter() - began, 1), **provenance(next(method.parameters()).device))
+                   data=recipe.data.title, groups=opened.catalog.attrs.get("groups", ""), data_fingerprint=opened.content, weights=weights_digest(method.encoder),
+                   seconds=round(time.perf_counter() - began, 1), **provenance(next(method.parameters()).device) | dict(code=code_fingerprint(recipe), plugins=recipe.plugins))
     write_json(folder / "metrics.json", metrics)
-
-def data_fingerprint(
-    opened: OpenData, # the videos of a run
-) -> str:             # 16 hexadecimal digits
-    "Hash the videos' contents, names and splits."
-    rows = sorted(f"{row.path} {row.label} {row.split} {fingerprint(opened.folder / row.path)}" for row in opened.catalog.itertuples())
-    return sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, log_interval, stop_after, progress) -> dict[str, Any]:
     "Run the loop; return what metrics.json says of it."
@@ -190,7 +211,7 @@ def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, 
     total = o.steps if o.steps is not None else o.epochs * per_epoch
     chance, optimiser, modalities = method.chance(o.batch_size, grid), build_optimiser(method, o), open_modalities(recipe)
     start, first = load_checkpoint(folder, method, optimiser), rank() == 0
-    model, log, clock = spread(method), Log(folder, start, chance) if first else None, time.perf_counter()
+    model, log, trace, clock = spread(method), Log(folder, start, chance) if first else None, Trace(folder, start), time.perf_counter()
     with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not (progress and first), mininterval=1) as bar:
         for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda", part=(rank(), processes())), start):
             waited = time.perf_counter()
@@ -200,6 +221,7 @@ def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, 
             share_statistics(method)
             done = step + 1
             stop = anywhere(told_to_stop() or done == stop_after)
+            if first: trace.add(done, told)
             if first: log.add(told | {"learning_rate": optimiser.param_groups[0]["lr"], "seconds_data": waited - clock, "seconds_compute": time.perf_counter() - waited})
             if first and (done % log_interval == 0 or done == total or stop): bar.set_postfix(loss=f"{log.write(done)['loss']:.3f}", refresh=False)
             if first and (done % checkpoint_interval == 0 or done == total or stop): save_checkpoint(folder, done, method, optimiser)
@@ -207,7 +229,7 @@ def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, 
             if stop or done == total: wait()
             if stop and done < total: raise Stopped(f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there")
             clock = time.perf_counter()
-    return _told(folder, recipe, chance, total) if first else {}
+    return _told(folder, recipe, chance, total) | {"trace": trace.rows} if first else {}
 
 def _told(folder, recipe, chance, total) -> dict[str, Any]:
     "Sum up a log for metrics.json, and warn of what stayed at chance."

@@ -6,7 +6,7 @@
 __all__ = ['OpenData', 'work_root', 'data_folder', 'alone', 'open_data']
 
 # %% ../../nbs/4_training/40_videos.ipynb #7200440f
-import fcntl, hashlib, json, os
+import fcntl, hashlib, json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,11 @@ import pandas as pd
 
 from ..data.catalog import CatalogError, data_root
 from ..data.clips import FrameSource, Looped
-from ..data.datasets import open_catalog
+from ..data.datasets import content_fingerprint, grouped_split, open_catalog, own_catalog
+from ..data.files import work_root
 from ..data.sprites import make_sprites
 from ..data.video import FrameCache, VideoFrames
-from .recipe import Data
+from .recipe import OWN, Data
 
 # %% ../../nbs/4_training/40_videos.ipynb #1f82e831
 class OpenData(NamedTuple):
@@ -29,6 +30,7 @@ class OpenData(NamedTuple):
     left_out: pd.DataFrame  # Listed videos left out; columns path, reason
     folder: Path            # Where the videos lie
     looped: list[str]       # Usable videos shorter than a window, relative paths; they are repeated
+    content: str = ""       # Fingerprint of all rows that are here and of their files' bytes
 
     def paths(self,
         rows: pd.DataFrame, # rows of the catalog
@@ -36,21 +38,60 @@ class OpenData(NamedTuple):
         "Give the absolute path of each row."
         return [str(self.folder / p) for p in rows.path]
 
-def work_root() -> Path:
-    "Give the folder for generated videos and decoded frames: FIMA_WORK, or `data/` beside the package."
-    return Path(os.environ.get("FIMA_WORK") or Path(__file__).resolve().parents[2] / "data")
-
 def data_folder(
     data: Data, # which data set
 ) -> Path:      # where its videos lie
     "Find the folder of a data set; raise CatalogError where it is not on this machine."
+    if data.videos:
+        if not Path(data.videos).is_dir(): raise CatalogError(data.videos, {"data.videos must name a folder that is here": [data.videos]})
+        return Path(data.videos)
     if data.name == "motion_sprites":
         told = json.dumps(Data(sprites=data.sprites).model_dump(mode="json")["sprites"], sort_keys=True)
         return work_root() / "motion_sprites" / hashlib.sha256(told.encode()).hexdigest()[:12]
+    if data.name == OWN: raise CatalogError("own videos", {"where they lie must be said with --videos (data.videos)": ["got none"]})
     root = data_root()
     folder = root and next((f for f in (root / "videos" / data.name, root / data.name) if f.is_dir()), None)
-    if not folder: raise CatalogError(data.name, {f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}": [f"videos/{data.name}", data.name]})
+    if not folder: raise CatalogError(data.name, {f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}; --videos names another": [f"videos/{data.name}", data.name]})
     return folder
+
+def read_catalog(
+    data: Data,    # which data set; of the embedded one the videos are there already
+    folder: Path,  # where its videos lie
+) -> pd.DataFrame: # path, label, class, split, group
+    "Read the table of a data section: the lists of a named set, or a folder of one's own."
+    if data.name != OWN: return open_catalog(data.name, folder, data.split, classes=data.classes)
+    catalog = own_catalog(folder, data.train_list or None, data.test_list or None, data.groups or None)
+    return grouped_split(catalog, data.test_share, 0) if data.test_share else catalog
+
+def settle(
+    data: Data, # as somebody gave it
+) -> Data:      # the same with absolute paths, `classes` and `content` filled in where `content` is part of a run's name
+    "Look at the videos where a run is named by what they hold: a folder of one's own, a folder given by hand, a subset of classes."
+    if not (data.videos or data.classes is not None): return data
+    places = {name: str(Path(value).resolve()) for name in ("videos", "train_list", "test_list") if (value := getattr(data, name))}
+    folder = data_folder(data)
+    catalog = read_catalog(data, folder)
+    classes = tuple(catalog.attrs["classes"][0]) if data.classes is not None else None
+    here = content_fingerprint(catalog, folder)
+    check_content(data, here)
+    return data.model_copy(update=places | {"classes": classes, "content": here})
+
+def content_here(
+    data: Data, # which data set
+) -> str | None: # fingerprint; None for generated videos that are not here yet
+    "Fingerprint the videos of a data section as they are here; raise CatalogError where they are not."
+    folder = data_folder(data)
+    if data.name == "motion_sprites" and not (folder / "catalog.csv").exists(): return None
+    return content_fingerprint(read_catalog(data, folder), folder)
+
+def check_content(
+    data: Data, # which data set
+    here: str,  # fingerprint of what is here
+) -> None:
+    "Refuse other videos than a recipe names."
+    if data.content in (None, here): return
+    raise ValueError(f"data.content of {data.title} must be that of the videos that are here, {here}, got {data.content}: other rows or other bytes. "
+                     "Bring back the videos that it was made from, or name those here with --videos: they make a run of their own")
 
 @contextmanager
 def alone(
@@ -74,7 +115,9 @@ def open_data(
     options = dict(minimum_frames=minimum_frames if data.short == "drop" else 1, workers=workers, progress=progress)
     with alone(work_root()):
         if embedded: make_sprites(folder, data.sprites, workers=workers, progress=progress)
-        catalog = open_catalog(data.name, folder, data.split)
+        catalog = read_catalog(data, folder)
+        here = content_fingerprint(catalog, folder)
+        check_content(data, here)
         paths = [str(folder / p) for p in catalog.path]
         if embedded or data.cache_size: frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, **options)
         else: frames = VideoFrames.build(paths, cache=work_root() / "probes", **options)
@@ -82,4 +125,5 @@ def open_data(
     usable = catalog[[p in found for p in paths]].reset_index(drop=True)
     usable.attrs = dict(catalog.attrs)
     absent = pd.DataFrame({"path": catalog.attrs.get("missing", []), "reason": "listed, and not in the folder"}, dtype=str)
-    return OpenData(usable, whole, pd.concat([frames.left_out, absent], ignore_index=True), folder, [str(Path(p).relative_to(folder)) for p in whole.looped])
+    return OpenData(usable, whole, pd.concat([frames.left_out, absent], ignore_index=True), folder,
+                    [str(Path(p).relative_to(folder)) for p in whole.looped], here)

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..baselines.methods import CHANGES
 from ..data.clips import ClipDataset
 from ..data.flow import FlowCache
 from ..data.motion import MotionOptions, motion_target
 from ..data.tubelets import MotionPlaces
 from ..data.views import Modalities
+from ..plugins import VIEW_CHANGES
 from .recipe import Recipe, Views
 from .videos import OpenData, alone, work_root
 
@@ -84,5 +84,5 @@ def open_modalities(
 ) -> Modalities:
     "Give what turns stored frames into what a method reads: view change, differences, colours."
     v = recipe.views
-    change = CHANGES[v.change](**v.change_options) if v.change in CHANGES else None
+    change = VIEW_CHANGES[v.change].load()(**v.change_options) if v.change != "none" else None
     return Modalities(v.photometric.settled(torch.Generator().manual_seed(recipe.seed)), v.difference, change)
