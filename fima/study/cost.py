@@ -7,14 +7,18 @@ __all__ = ['this_device', 'kind', 'measured_steps', 'steps_of', 'estimated_secon
 
 # %% ../../nbs/6_study/60_cost.ipynb #17f227f0
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from ..data.datasets import DATA_SETS
-from ..training.checkpoint import provenance
-from ..training.recipe import Recipe
+from .files import record_places, runs_folder
+from ..data.catalog import CatalogError
+from ..data.datasets import data_set
+from ..training.checkpoint import provenance, read_recipe
+from ..training.recipe import OWN, Data, Recipe
+from ..training.videos import data_folder, read_catalog
 
 # %% ../../nbs/6_study/60_cost.ipynb #5a1bfb42
 def this_device() -> str:
@@ -35,13 +39,23 @@ def measured_steps(
 ) -> pd.DataFrame:  # coarse, fine, seconds: a line per finished run
     "Read the seconds per step of every pre-training that this device has finished."
     lines = []
-    for file in (reports / "runs").glob("*/metrics.json"):
+    for file in (file for place in record_places(reports) for file in runs_folder(place).glob("*/metrics.json")):
         told = json.loads(file.read_text())
         if told.get("device") != device or told.get("processes", 1) > 1 or not told.get("seconds_per_step") or not (file.parent / "recipe.json").exists(): continue
-        try: coarse, fine = kind(Recipe.model_validate_json((file.parent / "recipe.json").read_text()))
+        try: coarse, fine = kind(read_recipe((file.parent / "recipe.json").read_text(), file))
         except ValueError: continue  # a recipe of another version
         lines.append((coarse, fine, sum(told["seconds_per_step"].values())))
     return pd.DataFrame(lines, columns=["coarse", "fine", "seconds"])
+
+@lru_cache(maxsize=None)
+def _training_videos(told: str) -> float:
+    "Count the training videos of a data section: generated, published, or those that are here; NaN where nobody knows."
+    data = Data.model_validate_json(told)
+    if data.sprites: return data.sprites.train
+    published = None if data.name == OWN or data.classes is not None else data_set(data.name).counts
+    if published: return published.get(data.split, (float("nan"),))[0]
+    try: return int((read_catalog(data, data_folder(data)).split == "train").sum())
+    except CatalogError: return float("nan")
 
 def steps_of(
     recipe: Recipe, # of a pre-training
@@ -50,9 +64,7 @@ def steps_of(
     o, data = recipe.optimisation, recipe.data
     if recipe.method.name in ("random", "imported"): return 0
     if o.steps is not None: return o.steps
-    if data.sprites: videos = data.sprites.train
-    else: videos = DATA_SETS[data.name].counts.get(data.split, (float("nan"),))[0]
-    return o.epochs * (videos // o.batch_size)
+    return o.epochs * (_training_videos(data.model_dump_json()) // o.batch_size)
 
 def estimated_seconds(
     recipe: Recipe,         # of a pre-training

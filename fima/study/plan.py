@@ -7,7 +7,7 @@ __all__ = ['SHARED', 'STATES', 'Evaluation', 'resolve', 'Run', 'fits', 'check_us
            'state', 'absent', 'varied', 'load_studies', 'plan', 'needed_by']
 
 # %% ../../nbs/6_study/60_plan.ipynb #7373fcd7
-import hashlib, json, re, sys
+import hashlib, json, sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..baselines.methods import COMPARATORS
 from ..data.catalog import CatalogError
-from .code import code_fingerprint
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
-from .files import FOLDERS, Evaluated, Row, Study, check_parameters, load_study, reports_folder, studies_folder, study_names, template_parameters
-from ..training.recipe import BASES, Recipe, make_recipe
-from ..training.videos import data_folder
+from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_file, template_parameters
+from .verdicts import SURE, UNSURE, verification
+from ..plugins import METHODS
+from ..training.code import sources_state
+from ..training.recipe import BASES, Data, Recipe, make_recipe
+from ..training.videos import data_folder, settle
 
 # %% ../../nbs/6_study/60_plan.ipynb #9c6f575f
 class Evaluation(NamedTuple):
@@ -41,7 +42,7 @@ def resolve(
     recipe: Recipe,       # its evaluation section comes first
 ) -> Evaluation:          # complete settings
     "Complete the settings of an evaluation and check them against the template."
-    template = studies_folder() / f"{evaluated.template}.ipynb"
+    template = template_file(evaluated.template)
     chosen = evaluated.settings | row.evaluation
     check_parameters(template, chosen)
     if set(chosen) & set(FOLDERS): raise ValueError(f"settings of {evaluated.template} must not name {', '.join(FOLDERS)}: the launcher fills them in")
@@ -66,8 +67,23 @@ class Run(NamedTuple):
     def folder(self,
         reports: Path, # reports folder
     ) -> Path:         # the run's folder
-        "Give the folder of the run."
-        return reports / "runs" / self.recipe.run_id
+        "Give the folder in which the run is made."
+        return runs_folder(reports) / self.recipe.run_id
+
+    def record(self,
+        reports: Path,  # reports folder
+        name: str = "", # folder of an evaluation; empty: the pre-training
+    ) -> tuple[Path, Path]: # its metrics.json, and the reports folder that it lies in; where there is none, where it will lie
+        "Find a record: where the run is made, or among the published ones."
+        found = [(runs_folder(place) / self.recipe.run_id / name / "metrics.json", place) for place in record_places(reports)]
+        return next((each for each in found if each[0].exists()), found[0])
+
+    def has_weights(self,
+        reports: Path, # reports folder
+    ) -> bool:
+        "Tell whether the trained encoder is here, beside its own record."
+        folder = self.folder(reports)
+        return (folder / "metrics.json").exists() and (folder / "checkpoint" / "encoder.safetensors").exists()
 
 def fits(
     study: Study, # at some profile
@@ -95,72 +111,85 @@ def check_used(
     changes: dict[str, Any], # dotted names that a user gave, and values
 ) -> None:
     "Refuse a setting of FIMA's own losses for a method that has none of them."
-    if recipe.method.name not in COMPARATORS: return
+    entry = METHODS[recipe.method.name] if recipe.method.name in METHODS else None
+    if not entry or not (entry.options or entry.plugin): return
     for name, value in _flat(changes).items():
         section, _, field = name.partition(".")
         if section == "method" and field.split(".")[0] not in SHARED: raise ValueError(f"{name} is no setting of {recipe.method.name}, which has {', '.join(f'method.{own}' for own in SHARED[:-1])}; got {value!r}")
+
+_settled: dict[str, Data] = {} # data sections that were looked at in this process
+
+def settled(
+    recipe: Recipe, # as somebody gave it
+) -> Recipe:        # named by what its videos hold, where they are somebody's own
+    "Look at the videos of a recipe, once for each data section."
+    told = recipe.data.model_dump_json()
+    if told not in _settled: _settled[told] = settle(recipe.data)
+    return recipe.model_copy(update={"data": _settled[told]})
 
 def expand(
     study: Study, # a study file
 ) -> list[Run]:   # row by row, then factors, then seeds
     "List every run of a study; raise ValueError naming the row whose recipe is refused."
     if study.shows: return _borrowed(study)
-    runs = []
+    runs, own = [], study.data.overrides() if study.data else {}
+    base = study.base.base or ("own" if study.data and ("own", study.base.profile) in BASES else None)
     for row, values, seed in product(study.rows, product(*study.factors.values()), study.seeds):
         factors = dict(zip(study.factors, values))
-        overrides = study.base.overrides | row.overrides | factors | {"seed": seed}
+        overrides = own | study.base.overrides | row.overrides | factors | {"seed": seed}
         try:
-            recipe = make_recipe(study.base.profile, study.base.preset, overrides, study.base.base, row.method or None)
+            recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
             check_used(recipe, row.overrides)
             runs.append(Run(row, recipe, factors, [resolve(e, row, recipe) for e in study.evaluations], study.name))
         except ValueError as error: raise ValueError(f"{study.name}, row {row.name}: {error}") from None
     return runs
 
 # %% ../../nbs/6_study/60_plan.ipynb #33d9b833
-STATES = ("done", "recorded", "outdated", "partial", "failed", "missing")
-
-def made_with(
-    file: Path,        # a metrics.json
-) -> str | None:       # fingerprint of the code, None where the file does not tell
-    "Read the code fingerprint of a record, from its last lines: records are long."
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - 2000))
-        told = re.search(rb'"code": "([0-9a-f]{16})"', opened.read())
-    return told[1].decode() if told else None
-
-def outdated(
-    file: Path,     # a metrics.json that exists
-    template: str,  # what made it
-) -> bool:
-    "Tell whether a record was made by other code than is here; one that does not tell counts as current."
-    code = made_with(file)
-    return code is not None and code != code_fingerprint(studies_folder() / f"{template}.ipynb")
+STATES = ("done", "recorded", "unverified", "outdated", "partial", "failed", "missing")
 
 def records(
     run: Run,      # a run of a study
     reports: Path, # reports folder
-) -> list[tuple[Path, str]]: # metrics.json of the pre-training and of each evaluation, with the template that makes it
-    "List the records that a run leaves."
-    folder = run.folder(reports)
-    return [(folder / "metrics.json", "pretrain"), *((folder / e.name / "metrics.json", e.template) for e in run.evaluations)]
+) -> list[tuple[Path, str, Path]]: # metrics.json of the pre-training and of each evaluation, the template that makes it ("": the pre-training), the reports folder it lies in
+    "List the records that a run leaves, wherever they are found."
+    first, place = run.record(reports)
+    return [(first, "", place), *((file, e.template, where) for e in run.evaluations for file, where in [run.record(reports, e.name)])]
+
+def verdicts(
+    run: Run,                   # a run of a study
+    reports: Path,              # reports folder
+    state: tuple | None = None, # of `sources_state`, where many are asked for
+) -> list[str]:                 # of each record that is there: "same code", "unverified", "identical", ...
+    "Say what is known of the records of a run."
+    return [verification(file, run.recipe, place, template, state) for file, template, place in records(run, reports) if file.exists()]
 
 def state(
-    run: Run,      # a run of a study
-    reports: Path, # reports folder
-) -> str:          # one of `STATES`
-    "Tell how far a run is: done means that every metrics.json exists; recorded, that they came without the weights; outdated, that other code made them."
-    folder, made = run.folder(reports), [(file, template) for file, template in records(run, reports) if file.exists()]
-    if len(made) == 1 + len(run.evaluations):
-        if any(outdated(*record) for record in made): return "outdated"
-        return "done" if (folder / "checkpoint" / "encoder.safetensors").exists() else "recorded"
-    if (folder / "failure.json").exists(): return "failed"
-    return "partial" if made or (folder / "log.jsonl").exists() else "missing"
+    run: Run,                    # a run of a study
+    reports: Path,               # reports folder
+    sources: tuple | None = None, # of `sources_state`, where many are asked for
+) -> str:                        # one of `STATES`
+    "Tell how far a run is: done means that every record and the weights are here; recorded, that the weights are not; unverified, that other code made some of it; outdated, that the code that is here gives other numbers."
+    told = verdicts(run, reports, sources)
+    if len(told) == 1 + len(run.evaluations):
+        if "different" in told: return "outdated"
+        if set(told) & set(UNSURE): return "unverified"
+        return "done" if run.has_weights(reports) else "recorded"
+    if (run.folder(reports) / "failure.json").exists(): return "failed"
+    return "partial" if told or (run.folder(reports) / "log.jsonl").exists() else "missing"
+
+def verified(
+    told: list[str], # of `verdicts`
+) -> str:            # e.g. "identical, 3 unverified"
+    "Sum up what is known of the records of a run: its training, then its evaluations."
+    if not told: return "-"
+    counts = {name: told[1:].count(name) for name in (*SURE, *UNSURE, "different") if name in told[1:]}
+    return ", ".join([told[0], *(f"{count} {name}" for name, count in counts.items())])
 
 def absent(
     runs: Sequence[Run], # runs of any studies
 ) -> set[str]:           # names of data sets
     "Name the data sets that runs are trained on and that are not on this machine."
-    found = {run.recipe.data.name: run.recipe.data for run in runs if run.recipe.data.name != "motion_sprites"}
+    found = {run.recipe.data.title: run.recipe.data for run in runs if run.recipe.data.name != "motion_sprites"}
     def lacking(data):
         try: data_folder(data)
         except CatalogError: return True
@@ -175,9 +204,8 @@ def varied(
     changes = ({"method": run.row.method} if run.row.method else {}) | _flat(run.row.overrides)
     return ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in changes.items()) or "-"
 
-def _recorded_seconds(folder: Path) -> float:
+def _recorded_seconds(file: Path) -> float:
     "Read how long a finished run took; NaN where it is not finished."
-    file = folder / "metrics.json"
     told = json.loads(file.read_text()) if file.exists() else {}
     return float(told.get("training_seconds", told.get("seconds", "nan")))
 
@@ -190,23 +218,24 @@ def load_studies(
     loaded = [load_study(study, profile) for study in given]
     unfit = [study for study in loaded if not fits(study)]
     if unfit and len(loaded) > 1: print(f"left out: {', '.join(study.name for study in unfit)}: no settings for {unfit[0].base.base} at profile {profile}", file=sys.stderr)
+    for line in filter(None, (left_out_at(study, study.base.profile) for study in loaded)): print(line, file=sys.stderr)
     return [study for study in loaded if study not in unfit] if len(loaded) > 1 else loaded
 
 def plan(
     studies: str | Path | Study | Sequence[str | Path] | Sequence[Study], # names, files or studies
     reports: Path | str | None = None,  # reports folder
     profile: str | None = None,         # scale; None: each study's own
-) -> pd.DataFrame:                      # a line per run and row: study, row, label, run_id, varies, split, seed, needed_by, evaluations, state, steps, seconds (taken), hours (estimated, 0 when done)
+) -> pd.DataFrame:                      # a line per run and row: study, row, label, run_id, varies, split, seed, needed_by, evaluations, state, verified, steps, seconds (taken), hours (estimated, 0 when done)
     "Show the runs of studies, what each varies, who needs it, how far it is, what it cost or will cost on this device."
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
     folder, users = reports_folder(reports, profile), needed_by(profile, loaded)
-    measured = measured_steps(folder, this_device())
-    lines = [dict(study=study.name, row=run.row.name, label=run.row.label, run_id=run.recipe.run_id, varies=varied(run), data=run.recipe.data.name, split=run.recipe.data.split, seed=run.recipe.seed,
-                  needed_by=", ".join(sorted(users[run.recipe.run_id])), evaluations=", ".join(e.name for e in run.evaluations), state=state(run, folder), steps=steps_of(run.recipe),
-                  seconds=_recorded_seconds(run.folder(folder)), hours=estimated_seconds(run.recipe, measured) / 3600) for study in loaded for run in expand(study)]
+    measured, sources = measured_steps(folder, this_device()), sources_state()
+    lines = [dict(study=study.name, row=run.row.name, label=run.row.label, run_id=run.recipe.run_id, varies=varied(run), data=run.recipe.data.title, split=run.recipe.data.split, seed=run.recipe.seed,
+                  needed_by=", ".join(sorted(users[run.recipe.run_id])), evaluations=", ".join(e.name for e in run.evaluations), state=state(run, folder, sources), verified=verified(verdicts(run, folder, sources)), steps=steps_of(run.recipe),
+                  seconds=_recorded_seconds(run.record(folder)[0]), hours=estimated_seconds(run.recipe, measured) / 3600) for study in loaded for run in expand(study)]
     table = pd.DataFrame(lines)
-    return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded"]), 0.))
+    return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded", "unverified"]), 0.))
 
 def needed_by(
     profile: str | None = None,     # scale

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'take_step', 'Stopped', 'stop_requests',
-           'pick_device', 'pretrain', 'data_fingerprint']
+           'pick_device', 'check_plugins', 'finished', 'pretrain']
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #94071310
 import json, math, os, signal, sys, threading, time
