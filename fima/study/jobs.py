@@ -19,11 +19,12 @@ import torch
 from jupyter_client import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from .code import code_fingerprint, sources_state
 from .cost import steps_of
-from .files import check_parameters, studies_folder
-from .plan import Run, outdated, records, state
-from ..training.checkpoint import write_json, write_text
+from .files import check_parameters, template_file
+from .plan import Run, records
+from .verdicts import verification
+from ..training.checkpoint import write_json
+from ..training.code import sources_state
 from ..training.recipe import Data
 from ..training.videos import open_data
 
@@ -89,7 +90,6 @@ class Kernel:
 
     def ready(self,
         folder: Path,      # working directory of the next template
-        code: str = "",    # fingerprint of what it executes, for its record
     ) -> KernelManager:    # a running kernel without names
         "Start a kernel, or empty the one that is there."
         if self.stopped: raise JobError("Stopped: told to stop")
@@ -103,7 +103,7 @@ class Kernel:
         client.start_channels()
         try:
             client.wait_for_ready(timeout=120)
-            client.execute(f"import os; os.chdir({str(folder)!r}); os.environ['FIMA_CODE'] = {code!r}; get_ipython().reset(new_session=True)", silent=True, reply=True, timeout=120)
+            client.execute(f"import os; os.chdir({str(folder)!r}); get_ipython().reset(new_session=True)", silent=True, reply=True, timeout=120)
         finally: client.stop_channels()
         return self.manager
 
@@ -116,7 +116,7 @@ def execute(
     "Execute a template by papermill; raise JobError where a cell fails, with the executed notebook kept."
     check_parameters(template, parameters)
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3", km=kernel.ready(notebook.parent, code_fingerprint(template)))
+    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3", km=kernel.ready(notebook.parent))
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)
@@ -148,10 +148,7 @@ def make_run(
     for template, notebook, parameters in notebooks(job):
         if (notebook.parent / "metrics.json").exists(): continue
         if template != "pretrain" and not (folder / "metrics.json").exists(): break   # nothing to evaluate
-        if template == "pretrain" and not (folder / "checkpoint").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "begun", code_fingerprint(studies_folder() / "pretrain.ipynb"))  # what a call that continues it compares
-        try: execute(studies_folder() / f"{template}.ipynb", notebook, parameters, kernel)
+        try: execute(template_file(template), notebook, parameters, kernel)
         except (JobError, ValueError) as error:
             if kernel.stopped or Path(job["stopping"]).exists(): return [f"stopped: {error}"]
             failures.append(str(error))
@@ -191,34 +188,43 @@ def work(
 # %% ../../nbs/6_study/61_jobs.ipynb #fa1e7d27
 SHORT = 50  # steps up to which runs share a process: the start of one costs as much as so many steps of a small encoder
 
-def pending(
-    runs: list[Run],        # runs of any studies
-    reports: Path,          # reports folder
-    recorded: bool = False, # be content with numbers whose weights are not here, or that other code made
-) -> dict[str, list[Run]]:  # run id -> its rows
-    "Group the runs that are not done by their id."
-    rows = {}
-    for run in runs: rows.setdefault(run.recipe.run_id, []).append(run)
-    enough = {"done"} | ({"recorded", "outdated"} if recorded else set())
-    return {name: same for name, same in rows.items() if not all(state(run, reports) in enough for run in same)}
-
 def current(
     run: Run,       # a run
     reports: Path,  # reports folder
     name: str = "", # folder of an evaluation; empty: the pre-training
-    recorded: bool = False, # be content with what other code made
+    recorded: bool = False, # be content with a record that this code would not give
 ) -> bool:
-    "Tell whether a record is there and of the code that is here."
-    return all(file.exists() and (recorded or not outdated(file, template)) for file, template in records(run, reports) if file.parent == run.folder(reports) / name)
+    "Tell whether a record is there and not outdated; an unverified one is not."
+    file, place = run.record(reports, name)
+    template = next((e.template for e in run.evaluations if e.name == name), "")
+    return file.exists() and (recorded or verification(file, run.recipe, place, template) != "different")
+
+def complete(
+    run: Run,       # a run
+    reports: Path,  # reports folder
+    recorded: bool = False, # be content with numbers whose weights are not here, or that this code would not give
+) -> bool:
+    "Tell whether nothing of a run is to be made."
+    return all(current(run, reports, name, recorded) for name in ("", *(e.name for e in run.evaluations))) and (recorded or run.has_weights(reports))
+
+def pending(
+    runs: list[Run],        # runs of any studies
+    reports: Path,          # reports folder
+    recorded: bool = False, # be content with numbers whose weights are not here, or that this code would not give
+) -> dict[str, list[Run]]:  # run id -> its rows
+    "Group the runs that are not complete by their id."
+    rows = {}
+    for run in runs: rows.setdefault(run.recipe.run_id, []).append(run)
+    return {name: same for name, same in rows.items() if not all(complete(run, reports, recorded) for run in same)}
 
 def run_job(
     same: list[Run], # rows that need one run
     reports: Path,   # reports folder
-    recorded: bool = False, # be content with what other code made
+    recorded: bool = False, # be content with what this code would not give
 ) -> dict[str, Any]: # what is missing of it
     "Say what one run still needs."
     run, folder = same[0], same[0].folder(reports)
-    trained = current(run, reports, recorded=recorded) and (folder / "checkpoint" / "encoder.safetensors").exists()
+    trained = current(run, reports, recorded=recorded) and run.has_weights(reports)
     evaluations = {e.name: (e.template, e.name, e.settings) for each in same for e in each.evaluations if not trained or not current(each, reports, e.name, recorded)}
     steps = steps_of(run.recipe)
     m, short = run.recipe.method, steps <= SHORT

@@ -16,15 +16,15 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from .code import code_fingerprint
-from .files import Study, reports_folder, repository, studies_folder, template_parameters
+from .files import Study, is_own, own_folder, published_folder, reports_folder, results_folder, runs_folder, template_parameters
 from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending, visible_gpus
 from .page import build_page
-from .plan import Run, absent, expand, load_studies, outdated, plan, records
+from .plan import Run, absent, expand, load_studies, plan, records
 from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
 from .watch import watch
 from ..training.checkpoint import write_json, write_text
+from ..training.code import code_fingerprint
 from ..training.share import check_share
 
 # %% ../../nbs/6_study/61_run.ipynb #717ff3a7
@@ -127,8 +127,9 @@ def results_notebooks(
     found = {}
     for study in studies:
         for name in study.results:
-            template = repository() / "nbs" / "results" / f"{name}.ipynb"
-            given = {"study": study.file if Path(study.file).parent != studies_folder() else study.name, "reports": str(reports), "profile": study.base.profile}
+            template = results_folder() / f"{name}.ipynb"
+            if not template.exists(): continue  # an installed package makes plain tables
+            given = {"study": study.file if is_own(study) else study.name, "reports": str(reports), "profile": study.base.profile}
             given = {key: value for key, value in given.items() if key in template_parameters(template)}
             label = name if "study" not in given or study.name == name else f"{study.name}-{name}"
             found[name, json.dumps(given)] = (template, reports / "notebooks" / f"{label}.ipynb", given)
@@ -148,9 +149,9 @@ def report(
             except JobError as error: failed.append(f"{notebook.name}: {error}")
             made.append(notebook)
     for study in loaded:
-        if not study.results and not study.shows: made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
+        if not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results): made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
     profiles = {study.base.profile for study in loaded}
-    own = "" if folder == reports_folder() or len(profiles) > 1 else profiles.pop()  # a folder of one's own holds what was asked for
+    own = "" if folder in (own_folder(), published_folder()) or len(profiles) > 1 else profiles.pop()  # another folder holds what was asked for
     made.append(build_page(folder, profile or own))
     if failed: raise JobError("; ".join(failed))
     return made
@@ -161,36 +162,57 @@ def results_state(
     reports: Path,           # reports folder
 ) -> str:                    # changes when a number or a results notebook does
     "Fingerprint what the results notebooks read."
-    files = {run.folder(reports) / name / "metrics.json" for run in runs for name in ("", *(e.name for e in run.evaluations))} | set(notebooks)
+    files = {file for run in runs for file, *_ in records(run, reports)} | set(notebooks)
     return sha256("".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()).hexdigest()
 
 # %% ../../nbs/6_study/61_run.ipynb #6a84bd0c
-def _drop(place: Path) -> None:
-    "Remove a file or a folder, if it is there."
-    if place.is_dir(): shutil.rmtree(place)
-    else: place.unlink(missing_ok=True)
+def _unusable(run: Run, reports: Path, recorded: bool) -> bool:
+    "Tell whether a pre-training that was made here cannot serve: its weights are gone, or this code gives other numbers."
+    return (run.folder(reports) / "metrics.json").exists() and not (current(run, reports, recorded=recorded) and run.has_weights(reports))
 
-def _stale(run: Run, reports: Path, recorded: bool) -> bool:
-    "Tell whether a pre-training was made or begun by other code (unless one is content with that), or lacks its weights."
-    folder = run.folder(reports)
-    if (folder / "metrics.json").exists(): return not (current(run, reports, recorded=recorded) and (folder / "checkpoint" / "encoder.safetensors").exists())
-    begun = folder / "begun"
-    return not recorded and begun.exists() and begun.read_text() != code_fingerprint(studies_folder() / "pretrain.ipynb")
+def _begun_by_others(run: Run, reports: Path) -> bool:
+    "Tell whether a run that is not finished was begun by other code: nothing of it is continued."
+    begun = run.folder(reports) / "begun.json"
+    return not (begun.parent / "metrics.json").exists() and begun.exists() and json.loads(begun.read_text())["code"] != code_fingerprint(run.recipe)
 
-def _forget(todo: dict[str, list[Run]], reports: Path, recorded: bool) -> None:
-    "Drop old failures, the numbers of runs whose weights are gone, and what other code made or began: they will be made anew. A run that another call is making is left to it."
+def _in_the_way(
+    same: list[Run],  # rows that need one run
+    reports: Path,    # reports folder
+    recorded: bool,   # be content with what is recorded
+) -> set[Path]:       # files and folders of the run's own folder
+    "List what must make way before a run is made: what cannot serve, with all that was read off it."
+    run, folder = same[0], same[0].folder(reports)
+    asked = {folder / e.name for each in same for e in each.evaluations}
+    evaluations = {folder / e.name for each in same for e in each.evaluations if (folder / e.name / "metrics.json").exists() and not current(each, reports, e.name, recorded)}
+    training = set()
+    if _unusable(run, reports, recorded) or (not recorded and _begun_by_others(run, reports)):
+        others = current(run, reports, recorded=recorded)  # only its weights are gone: what other studies read off them still holds
+        evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}") if file.parent in asked or not others}
+        training = {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "trace.json", "begun.json")}
+    features = {folder / "features"} if evaluations or training else set()  # read by code, and from weights, that may be others now
+    return {place for place in evaluations | training | features if place.exists()}
+
+def set_aside(
+    places: set[Path], # files and folders of a run's folder
+    folder: Path,      # the run's folder
+    reports: Path,     # reports folder
+) -> None:
+    "Move what makes way to `.work/set_aside` of the reports folder: nothing that was finished is lost."
+    if not places: return
+    aside = reports / ".work" / "set_aside" / folder.name
+    target = next(aside / str(number) for number in range(1, 10**6) if not (aside / str(number)).exists())
+    target.mkdir(parents=True)
+    for place in sorted(places): shutil.move(place, target / place.name)
+    print(f"{folder.name}: {', '.join(sorted(place.name for place in places))} made way and lies in {target}", file=sys.stderr)
+
+def _make_way(todo: dict[str, list[Run]], reports: Path, recorded: bool) -> None:
+    "Drop old failures and set aside what cannot serve. A run that another call is making is left to it."
     for name, same in todo.items():
-        folder, lock = same[0].folder(reports), hold(reports / ".work" / "locks" / name, wait=False)
+        lock = hold(reports / ".work" / "locks" / name, wait=False)
         if not lock: continue
         with lock:
-            _drop(folder / "failure.json")
-            evaluations = {file.parent for run in same for file, template in records(run, reports)[1:] if not recorded and file.exists() and outdated(file, template)}
-            if _stale(same[0], reports, recorded):
-                others = (folder / "metrics.json").exists() and current(same[0], reports, recorded=recorded)  # only its weights are gone: what other studies read off them still holds
-                asked = {folder / e.name for run in same for e in run.evaluations}
-                evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}") if file.parent in asked or not others} | {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "begun")}
-            if evaluations: _drop(folder / "features")  # read by code, and from weights, that may be others now
-            for place in evaluations: _drop(place)
+            (same[0].folder(reports) / "failure.json").unlink(missing_ok=True)
+            set_aside(_in_the_way(same, reports, recorded), same[0].folder(reports), reports)
 
 def _interrupt(number, frame): raise KeyboardInterrupt
 
@@ -220,7 +242,7 @@ def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     runs = [run for run in runs if not seeds or run.recipe.seed in seeds]
     gone = absent(runs) if len(studies) > 1 else set()
     if gone: print(f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)", file=sys.stderr)
-    return [run for run in runs if run.recipe.data.name not in gone]
+    return [run for run in runs if run.recipe.data.title not in gone]
 
 def _scratch(studies: list[Study], reports: Path) -> Path:
     "Name the scratch folder of a call after its studies; stop what an earlier call that was killed left running of any of them."
@@ -234,15 +256,15 @@ def _make(todo: dict[str, list[Run]], studies: list[Study], reports: Path, work:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     write_text(work / "studies", " ".join(study.name for study in studies))
-    _forget(todo, reports, recorded)
+    _make_way(todo, reports, recorded)
     _run_jobs(work.name, build_jobs(todo, reports, work, devices, cores, processes, recorded), work, cores, gpus if slurm else len(devices), options, slurm, progress)
 
 def run(
     studies: str | Path | Sequence[str | Path], # names or files
     cores: int | None = None,          # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
     gpus: int | None = None,           # GPUs to use; None: all that are visible; 0: none
-    reports: Path | str | None = None, # reports folder; None: reports/ of the repository, or reports/<profile>
-    recorded: bool = False,            # be content with numbers whose weights are not here, or that other code made
+    reports: Path | str | None = None, # reports folder; None: one's own, runs/ or runs/<profile>
+    recorded: bool = False,            # be content with numbers whose weights are not here, or that this code would not give
     results: bool = True,              # execute the results notebooks at the end
     progress: bool = True,             # show a bar
     options: Sequence[str] = (),       # further arguments of Snakemake
