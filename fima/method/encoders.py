@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         for name, layer in layers.items(): self.add_module(name, layer)
         self.channels = channels
         for module in self.modules():
-            if isinstance(module, nn.Conv3d):
+            if isinstance(module, nn.Conv3d) and not module.weight.is_meta:  # a meta tensor has no values; drawing some would import torch's compiler
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
 
     def forward(self,
