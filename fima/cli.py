@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands.common import command, failing, read_changes
+from .commands.common import command, failing, read_changes, video_changes
 from .commands.data import data
 from .commands.study import study
 
@@ -32,33 +32,34 @@ def options(
 def pretrain(
     profile: str = "demo",            # smoke, demo, small or paper
     preset: str = "paper",            # paper or released
-    base: str | None = None,          # data set whose settings come over the profile, e.g. ut_interaction
-    method: str = "fima",             # fima, or a comparator: moco, moco_vd, be, fame, iic, dclr, mcl
+    base: str | None = None,          # data set whose settings come over the profile, e.g. ut_interaction; default: own, where videos are named
+    method: str = "fima",             # fima, moco, moco_vd, be, fame, iic, dclr, mcl, or one of a plugin
+    videos: Path | None = None,       # folder of your own videos, or of --data-set
+    data_set: str = "",               # a named set of real video, e.g. ucf101
+    train_list: Path | None = None,   # your own videos: list of those that train; default: all
+    test_list: Path | None = None,    # your own videos: list of those that test
+    groups: str = "",                 # your own videos: regular expression whose capture is the group of a path; default: each by itself
+    classes: str = "",                # of a named set: a,b,c, or present for those that are in the folder
     change: list[str] | None = None,  # a field of the recipe, e.g. method.pixel=false; may be repeated
-    folder: Path | None = None,       # the run's folder; default: reports/runs/ and the run's name
+    folder: Path | None = None,       # the run's folder; default: runs/ and the run's name
     device: str | None = None,        # cpu, cuda, cuda:1; default: a GPU where there is one
-    show: bool = False,               # print the recipe and its name, and do nothing
+    show: bool = False,               # print the recipe as JSON, and do nothing
 ) -> int:                             # 0, or 130 where it was told to stop
     "Pre-train by one recipe, continuing where a run was stopped."
-    from fima.study.files import reports_folder
-    from fima.training.pretrain import Stopped, pretrain as train
-    from fima.baselines.methods import STRUCTURE
-    from fima.study.plan import check_used
-    from fima.training.recipe import make_recipe
-    if method not in ("fima", *STRUCTURE): raise ValueError(f"--method must be one of fima, {', '.join(STRUCTURE)}, got {method!r}")
-    changes = read_changes(change)
-    recipe = make_recipe(profile, preset, changes, base, None if method == "fima" else method)
-    check_used(recipe, changes)
+    from fima.training.request import requested_recipe
+    recipe = requested_recipe(profile, preset, base, method, read_changes(change), video_changes(videos, data_set, train_list, test_list, groups, classes))
     if show:
-        print(recipe.run_id, recipe.model_dump_json(indent=1), sep="\n")
+        print(recipe.model_dump_json(indent=1))
         return 0
-    folder = folder or reports_folder() / "runs" / recipe.run_id
+    from fima.study.files import own_folder
+    from fima.training.pretrain import Stopped, pretrain as train
+    folder = folder or own_folder() / recipe.run_id
     try: told = train(recipe, folder, device)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 130
     except FloatingPointError as error: raise ValueError(f"{recipe.run_id}: {error}") from error
-    print(json.dumps({name: told[name] for name in ("run", "steps", "final", "at_chance", "seconds") if name in told}, indent=1), folder, sep="\n")
+    print(json.dumps({name: told[name] for name in ("run", "data", "steps", "final", "at_chance", "seconds") if name in told}, indent=1), folder, sep="\n")
     return 0
 
 # %% ../nbs/6_study/66_cli.ipynb #c6597689

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHORT', 'hold', 'visible_gpus', 'take_gpus', 'JobError', 'Kernel', 'execute', 'prepare_data', 'notebooks', 'make_run',
-           'do_jobs', 'work', 'pending', 'current', 'run_job', 'build_jobs']
+           'do_jobs', 'work', 'current', 'complete', 'pending', 'run_job', 'build_jobs']
 
 # %% ../../nbs/6_study/61_jobs.ipynb #7de345fb
 import fcntl, json, os, signal, tempfile, time
