@@ -17,6 +17,7 @@ from fima.data.video import FrameCache
 from fima.evaluation.perturb import PERTURBATIONS, arrow_of_time, fit_judge, perturb, perturbed, stream, temporal_probe, variant_features
 from fima.evaluation.reading import read_clips
 from fima.evaluation.record import compare_records, smoke_run
+from fima.evaluation.record_format import read_metrics
 from fima.evaluation.regions import MaskFrames, read_regions
 from fima.evaluation.swap import mixture_maker, scene_classes, swap_partners, swap_probe
 from fima.study.plan import expand
@@ -255,7 +256,7 @@ def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
     assert table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]].tolist() == ["0.250", "3.00", "512"] and table.loc["BE", "seconds a step"] == "-"
     first = expand(load_study(study))[0]
     record = first.folder(reports) / next(each.name for each in first.evaluations if each.called == "bias") / "metrics.json"
-    named = [hit for hit in json.loads(record.read_text())["videos"]["background_only"] if hit is not None]
+    named = [hit for hit in read_metrics(record)["videos"]["background_only"] if hit is not None]
     assert table.loc["DCLR", "background only"] == "not run" and table.loc["MOCO", "background only"].startswith(f"{100 * np.mean(named):.1f} [")
     assert "planted · device planted" in capsys.readouterr().out
     text = (reports / "tables" / "planted.md").read_text()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from fima.data.catalog import data_root
+from fima.evaluation.record_format import read_metrics
 
 FIMA = Path(sys.executable).with_name("fima")
 
@@ -150,7 +151,7 @@ def test_a_file_under_every_protocol(call, tmp_path, monkeypatch):
     table = ends(call(*words, "--folder", tmp_path / "once"), 0).stdout
     for protocol in ("paper", "released", "best_test_epoch", "logistic", "fame", "coclr", "iic", "tclr"): assert f" {protocol} " in table
     ends(call("evaluate", run, *words[2:], "--folder", tmp_path / "twice"), 0)
-    once, twice = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("once", "twice"))
+    once, twice = (read_metrics(tmp_path / name / "metrics.json") for name in ("once", "twice"))
     assert once["videos"] == twice["videos"] and once["chosen"] == twice["chosen"]      # the file holds all that the run does
     compared = ends(call("compare", tmp_path / "once", tmp_path / "twice"), 0).stdout.splitlines()
     assert len(compared) == 1 + len(once["estimates"]) and all(line.split()[3] == "0.0" for line in compared[1:])

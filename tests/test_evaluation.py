@@ -20,6 +20,7 @@ from fima.evaluation.battery import evaluate_all
 from fima.evaluation.linear import linear_probe, probe_by
 from fima.evaluation.protocols import FINETUNE, LINEAR, find_protocol
 from fima.evaluation.record import evaluated_data, open_run
+from fima.evaluation.record_format import read_metrics
 from fima.evaluation.retrieval import retrieve
 from fima.evaluation.statistics import cluster_bootstrap, paired_test
 from fima.training.checkpoint import save_encoder
@@ -229,7 +230,7 @@ def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     assert call("pretrain", "--profile", "smoke", "--base", "ut_interaction", "--change", "method.name=random", "--folder", tmp_path / "run").returncode == 0
     done = call("evaluate", tmp_path / "run", "--splits", "1,2", "--change", "epochs=2", "--change", "clips=2", "--folder", tmp_path / "all")
     assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    metrics = read_metrics(tmp_path / "all" / "metrics.json")
     videos = pd.DataFrame(metrics["videos"])
     assert len(videos) == 48 and videos.path.is_unique and metrics["split"] == [1, 2] and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
     assert set(metrics["estimates"]) == {"accuracy", *(f"linear_{name}" for name in LINEAR), *(f"retrieval_{name}_hit_{k}" for name in ("paper", "fame", "coclr", "iic", "tclr") for k in (1, 5))}

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from fima.evaluation.record_format import read_metrics
 from fima.study.files import load_study, reports_folder, repository, study_names
 from fima.study.jobs import JobError, Kernel, execute
 from fima.study.plan import expand, plan
@@ -242,7 +243,7 @@ def test_ten_kills_change_nothing(tmp_path):
     assert ended < 10, "no call was killed before its end"
     assert set(run(study, reports=killed, progress=False).state) == {"done"}
     def numbers(folder):
-        told = {str(file.relative_to(folder)): json.loads(file.read_text()) for file in sorted(folder.glob("runs/**/metrics.json"))}
+        told = {str(file.relative_to(folder)): read_metrics(file) for file in sorted(folder.glob("runs/**/metrics.json"))}
         return {name: {key: value for key, value in record.items() if key in ("final", "chance", "estimates", "videos", "data_fingerprint", "steps")} for name, record in told.items()}
     assert numbers(killed) == numbers(undisturbed) and len(numbers(killed)) == 4
 

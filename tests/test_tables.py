@@ -1,5 +1,4 @@
 """Tables of studies: what was not run says so in every format, every number leads to its runs, LaTeX is whole, and verdicts follow the records. Every record here is planted; nothing is trained."""
-import json
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fima.evaluation.record_format import read_metrics
 from fima.study.files import load_study, repository
 from fima.study.jobs import Kernel, execute
 from fima.study.panels import keep_figure, show_rows
@@ -99,7 +99,7 @@ def test_every_number_leads_to_its_runs(study, tmp_path):
     assert files == {(markdown.parent / link).resolve() for link in links} == {file.resolve() for file in tmp_path.glob("runs/*/*/metrics.json")}
     for line in tabled.sources.itertuples():  # the number in the line is the number in the file
         if line.runs == "not run": continue
-        videos = json.loads((markdown.parent / re.search(r"\((.+?)\)", line.runs)[1]).read_text())["videos"]
+        videos = read_metrics(markdown.parent / re.search(r"\((.+?)\)", line.runs)[1])["videos"]
         assert re.search(r"(\d+\.\d) \[", line.numbers)[1] == f"{100 * np.mean(np.equal(videos['label'], videos['predicted'])):.1f}"
 
 

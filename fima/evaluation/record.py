@@ -20,8 +20,9 @@ from torch import nn
 from ..data.datasets import open_catalog
 from ..data.video import fingerprint
 from .features import Features, cached_features, extract
+from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
-from ..training.checkpoint import provenance, save_encoder, write_text
+from ..training.checkpoint import provenance, save_encoder
 from ..training.pretrain import data_fingerprint, pretrain
 from ..training.recipe import Data, Recipe, make_recipe
 from ..training.videos import OpenData, open_data, work_root
@@ -149,16 +150,14 @@ def record(
         seen_in_training=sum(seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled),
         reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), data_fingerprint=one([each.fingerprint for each in pooled]), **more, seconds=round(time.perf_counter() - began, 1),
         **provenance(next(opened.encoder.parameters()).device))
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    write_text(target / "metrics.json", "{\n" + ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in metrics.items()) + "\n}\n")
+    write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #2de49aab
 def _read(file: Path | str) -> dict[str, Any]:
     "Read an evaluation's record; refuse what is none."
-    try: told = json.loads(Path(file).read_text())
-    except ValueError: raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
+    try: told = read_metrics(file)
+    except json.JSONDecodeError: raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
     if not (isinstance(told, dict) and isinstance(told.get("videos"), dict)): raise ValueError(f"{file} must be the metrics.json of an evaluation, with per-video rows, got {'one of a pre-training' if isinstance(told, dict) else 'no record'}")
     return told
 

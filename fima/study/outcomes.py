@@ -6,7 +6,6 @@
 __all__ = ['VERDICTS', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare']
 
 # %% ../../nbs/6_study/62_outcomes.ipynb #c4e37e0e
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..evaluation.record_format import read_metrics
 from ..evaluation.statistics import cluster_bootstrap, paired_test, pool_folds, seed_summary
 from .files import Claim, load_study, reports_folder
 from .plan import expand
@@ -31,7 +31,7 @@ def load_results(
             file = run.folder(folder) / evaluation.name / "metrics.json"
             lines.append(dict(row=run.row.name, label=run.row.label, template=evaluation.called, split=run.recipe.data.split, seed=run.recipe.seed,
                               run_id=run.recipe.run_id, evaluation=evaluation.name, data_set=run.recipe.data.name, profile=run.recipe.profile, preset=run.recipe.preset,
-                              metrics=json.loads(file.read_text()) if file.exists() else None))
+                              metrics=read_metrics(file) if file.exists() else None))
     return pd.DataFrame(lines)
 
 def predictions(

@@ -1,0 +1,279 @@
+"""Records are small, lose nothing, and say so where a part of them is gone."""
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fima.evaluation.record import compare_records
+from fima.evaluation.record_format import LISTS, ROW_COLUMNS, find_list, is_packed, list_digest, lists_folder
+from fima.evaluation.record_format import pack_column, pack_videos, read_metrics, unpack_column, unpack_videos, write_metrics
+from fima.study.outcomes import load_results
+
+TOP = Path(__file__).resolve().parent.parent
+REPORTS = TOP / "reports"
+RECORDS = sorted(REPORTS.glob("runs/*/*/metrics.json"))
+
+DRAWS = {
+    "bools": lambda draw: draw.random() < .5,
+    "one": lambda draw: True,
+    "bytes": lambda draw: draw.randint(-128, 127),
+    "words": lambda draw: draw.randint(-2**15, 2**15 - 1),
+    "integers": lambda draw: draw.randint(-2**31, 2**31 - 1),
+    "longs": lambda draw: draw.randint(-2**63, 2**63 - 1),
+    "big": lambda draw: draw.choice([1, -1]) * draw.getrandbits(200),
+    "singles": lambda draw: float(np.float32(draw.gauss(0, 1))),
+    "doubles": lambda draw: draw.gauss(0, 10.0 ** draw.randint(-300, 300)),
+    "zeros": lambda draw: draw.choice([0., -0.]),
+    "extremes": lambda draw: draw.choice([5e-324, 2.0**-149, 1.7976931348623157e308, 3.5e38, -1e-45, math.inf, -math.inf]),
+    "text": lambda draw: draw.choice(["", "a/b.mp4", "Ünïcödé/Äpfel.mp4", "日本.avi", 'with "quotes"', "\n\t\\", "\ud83d\ude00", "i1:abc"]),
+    "mixed": lambda draw: draw.choice([1, 1., True, "1", None, [1, {"a": None}]]),
+}
+
+
+def drawn(kind, rows, missing=0., seed=0):
+    "A column of one kind, the same for the same seed."
+    draw = random.Random(f"{kind} {rows} {missing} {seed}")
+    return [None if draw.random() < missing else DRAWS[kind](draw) for _ in range(rows)]
+
+
+def same(first, second):
+    "Equal to the last bit, and in type and order: JSON tells 1 from 1.0 and True, and 0.0 from -0.0."
+    return json.dumps(first) == json.dumps(second)
+
+
+def table(rows=60, **more):
+    "What an evaluation found, invented."
+    return {"path": [f"wave/{video:02}.mp4" for video in range(rows)], "label": [video % 6 for video in range(rows)], "predicted": [video % 5 for video in range(rows)],
+            "group": [f"g{video // 4}" for video in range(rows)], "hit_1": [video % 3 == 0 for video in range(rows)]} | more
+
+
+def metrics_of(videos):
+    "A record of these rows."
+    return {"run": "fima-0", "data_set": "ut_interaction", "split": 1, "data_fingerprint": "0", "settings": {}, "estimates": {"accuracy": {"value": .1 + .2}}, "videos": videos, "code": "0123456789abcdef"}
+
+
+# -- nothing is lost ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("missing", [0., .3, 1.])
+@pytest.mark.parametrize("kind", DRAWS)
+def test_a_column_returns_to_the_last_bit(kind, missing):
+    for rows in (0, 1, 7, 8, 9, 64, 600):
+        for seed in range(5):
+            values = drawn(kind, rows, missing, seed)
+            packed = json.loads(json.dumps(pack_column(values)))      # as a file keeps it
+            assert same(unpack_column(packed, rows), values)
+            assert len(json.dumps(packed)) <= len(json.dumps(values))
+
+
+def test_the_narrowest_kind_is_taken():
+    "A wider one would be exact too: this is what makes records small."
+    kinds = {"bools": "bool", "bytes": "i1", "words": "i2", "integers": "i4", "longs": "i8", "big": "json", "singles": "f4", "doubles": "f8", "zeros": "f4", "mixed": "json"}
+    assert {kind: pack_column(drawn(kind, 600)).split(":")[0] for kind in kinds} == kinds
+    assert pack_column(drawn("singles", 600, .3)).startswith("f4?:")
+    assert len(pack_column(drawn("bools", 600))) < 600 / 8 * 4 / 3 + 30
+
+
+@pytest.mark.parametrize("videos", [
+    {}, {"path": []}, {"hit_1": [True, None]}, table(0), table(1), table(),
+    table(path=["same.mp4"] * 60, start=list(range(0, 600, 10))),                     # clips: a path comes more than once
+    table(split=[1] * 20 + [2] * 20 + [3] * 20),                                      # several splits, pooled
+    table(path=[f"Ünïcödé/{video}.mp4" for video in range(60)], label=[2**70] * 60),
+    {name: drawn("text", 30) for name in ("list", "rows", "columns", "path")},        # names that the packed form uses itself
+    {kind: drawn(kind, 30, .2) for kind in DRAWS},
+], ids=lambda videos: f"{len(videos)} columns")
+def test_a_table_returns_with_its_order(videos):
+    packed = pack_videos(videos)
+    told = json.loads(json.dumps(packed.videos))
+    assert is_packed(told) and not is_packed(videos)
+    assert same(unpack_videos(packed._replace(videos=told)), videos)
+    assert set(packed.shared) == set(ROW_COLUMNS) & set(videos)
+
+
+def test_old_and_new_records_read_alike(tmp_path):
+    metrics = metrics_of(table(cos=drawn("doubles", 60, .1), scene=drawn("bools", 60, .1)))
+    old, new = (tmp_path / "runs" / name / "probe" / "metrics.json" for name in ("old", "new"))
+    old.parent.mkdir(parents=True)
+    old.write_text("{\n" + ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in metrics.items()) + "\n}\n")
+    write_metrics(new, metrics)
+    assert same(read_metrics(old), metrics) and same(read_metrics(new), metrics)
+    assert isinstance(json.loads(old.read_text())["videos"]["path"], list) and is_packed(json.loads(new.read_text())["videos"])
+    assert new.stat().st_size < old.stat().st_size / 2 and '"code": "0123456789abcdef"' in new.read_text()[-100:]
+    compared = compare_records(old, new)
+    assert compared.difference.tolist() == [0] and compared.n.tolist() == [60]
+
+
+def test_records_that_are_no_evaluation_s_are_left_alone(tmp_path):
+    for told in ({"steps": 4, "videos": 22}, {"no": "videos"}, [1, 2], {"videos": None}):
+        (tmp_path / "metrics.json").write_text(json.dumps(told))
+        assert read_metrics(tmp_path / "metrics.json") == told
+
+
+# -- where the list lies -----------------------------------------------------------------------------------------------
+
+def test_a_list_is_kept_once_for_a_data_set(tmp_path):
+    files = [tmp_path / "reports" / "runs" / run / name / "metrics.json" for run in ("a", "b", "c") for name in ("probe", "retrieval")]
+    for number, file in enumerate(files): write_metrics(file, metrics_of(table(predicted=[number] * 60)))
+    kept = list((tmp_path / "reports").rglob(f"{LISTS}/*"))
+    assert [file.parent for file in kept] == [tmp_path / "reports" / LISTS]
+    write_metrics(files[0], metrics_of(table(label=[1] * 60)))                        # other labels: another list, and the old ones stay readable
+    assert len(list((tmp_path / "reports" / LISTS).iterdir())) == 2
+    assert all(read_metrics(file)["videos"]["label"] == table()["label"] for file in files[1:]) and read_metrics(files[0])["videos"]["label"] == [1] * 60
+
+
+def test_a_list_is_looked_for_upwards_nearest_first(tmp_path):
+    metrics, digest = metrics_of(table()), pack_videos(table()).videos["list"]
+    file = tmp_path / "1" / "2" / "3" / "4" / "probe" / "metrics.json"
+    write_metrics(file, metrics)
+    assert find_list(file, digest).parent == file.parent / LISTS                      # an evaluation outside a run's folder
+    places = [file.parents[above] for above in range(6)]
+    for lower, upper in zip(places, places[1:], strict=False):
+        shutil.copytree(lower / LISTS, upper / LISTS)
+        assert find_list(file, digest).parent == lower / LISTS
+        shutil.rmtree(lower / LISTS)
+        if upper != places[-1]: assert same(read_metrics(file), metrics)
+    with pytest.raises(ValueError, match="at most 4 above it, got none"): read_metrics(file)   # five above
+
+
+def test_lists_are_written_where_the_run_belongs(tmp_path):
+    assert lists_folder(tmp_path / "reports" / "runs" / "a" / "probe") == tmp_path / "reports" / LISTS
+    assert lists_folder(tmp_path / "mine" / "probe") == tmp_path / "mine" / "probe" / LISTS
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.json").touch()
+    assert lists_folder(tmp_path / "mine" / "probe") == tmp_path / "mine" / LISTS
+    write_metrics(tmp_path / "mine" / "probe" / "metrics.json", metrics_of(table()))
+    shutil.move(tmp_path / "mine", tmp_path / "moved")                                # a run of one's own can be moved as a whole
+    assert same(read_metrics(tmp_path / "moved" / "probe" / "metrics.json"), metrics_of(table()))
+
+
+def test_relative_names_lead_to_the_same_list(tmp_path, monkeypatch):
+    file = tmp_path / "runs" / "a" / "probe" / "metrics.json"
+    write_metrics(file, metrics_of(table()))
+    for folder, name in ((file.parent, "metrics.json"), (file.parents[1], "probe/../probe/metrics.json"), (tmp_path, "runs/a/probe/metrics.json")):
+        monkeypatch.chdir(folder)
+        assert same(read_metrics(name), metrics_of(table()))
+
+
+def refused(file):
+    "Read a record that cannot be read; its message, one line."
+    with pytest.raises(ValueError) as error: read_metrics(file)
+    assert "\n" not in str(error.value) and str(file) in str(error.value)
+    return str(error.value)
+
+
+def test_what_is_damaged_or_gone_is_refused_by_name(tmp_path):
+    file = tmp_path / "runs" / "a" / "probe" / "metrics.json"
+    write_metrics(file, metrics_of(table()))
+    kept, = (tmp_path / LISTS).iterdir()
+    whole, record = kept.read_text(), file.read_text()
+    for damaged in ("", "[]", "7", '{"path": 3}', "{}", whole[:-20], whole.replace("wave/00", "wave/99"), whole.replace('"label"', '"group"')):
+        kept.write_text(damaged)
+        assert f"its list of videos {kept} must hold what its name" in refused(file)
+    kept.unlink()
+    assert f"{LISTS}/{kept.name}" in refused(file)
+    with pytest.raises(ValueError, match="its list of videos must lie"): compare_records(file, file)
+    kept.write_text(whole)
+    assert same(read_metrics(file), metrics_of(table()))
+    told = json.loads(record)
+    for change in ({"rows": 59}, {"rows": "60"}, {"columns": told["videos"]["columns"] | {"hit_1": "bool:AAAA"}}, {"columns": {"more": None}}, {"columns": {"more": 7}}, {"columns": {"more": [1]}}, {"list": None}, {"list": "../../x"}):
+        file.write_text(json.dumps(told | {"videos": told["videos"] | change}))
+        refused(file)
+    file.write_text(json.dumps(told | {"videos": {name: value for name, value in told["videos"].items() if name != "rows"}}))
+    refused(file)
+    file.write_text(record[:-10])
+    assert "got a file that is not JSON" in refused(file)
+    with pytest.raises(ValueError, match="must be of one length, got {'path': 2, 'label': 1}"): write_metrics(file, {"videos": {"path": ["a", "b"], "label": [1]}})
+
+
+def test_a_damaged_list_is_mended_by_the_next_evaluation_and_a_whole_one_never_touched(tmp_path):
+    file = tmp_path / "runs" / "a" / "probe" / "metrics.json"
+    write_metrics(file, metrics_of(table()))
+    kept, = (tmp_path / LISTS).iterdir()
+    whole, stamp = kept.read_text(), kept.stat()
+    write_metrics(file, metrics_of(table()))
+    assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == (stamp.st_mtime_ns, stamp.st_ino)
+    kept.write_text(whole[:40])
+    write_metrics(file, metrics_of(table()))
+    assert kept.read_text() == whole
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from fima.evaluation.record_format import read_metrics, write_metrics
+folder, mine = Path(sys.argv[1]), int(sys.argv[2])
+for turn in range(40):
+    videos = {"path": [f"{turn}/{video}.mp4" for video in range(600)], "label": [1] * 600, "predicted": [mine] * 600}
+    file = folder / "runs" / f"{mine}-{turn}" / "probe" / "metrics.json"
+    write_metrics(file, {"videos": videos})
+    assert read_metrics(file)["videos"] == videos
+"""
+
+
+def test_several_processes_write_the_same_lists_at_once(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)], stderr=subprocess.PIPE, text=True, cwd=TOP) for number in range(4)]
+    said = [writer.communicate(timeout=300)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4, said
+    assert len(list((tmp_path / LISTS).iterdir())) == 40 and len(list(tmp_path.glob("runs/*/probe/metrics.json"))) == 160
+    for file in (tmp_path / LISTS).iterdir(): assert list_digest(json.loads(file.read_text())) == file.stem
+
+
+# -- what is committed -------------------------------------------------------------------------------------------------
+
+def test_committed_records_are_packed_whole_and_small():
+    if not RECORDS: pytest.skip("no records here")
+    for file in RECORDS:
+        told = json.loads(file.read_text())["videos"]
+        assert is_packed(told), f"{file} holds plain lists: python scripts/compact_records.py"
+        assert find_list(file, told["list"]).parent == REPORTS / LISTS
+        videos = read_metrics(file)["videos"]
+        assert list(videos) == list(told["columns"]) and {len(values) for values in videos.values()} == {told["rows"]}
+        assert same(pack_videos(videos).videos["list"], told["list"])
+    used = {json.loads(file.read_text())["videos"]["list"] for file in RECORDS}
+    assert {file.stem for file in (REPORTS / LISTS).iterdir()} >= used
+    size = sum(file.stat().st_size for kind in ("runs", LISTS) for file in (REPORTS / kind).rglob("*.json"))
+    assert size <= 5_000_000, f"reports/runs and reports/{LISTS} hold {size:,} bytes"
+
+
+def test_estimates_follow_from_the_rows_that_are_kept():
+    "Not only the form: what the rows say is what the record says."
+    if not RECORDS: pytest.skip("no records here")
+    for file in RECORDS[::20]:
+        told = read_metrics(file)
+        videos, right = told["videos"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
+        assert math.isclose(told["estimates"]["accuracy"]["value"], right.mean(), abs_tol=1e-12)
+        for name in set(told["estimates"]) & set(videos):
+            there = [value for value in videos[name] if value is not None]
+            assert math.isclose(told["estimates"][name]["value"], np.mean(there), abs_tol=1e-9) and told["estimates"][name]["n"] == len(there)
+
+
+def test_a_study_reads_packed_records():
+    results = load_results("table_01", REPORTS)
+    made = results[results.metrics.notna()]
+    if made.empty: pytest.skip("no records of table_01 here")
+    assert all(isinstance(each["videos"]["path"], list) and len(each["videos"]["path"]) in (600, 1200) for each in made.metrics)
+
+
+def test_the_script_converts_once_and_loses_nothing(tmp_path):
+    "Old records on a copy: equal before and after, and a second call finds nothing to do."
+    sys.path.insert(0, str(TOP / "scripts"))
+    try: from compact_records import compact
+    finally: sys.path.pop(0)
+    before = {}
+    for number, videos in enumerate((table(cos=drawn("doubles", 60)), table(1), table(0))):
+        run = tmp_path / "runs" / f"run-{number}"
+        (run / "probe").mkdir(parents=True)
+        for file, told in ((run / "recipe.json", {"seed": number, "rate": 1e-3}), (run / "metrics.json", {"final": {"whole": .1 + .2}, "videos": 96}), (run / "probe" / "metrics.json", metrics_of(videos))):
+            file.write_text(json.dumps(told, indent=1) + "\n")
+            before[file] = told
+    compact(tmp_path)
+    assert all(same(read_metrics(file), told) for file, told in before.items())
+    assert all(is_packed(json.loads(file.read_text())["videos"]) for file in before if file.parent.name == "probe")
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
+    compact(tmp_path)
+    assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
