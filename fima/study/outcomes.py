@@ -16,21 +16,36 @@ import pandas as pd
 from ..evaluation.record_format import read_metrics
 from ..evaluation.statistics import cluster_bootstrap, paired_test, pool_folds, seed_summary
 from .files import Claim, load_study, reports_folder
-from .plan import expand
+from .plan import Run, expand
+from .verdicts import UNSURE, verification
+from ..training.code import sources_state
 
 # %% ../../nbs/6_study/62_outcomes.ipynb #5ddbe72c
+def _known(run: Run, reports: Path) -> str:
+    "Say what is known of a pre-training; nothing where its record is not here."
+    file, place = run.record(reports)
+    return verification(file, run.recipe, place) if file.exists() else ""
+
+def sum_up(
+    told: list[str], # of `verification`: of a pre-training and of its evaluation
+) -> str:            # the least certain of them; "different" comes first
+    "Say how sure a number is that rests on several records."
+    order = ("different", *UNSURE, "close", "identical", "same code")
+    return min(told, key=order.index, default="")
+
 def load_results(
     study: str | Path,                 # name or file
     reports: Path | str | None = None, # reports folder
     profile: str | None = None,        # scale; None or empty: the study's own
 ) -> pd.DataFrame:                     # one line per row, fold, seed and evaluation; `metrics` is None where it was not run
     "Read every metrics.json of a study; nothing is computed."
-    folder, lines = reports_folder(reports, profile), []
+    folder, lines, sources = reports_folder(reports, profile), [], sources_state()
     for run in expand(load_study(study, profile)):
         for evaluation in run.evaluations:
-            file = run.folder(folder) / evaluation.name / "metrics.json"
+            file, place = run.record(folder, evaluation.name)
+            known = sum_up([told for told in (_known(run, folder), verification(file, run.recipe, place, evaluation.template, sources) if file.exists() else "") if told])
             lines.append(dict(row=run.row.name, label=run.row.label, template=evaluation.called, split=run.recipe.data.split, seed=run.recipe.seed,
-                              run_id=run.recipe.run_id, evaluation=evaluation.name, data_set=run.recipe.data.name, profile=run.recipe.profile, preset=run.recipe.preset,
+                              run_id=run.recipe.run_id, evaluation=evaluation.name, data_set=run.recipe.data.title, verified=known if file.exists() else "", profile=run.recipe.profile, preset=run.recipe.preset,
                               metrics=read_metrics(file) if file.exists() else None))
     return pd.DataFrame(lines)
 

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .files import load_study, reports_folder, repository
+from .files import load_study, reports_folder, results_folder
 from .plan import expand
 from ..training.checkpoint import write_text
 
@@ -36,7 +36,7 @@ def published(
     table: str = "",   # "table_01", "table_03a", ... or "readme"; empty: all
 ) -> pd.DataFrame:     # a number a line: table, row, method, backbone, pretrain, frames, resolution, column, value, unit, source, remark
     "Read what the paper and its repository printed, from nbs/results/published.csv."
-    told = pd.read_csv(repository() / "nbs" / "results" / "published.csv", dtype=str, keep_default_na=False).astype({"value": float})
+    told = pd.read_csv(results_folder() / "published.csv", dtype=str, keep_default_na=False).astype({"value": float})
     if table and table not in set(told.table): raise ValueError(f"table must be one of {', '.join(told.table.unique())}, got {table!r}")
     return told[told.table == table].reset_index(drop=True) if table else told
 
@@ -48,7 +48,7 @@ def costs(
     "Read what the pre-trainings cost, and what went wrong in them."
     folder, lines = reports_folder(reports, profile), []
     for run in expand(load_study(study, profile or None)):
-        file = run.folder(folder) / "metrics.json"
+        file, _ = run.record(folder)
         told = json.loads(file.read_text()) if file.exists() else {}
         lines.append(dict(row=run.row.label, made=bool(told), steps=told.get("steps", 0), seconds=told.get("training_seconds", told.get("seconds", np.nan)), device=told.get("device", ""),
                           commit=told.get("commit") or "", at_chance=", ".join(told.get("at_chance", [])), left_out=len(told.get("left_out", []))))

@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .files import Claim, Evaluated, Study, load_study, reports_folder
+from .files import Claim, Evaluated, Study, is_own, load_study, reports_folder
 from .outcomes import VERDICTS, compare, load_results, percent, summarise
 from .plan import expand
 from .report import costs, published, run_links, write_tables
+from .verdicts import UNSURE
 from ..training.checkpoint import write_text
+from ..training.recipe import OWN
 
 # %% ../../nbs/6_study/62_tables.ipynb #4dfc368a
 class Printed(NamedTuple):
@@ -100,6 +102,13 @@ def beside(
     table["spread"] = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in first.spread]
     return table.assign(**{name: [_several(numbers[numbers.row == row][name]) for row in order] for name in ("n", "seeds", *(name for name in ("data_set",) if numbers[name].nunique() > 1))})
 
+def _verified(
+    chosen: pd.DataFrame, # of `load_results`
+) -> str:                 # e.g. "3 same code, 2 unverified"
+    "Count what is known of the records behind a number."
+    counts = chosen.verified[chosen.verified != ""].value_counts()
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
+
 def sources(
     numbers: pd.DataFrame, # of `gather`
     results: pd.DataFrame, # of `load_results`
@@ -110,7 +119,7 @@ def sources(
         shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples())]
         spread = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in part.spread]
         lines.append({"row": part.label.iloc[0], "numbers": "; ".join(shown), "spread": ", ".join(spread), "n": part.n.iloc[0], "seeds": part.seeds.iloc[0], "data set": part.data_set.iloc[0], "profile": part.profile.iloc[0],
-                      "made": f"{part.made.iloc[0]} of {part.runs.iloc[0]}", "runs": run_links(results, row, evaluation)})
+                      "made": f"{part.made.iloc[0]} of {part.runs.iloc[0]}", "verified": _verified(results[(results.row == row) & (results.template == evaluation)]), "runs": run_links(results, row, evaluation)})
     return pd.DataFrame(lines)
 
 # %% ../../nbs/6_study/62_tables.ipynb #fb0c4bc8
@@ -170,6 +179,12 @@ class Tabled(NamedTuple):
     notes: list[str]          # sentences below the title
     paper: Printed | None     # the published table
 
+def stated_by(
+    study: Study, # a study file
+) -> str:         # a heading
+    "Head the orderings of a study: the paper's, or those of whoever wrote the study."
+    return "Orderings that this study of yours states" if is_own(study) else "Orderings that the paper claims"
+
 def notes_of(
     study: Study,                  # a study file
     results: pd.DataFrame,         # of `load_results`
@@ -186,11 +201,20 @@ def notes_of(
     averaged = f"{seeds} seed(s)" if (numbers.seeds[numbers.seeds > 0] == seeds).all() else "the seeds of each row"
     if made.any(): notes.append(f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged over {averaged}]. {spread}")
     notes.append("n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. Links: s = seed, f = split.")
-    if len(tested): notes.append(f"Orderings that the paper claims, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}.")
+    if len(tested): notes.append(f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}.")
+    unsure = int(results.verified[made].isin(UNSURE).sum())
+    if unsure: notes.append(f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their training's, and `fima study verify` has not found them equal.")
     commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
     if any(str(commit).endswith("+changes") for commit in commits) or len(commits) > 1:
         notes.append(f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); the commit of each is in its metrics.json.")
     return [*notes, *study.notes, *footnotes]
+
+def comparable(
+    study: Study, # a study file
+    paper: str,   # table of the paper; empty: none
+) -> str:         # the same; empty where its numbers may not stand beside ours
+    "Keep published numbers away from a subset of a data set, and from somebody's own videos."
+    return paper if all(run.recipe.data.name != OWN and run.recipe.data.classes is None for run in expand(study)) else ""
 
 def tabulate(
     study: str | Path,  # name or file
@@ -201,7 +225,7 @@ def tabulate(
 ) -> Tabled:            # everything that is shown of it
     "Read a finished study, lay it out beside the paper's table, and test what the paper claims."
     loaded, folder = load_study(study, profile or None), reports_folder(reports, profile or None)
-    results, told = load_results(study, folder, profile), loaded.published or paper
+    results, told = load_results(study, folder, profile), comparable(loaded, loaded.published or paper)
     paper, numbers, labels = printed(told) if told else None, gather(loaded, results), {row.name: row.label for row in loaded.rows}
     table, tested, cost = beside(numbers, paper, rows), orderings(loaded, results, loaded.claims), costs(study, folder, profile)
     if loaded.untouched:
@@ -216,13 +240,14 @@ def keep(
     tabled: Tabled,                                # of `tabulate`
     further: dict[str, pd.DataFrame] | None = None, # heading -> table that comes first
     notes: Sequence[str] = (),                     # further sentences
-    heading: str = "Published and ours",           # of the table of `beside`
+    heading: str = "",                             # of the table of `beside`; empty: whose numbers stand in it
 ) -> list[Path]:                                   # the files
     "Write a table as Markdown, CSV and LaTeX, and its orderings as CSV; where nothing was run, earlier files stay."
     name, target = tabled.study.name, tabled.folder / "tables"
     files = [target / f"{name}.{kind}" for kind in ("md", "csv", "tex")] + [target / f"{name}_orderings.csv"]
     if tabled.results.metrics.isna().all() and all(file.exists() for file in files): return files
-    parts = (further or {}) | {heading: tabled.table, "Orderings that the paper claims": tabled.claims, "Against untrained encoders": tabled.floor, "Runs behind every number": tabled.sources, "Cost": tabled.cost}
+    heading = heading or ("Your numbers" if is_own(tabled.study) and not tabled.paper else "Published and ours" if tabled.paper else "Ours")
+    parts = (further or {}) | {heading: tabled.table, stated_by(tabled.study): tabled.claims, "Against untrained encoders": tabled.floor, "Runs behind every number": tabled.sources, "Cost": tabled.cost}
     write_tables(name, tabled.study.title, {head: part for head, part in parts.items() if len(part)}, tabled.numbers, [*tabled.notes, *notes], tabled.folder)
     write_text(files[-1], tabled.tested.assign(study=name).to_csv(index=False))
     return files
