@@ -16,7 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from .files import Study, load_study, reports_folder, repository, study_names
+from .files import Study, checkout, load_study, reports_folder, results_folder, studies_folder, study_names
 from .inventory import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
 from .outcomes import VERDICTS
 from .parts import Figure, Part, Table, dress, read_figure, read_table
@@ -55,7 +55,7 @@ def rank(
 
 def page_words() -> dict[str, Any]:
     "Read the paper's artefacts, our order and the words of figures."
-    return yaml.safe_load((repository() / "nbs" / "results" / "page.yaml").read_text())
+    return yaml.safe_load((results_folder() / "page.yaml").read_text())
 
 def gather_shown(
     title: str,                       # of the artefact
@@ -140,8 +140,8 @@ def source_links(
     reports: Path, # reports folder
 ) -> list[tuple[str, str]]: # what, and where it lies from the reports folder
     "Link a study's file and its notebooks; only where the reports lie in the repository, whose files a reader then has."
-    if study is None or not reports.is_relative_to(repository()): return []
-    files = [repository() / "nbs" / "studies" / f"{name}.yaml", *(repository() / "nbs" / "results" / f"{result}.ipynb" for result in study.results)]
+    if study is None or not (root := checkout()) or not reports.is_relative_to(root): return []
+    files = [studies_folder() / f"{name}.yaml", *(results_folder() / f"{result}.ipynb" for result in study.results)]
     return [(file.name, Path(relpath(file, reports)).as_posix()) for file in files if file.exists()]
 
 def build_page(
@@ -156,11 +156,11 @@ def build_page(
     every = {record.file: record for told in found.values() for record in told}
     made, answers = [record for record in every.values() if record.told], verdicts(shown, studies)
     groups = [(title, [one for one in shown if min(2, rank(one.name, ())[0]) == place]) for place, title in enumerate(("Tables of the paper", "Figures of the paper", "Our own studies"))]
-    page = Environment(loader=FileSystemLoader(repository() / "nbs" / "results"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
+    page = Environment(loader=FileSystemLoader(results_folder()), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "index.html", page.render(
         groups=groups, overview=overview({one.name: found[one.name] for one in shown if found.get(one.name)}, titles), verdict_tables=verdict_tables(answers), provenance=provenance_tables(made), profile=profile,
         verdicts={name: sum(one.verdict == name for one in answers if one.of_paper) for name in VERDICTS}, hours=hours_of(made), made=len(made), expected=len(every),
-        data=listing((record.recipe.data.name for record in made), 9), profiles=listing((record.recipe.profile for record in made), 9), devices=listing((record.told.get("device") for record in made), 9),
+        data=listing((record.recipe.data.title for record in made), 9), profiles=listing((record.recipe.profile for record in made), 9), devices=listing((record.told.get("device") for record in made), 9),
         sources={one.name: source_links(one.name, studies.get(one.name), folder) for one in shown}) + "\n")
     return folder / "index.html"

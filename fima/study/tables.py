@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Printed', 'printed', 'Column', 'columns_of', 'gather', 'beside', 'sources', 'floor_claims', 'orderings',
-           'show_orderings', 'in_short', 'Tabled', 'notes_of', 'tabulate', 'keep']
+           'show_orderings', 'in_short', 'Tabled', 'stated_by', 'notes_of', 'comparable', 'tabulate', 'keep']
 
 # %% ../../nbs/6_study/62_tables.ipynb #630bbde4
 from collections.abc import Sequence
