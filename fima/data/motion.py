@@ -68,7 +68,8 @@ def cell_means(
 )->np.ndarray:             # Mean of each cell, float32 (..., H', W')
     "Average maps over a grid of cells."
     if min(grid) < 1: raise ValueError(f"grid must be at least (1, 1), got {grid}")
-    return _shares(grid[0], maps.shape[-2]) @ maps @ _shares(grid[1], maps.shape[-1]).T
+    rows, columns = _shares(grid[0], maps.shape[-2]), _shares(grid[1], maps.shape[-1])
+    return np.einsum("...aj,bj->...ab", np.einsum("ai,...ij->...aj", rows, maps), columns)
 
 # %% ../../nbs/1_data/18_motion.ipynb #97ddc8d4
 BORDER = 8/224 # Share of a side that is set to zero at each edge
