@@ -9,6 +9,7 @@ __all__ = ['SHARED', 'STATES', 'Evaluation', 'resolve', 'Run', 'fits', 'check_us
 # %% ../../nbs/6_study/60_plan.ipynb #7373fcd7
 import hashlib, json, re, sys
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import pandas as pd
 
 from ..baselines.methods import COMPARATORS
 from ..data.catalog import CatalogError
+from ..method.moco import MomentumOptions
 from .code import code_fingerprint
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
 from .files import FOLDERS, Evaluated, Row, Study, check_parameters, load_study, reports_folder, studies_folder, study_names, template_parameters
@@ -88,7 +90,7 @@ def _borrowed(study: Study) -> list[Run]:
         runs += [named[row]._replace(evaluations=[]) for row in shown.rows]
     return runs
 
-SHARED = ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups", "options", "name") # of the method section: what comparators read (30_contrast)
+SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name") # of the method section: what comparators read
 
 def check_used(
     recipe: Recipe,          # of a run
