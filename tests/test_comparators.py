@@ -7,15 +7,17 @@ from fima.baselines.dual import Dual, DualOptions
 from fima.baselines.fame import Fame
 from fima.baselines.methods import CHANGES, COMPARATORS, PUBLISHED, RELEASED, STRUCTURE
 from fima.data.views import Batch, Modalities, RawBatch, RawView, View
+from fima.method.base import check_method
 from fima.method.encoders import build_encoder
 from fima.method.fima import Fima, FimaOptions
+from fima.method.moco import MomentumOptions
 from fima.training.recipe import make_recipe
 
 VIDEOS, FRAMES, SIZE, MAP = 6, 8, 32, (2, 4, 4)
 SHARED = dict(queue_size=12, hidden=16, dim=8, key_groups=2, momentum=.9)
 
 
-def batch_of(needs, others, seed=0):
+def batch_of(needs, windows, seed=0):
     "Random views that hold what a method reads and nothing else."
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.rand(VIDEOS, *shape, generator=generator)
@@ -23,17 +25,17 @@ def batch_of(needs, others, seed=0):
         clips = {kind: draw(3, FRAMES, SIZE, SIZE) for kind in ("rgb", "difference")}
         return View(*(clips[kind] if kind in kinds else None for kind in ("rgb", "difference")), None, torch.tensor([[0., 0., 1., 1.]] * VIDEOS), draw(*MAP) if "motion" in kinds else None)
     return Batch(view(needs), view(needs - {"motion"}), torch.zeros(VIDEOS, dtype=torch.long), torch.arange(VIDEOS),
-                 tuple(view({"rgb"}) for _ in range(others)), torch.arange(VIDEOS) % 2 if others > 1 else None)
+                 tuple(view({"rgb"}) for _ in range(windows - 2)), torch.arange(VIDEOS) % 2 if windows > 3 else None)
 
 
 def build(name):
     torch.manual_seed(0)
     method, own = COMPARATORS[name]
-    return method(build_encoder("small3d", widths=(4, 8, 8, 16)), FimaOptions(**SHARED), own(), 0)
+    return check_method(method.build(build_encoder("small3d", widths=(4, 8, 8, 16)), MomentumOptions(**SHARED), own(), 0))
 
 
 def step(method, seed=0):
-    losses = method(batch_of(frozenset(method.needs), method.others, seed), torch.Generator().manual_seed(seed))
+    losses = method(batch_of(method.needs, method.windows, seed), torch.Generator().manual_seed(seed))
     sum(losses.values()).backward()
     return losses
 
@@ -78,7 +80,7 @@ def test_without_its_parts_it_is_moco(kind, own, term):
         method = make(build_encoder("small3d", widths=(4, 8, 8, 16)))
         optimiser, told = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=.1), []
         for number in range(3):
-            found = method(batch_of(frozenset({"rgb"}), 0, number), torch.Generator().manual_seed(number))
+            found = method(batch_of(frozenset({"rgb"}), 2, number), torch.Generator().manual_seed(number))
             optimiser.zero_grad(); sum(found.values()).backward(); optimiser.step()
             told.append(found[term if term in found else "instance"].item())
         losses.append(told)

@@ -10,8 +10,8 @@ from fima.baselines.alignment import Alignment, align, gradient_map, tapped
 from fima.baselines.motion_focused import Mcl, MclOptions
 from fima.data.views import Batch, View
 from fima.method.encoders import build_encoder, map_size
-from fima.method.fima import FimaOptions
 from fima.method.instance import pool
+from fima.method.moco import MomentumOptions
 from fima.training.share import share_statistics, spread
 
 SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=.9)
@@ -36,7 +36,7 @@ def rows_of(batch, rows):
 
 def tiny(seed=0, shared={}, **own):
     torch.manual_seed(seed)
-    return Mcl(build_encoder("small3d", **TINY), FimaOptions(**SHARED | shared), MclOptions(**own), seed).train()
+    return Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED | shared), MclOptions(**own), seed).train()
 
 
 def optimise(method, steps, first=0, model=None, part=None):
@@ -52,7 +52,7 @@ def optimise(method, steps, first=0, model=None, part=None):
             for parameter in trained:
                 if parameter.grad is not None: parameter -= .05 * parameter.grad
         share_statistics(method)
-        told.append({name: value.item() for name, value in terms.items()} | {f"{name}_chance": value for name, value in method.told_chance.items()})
+        told.append({name: value.item() for name, value in terms.items()} | {f"{name}_chance": value for name, value in method.batch_chance.items()})
     return told
 
 
@@ -63,7 +63,7 @@ def test_one_step_on_every_encoder(name, frames, last):
     torch.manual_seed(0)
     encoder = build_encoder(name)
     grid = map_size(encoder, frames, 64)
-    method = Mcl(encoder, FimaOptions(**SHARED), MclOptions(layer=last)).train()
+    method = Mcl(encoder, MomentumOptions(**SHARED), MclOptions(layer=last)).train()
     batch = batch_of(2, frames, 64, grid)
     terms = method(batch)
     assert list(terms) == TERMS and all(value.isfinite() for value in terms.values())
@@ -88,7 +88,7 @@ def test_a_tapped_layer_of_another_size_wants_a_target_of_that_size():
 @pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "frozen statistics"])
 def test_the_gradient_of_the_alignment_is_that_of_finite_differences(map, training):
     torch.manual_seed(0)
-    method = Mcl(build_encoder("small3d", **TINY), FimaOptions(**SHARED), MclOptions(inter=0, intra=0, order=0, map=map)).double()
+    method = Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED), MclOptions(inter=0, intra=0, order=0, map=map)).double()
     method(batch_of()._replace(**{part: getattr(batch_of(), part)._replace(rgb=getattr(batch_of(), part).rgb.double()) for part in ("source", "target")}))
     method.train(training)
     method.follow = lambda: None
@@ -155,7 +155,7 @@ def test_own_keys_never_push():
     fixed, released = (tiny(own_keys=kind, shared=dict(queue_size=6), alignment=0, intra=0, order=0) for kind in ("fixed", "released"))
     first = [method(batch)["inter"].item() for method in (fixed, released)]
     assert first[0] == first[1] and fixed.owners.keys.unique().tolist() == [5]
-    assert fixed(batch)["inter"].item() == 0 and fixed.told_chance["inter"] == 0
+    assert fixed(batch)["inter"].item() == 0 and fixed.batch_chance["inter"] == 0
     assert released(batch)["inter"].item() > .5 * math.log(7)
 
 

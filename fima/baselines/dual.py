@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contrast import Momentum
 from .intra import frame_orders, reordered
 from ..data.views import Batch, View
-from ..method.fima import FimaOptions
 from ..method.instance import chance, info_nce, pool
+from ..method.moco import Momentum, MomentumOptions
 
 # %% ../../nbs/3_baselines/34_dual.ipynb #18fea11a
 def relative_activation(
@@ -49,13 +48,13 @@ class Dual(Momentum):
     "Contrast the whole, the static and the dynamic part of a clip (DCLR)."
     def __init__(self,
         encoder: nn.Module,                   # query encoder with `.channels`
-        options: FimaOptions = FimaOptions(), # the hyper-parameters that all methods share
+        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
         own: DualOptions = DualOptions(),     # what DCLR adds
         seed: int = 0,                        # seed of the queues' first random keys
     ):
         terms = ("whole", *(("static",) if own.static else ()), *(("dynamic",) if own.dynamic else ()))
-        super().__init__(encoder, options, queues=[key for term in terms for _, key in PAIRS[term]], seed=seed)
-        self.own, self.terms, self.needs = own, terms, frozenset({"rgb", "difference"} if own.dynamic else {"rgb"})
+        super().__init__(encoder, options, own, seed, queues=[key for term in terms for _, key in PAIRS[term]])
+        self.terms, self.needs = terms, frozenset({"rgb", "difference"} if own.dynamic else {"rgb"})
         self.reconstructs = own.static and own.dynamic and own.map_weight > 0
 
     def chance(self,

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from .contrast import Momentum
 from ..data.colours import draws
 from ..data.views import Batch
-from ..method.fima import FimaOptions
 from ..method.instance import chance, info_nce, pool
+from ..method.moco import Momentum, MomentumOptions
 
 # %% ../../nbs/3_baselines/31_erasing.ipynb #7c0f3404
 @dataclass(frozen=True)
@@ -48,30 +47,32 @@ class ErasingContrast(Momentum):
     "Contrast two views of the same frames against other videos and another moment of the same one (BE)."
     def __init__(self,
         encoder: nn.Module,                     # query encoder with `.channels`
-        options: FimaOptions = FimaOptions(),   # the hyper-parameters that all methods share
+        options: MomentumOptions = MomentumOptions(),   # the hyper-parameters that all methods share
         own: ErasingOptions = ErasingOptions(), # what BE adds
         seed: int = 0,                          # seed of the queue's first random keys
     ):
-        super().__init__(encoder, options, seed=seed)
-        self.own, self.others = own, int(own.intra_negative)
+        super().__init__(encoder, options, own, seed)
+        self.windows = 3 if own.intra_negative else 2
 
     def chance(self,
         batch_size: int,                # not needed here
         map_size: tuple[int, int, int], # not needed here
     ) -> dict[str, float]:              # ln(1 + negatives)
         "Give the loss at which no key is told from another."
-        return {"instance": chance(self.options.queue_size + self.others)}
+        return {"instance": chance(self.options.queue_size + self.windows - 2)}
 
     def forward(self,
         batch: Batch,                             # two views of B videos, and a further window if asked for
         generator: torch.Generator | None = None, # source of the shuffles
     ) -> dict[str, Tensor]:                       # "instance", mean over both directions
         "Compute the loss of both directions."
-        if len(batch.others) < self.others: raise ValueError(f"batch must hold {self.others} further window of each video for the intra-video negative, got {len(batch.others)}")
+        further = batch.others[:self.windows - 2]
+        if len(further) < self.windows - 2:
+            raise ValueError("batch must hold 1 further window of each video for the intra-video negative, got 0")
         self.follow()
         project, views = self.projectors["instance"], (batch.source, batch.target)
         queries = [project(pool(self.query_map(view.rgb))) for view in views]
-        source, target, *intra = [self.key(view.rgb, generator) for view in (*views, *batch.others[:self.others])]
+        source, target, *intra = [self.key(view.rgb, generator) for view in (*views, *further)]
         negatives = [self.queues["instance"].keys, *(key[:, None] for key in intra)]
         losses = [info_nce(query, key, negatives, self.options.temperature) for query, key in zip(queries, (target, source))]
         for key in (target, source): self.remember("instance", key)

@@ -13,12 +13,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from .contrast import Momentum
 from ..data.colours import draws
 from ..data.views import Batch, View
 from ..method.distributed import processes, rank
-from ..method.fima import FimaOptions
 from ..method.instance import chance, info_nce, pool
+from ..method.moco import Momentum, MomentumOptions
 
 # %% ../../nbs/3_baselines/33_intra.ipynb #d45316da
 CHUNKS = 4 # parts of a clip of which two are swapped
@@ -66,13 +65,12 @@ class Intra(Momentum):
 
     def __init__(self,
         encoder: nn.Module,                   # query encoder with `.channels`
-        options: FimaOptions = FimaOptions(), # the hyper-parameters that all methods share
+        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
         own: IntraOptions = IntraOptions(),   # what IIC adds
         seed: int = 0,                        # seed of the queues' first random keys
     ):
         kinds = ("rgb", "difference") if own.negative == "none" else ("rgb", "difference", "negative")
-        super().__init__(encoder, options, queues=kinds, seed=seed)
-        self.own = own
+        super().__init__(encoder, options, own, seed, queues=kinds)
 
     def chance(self,
         batch_size: int,                # not needed here

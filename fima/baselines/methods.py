@@ -13,7 +13,7 @@ from ..plugins import METHODS, VIEW_CHANGES
 # %% ../../nbs/3_baselines/37_methods.ipynb #6629e963
 METHODS.add("fima", "fima.method.fima:Fima")
 METHODS.add("supervised", "fima.method.supervised:Supervised")
-METHODS.add("random", "fima.method.fima:Fima")                     # its encoder as initialised, never trained
+METHODS.add("random", "fima.method.base:Untrained") # its encoder as initialised
 METHODS.add("erasing", "fima.baselines.erasing:ErasingContrast", "fima.baselines.erasing:ErasingOptions")
 METHODS.add("iic", "fima.baselines.intra:Intra", "fima.baselines.intra:IntraOptions")
 METHODS.add("dclr", "fima.baselines.dual:Dual", "fima.baselines.dual:DualOptions")

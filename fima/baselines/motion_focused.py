@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .alignment import Alignment, align, gradient_map, tapped
-from .contrast import Momentum
 from ..data.views import Batch
 from ..method.distributed import gather
-from ..method.fima import FimaOptions
 from ..method.instance import chance, info_nce, pool
+from ..method.moco import Momentum, MomentumOptions
 from ..method.momentum import Queue
 
 # %% ../../nbs/3_baselines/36_motion_focused.ipynb #c1a35362
@@ -79,14 +78,14 @@ class Mcl(Momentum):
     "Contrast motion-focused clips and align where the network looks with where it moves (MCL, ICCV 2021)."
     def __init__(self,
         encoder: nn.Module,                   # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
-        options: FimaOptions = FimaOptions(), # the hyper-parameters that all methods share
+        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
         own: MclOptions = MclOptions(),       # MCL's own
         seed: int = 0,                        # seed of the queue's first random keys
     ):
         heads = dict(inter=own.inter or own.aligned, intra=own.intra, order=own.order)
-        super().__init__(encoder, options, [name for name, on in heads.items() if on], ["inter"] if own.inter else [], seed)
-        self.own, self.progress = own, 0.  # progress: share of the run that is done, in [0, 1], set before each step
-        self.others = 2 if own.inter or own.intra or own.order else 0
+        heads = [name for name, on in heads.items() if on]
+        super().__init__(encoder, options, own, seed, heads, ["inter"] if own.inter else [])
+        self.windows = 4 if own.inter or own.intra or own.order else 2
         self.needs = frozenset({"rgb"} | ({"motion"} if own.aligned else set()))
         if own.order: self.classifier = nn.Linear(3*options.dim, 2)
         if own.inter:
@@ -98,7 +97,7 @@ class Mcl(Momentum):
         batch_size: int,                # B, videos a step
         map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
     ) -> dict[str, float]:              # name of a term -> its value, weight included, where nothing is told apart
-        "Give the chance values of the contrastive terms at full weight; `told_chance` follows schedule and queue."
+        "Give the chance values of the contrastive terms at full weight; `batch_chance` follows schedule and queue."
         values = dict(inter=chance(self.options.queue_size), intra=log(2), order=log(2))
         return {name: getattr(self.own, name)*value for name, value in values.items() if getattr(self.own, name)}
 
@@ -116,7 +115,7 @@ class Mcl(Momentum):
         if self.own.inter: terms["inter"] = weights["inter"]*self.inter_term(queries["inter"], keys["inter"], batch.index)
         if self.own.intra: terms["intra"] = weights["intra"]*intra_loss(queries["intra"], keys["intra"][0], keys["intra"][1:], self.own.intra_temperature)
         if self.own.order: terms["order"] = weights["order"]*self.order_term(queries["order"], keys["order"][1:], batch.order)
-        self.told_chance |= {name: weights["order"]*log(2) for name in terms if name == "order"}
+        self.batch_chance |= {name: weights["order"]*log(2) for name in terms if name == "order"}
         if self.own.aligned:
             maps = gradient_map((queries["inter"]*keys["inter"][0]).sum(1), taps, self.own.map)
             losses = align(maps, batch.source.motion, self.own.weights)
@@ -129,7 +128,7 @@ class Mcl(Momentum):
         generator: torch.Generator | None = None, # source of the shuffles
     ) -> dict[str, list[Tensor]]:                 # name of a head -> keys x1, x2, x3, each (B, D)
         "Encode target and others by the key encoder and project them by every head."
-        pooled = [pool(self.key_map(view.rgb, generator)) for view in (batch.target, *batch.others[:self.others])]
+        pooled = [pool(self.key_map(view.rgb, generator)) for view in (batch.target, *batch.others[:self.windows - 2])]
         return {name: [head(features) for features in pooled] for name, head in self.key_projectors.items()}
 
     def inter_term(self,
@@ -141,7 +140,7 @@ class Mcl(Momentum):
         queue, counted = self.queues["inter"].keys, None
         if self.own.own_keys == "fixed":
             counted = self.owners.keys.T != rows[:, None]
-            self.told_chance["inter"] = self.own.inter*counted.sum(1).add(1.).log().mean().item()
+            self.batch_chance["inter"] = self.own.inter*counted.sum(1).add(1.).log().mean().item()
         loss = sum(info_nce(query, key, queue, self.options.temperature, counted) for key in keys)/len(keys)
         for key in keys:
             self.remember("inter", key)
@@ -159,6 +158,8 @@ class Mcl(Momentum):
     def _check(self, batch: Batch) -> None:
         "Refuse a batch that lacks what the switches ask for."
         if batch.target is None: raise ValueError("batch must hold a target view for MCL, got None")
-        if len(batch.others) < self.others: raise ValueError(f"batch must hold {self.others} further windows of each video in `others` for MCL, got {len(batch.others)}")
+        further = self.windows - 2
+        if len(batch.others) < further:
+            raise ValueError(f"batch must hold {further} further windows of each video in `others` for MCL, got {len(batch.others)}")
         if self.own.order and batch.order is None: raise ValueError("batch must say in `order` whether the others come after the source, got None")
         if self.own.aligned and batch.source.motion is None: raise ValueError("batch must hold a motion map of the source view for the alignment, got None")

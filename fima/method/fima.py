@@ -16,28 +16,21 @@ from torch import Tensor, nn
 
 from ..data.views import Batch, View
 from .decoder import MotionDecoder
-from .distributed import gather, processes, share_of_mean
+from .distributed import share_of_mean
 from .foreground import foreground_mask
 from .frame import frame_loss
-from .instance import ProjectionHead, chance, info_nce, pool
-from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update_key
+from .instance import chance, info_nce, pool
+from .moco import Momentum, MomentumOptions
 from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 
 # %% ../../nbs/2_method/27_fima.ipynb #1e0367b0
 @dataclass(frozen=True)
-class FimaOptions:
+class FimaOptions(MomentumOptions):
     "Hold the switches and hyper-parameters of FIMA; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
     instance: bool = True           # L_VV (Eq. 1)
     instance_motion: bool = False   # L_VD (Eq. 2), the baseline of Table 1
     pixel: bool = True              # L_Pix (Eq. 8): dense contrast (DC)
     frame: bool = True              # L_Fra (Eq. 10)
-    temperature: float = 0.1        # softmax temperature tau, > 0
-    momentum: float = 0.999         # averaging weight of the key encoder, in [0, 1]
-    queue_size: int = 2048          # negative keys K of L_VV, L_VD and L_Fra (paper 2048, released 2240)
-    hidden: int = 1024              # hidden width of the projection head
-    dim: int = 128                  # embedding size D
-    key_groups: int = 3             # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 24 videos on 3 (Table 11)
-    query_groups: int = 1           # consecutive groups of the query's BatchNorm, >= 1; published: as many as key_groups, one a GPU
     enqueue: Literal["after", "between"] = "after"  # when keys enter the queue; released: "between" the directions
     distance_threshold: float = 0.7 # radius of a positive pair, in cell diagonals
     motion_decoder: bool = True     # MD (Eq. 4); off: pixels predict directly (Eq. 3)
@@ -56,14 +49,14 @@ class FimaOptions:
     def __post_init__(self):
         if not (self.instance or self.instance_motion or self.pixel or self.frame):
             raise ValueError("FIMA needs at least one of instance, instance_motion, pixel, frame; all are off")
-        if not self.temperature > 0: raise ValueError(f"temperature must be > 0, got {self.temperature}")
-        if not 0 <= self.momentum <= 1: raise ValueError(f"momentum must be in [0, 1], got {self.momentum}")
+        super().__post_init__()
         if not self.distance_threshold > 0: raise ValueError(f"distance_threshold must be > 0, got {self.distance_threshold}")
         if self.dense_queue_size < 0: raise ValueError(f"dense_queue_size must be at least 0, got {self.dense_queue_size}")
-        if isinstance(self.negatives, int) and self.negatives < 1: raise ValueError(f"negatives must be 'batch', 'video' or at least 1 video, got {self.negatives}")
+        if isinstance(self.negatives, int) and self.negatives < 1:
+            raise ValueError(f"negatives must be 'batch', 'video' or at least 1 video, got {self.negatives}")
         for name in ("beta", "decoder_dropout"):
             if not 0 <= getattr(self, name) < 1: raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("queue_size", "key_groups", "query_groups", "dim", "hidden", "decoder_width", "decoder_depth", "decoder_heads"):
+        for name in ("decoder_width", "decoder_depth", "decoder_heads"):
             if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.decoder_width % self.decoder_heads:
             raise ValueError(f"decoder_width must be a multiple of decoder_heads = {self.decoder_heads}, got {self.decoder_width}")
@@ -84,40 +77,48 @@ def frame_tokens(
     return maps.flatten(3).permute(0, 2, 3, 1)
 
 # %% ../../nbs/2_method/27_fima.ipynb #b4cdc136
-class Fima(nn.Module):
+class Fima(Momentum):
     "Compute the terms of Eq. 11, each a switch, symmetric over the two views."
     def __init__(self,
         encoder: nn.Module,             # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
         options: FimaOptions = FimaOptions(), # switches and hyper-parameters
+        own: None = None,               # nothing: FIMA's switches are fields of `options`
         seed: int = 0,                  # seed of the queues' first random keys
     ):
-        super().__init__()
-        self.options, o = options, options
-        self.encoder, self.projector = encoder, ProjectionHead(encoder.channels, o.hidden, o.dim)
-        self.key_encoder, self.key_projector = key_copy(self.encoder), key_copy(self.projector)
-        decoder = lambda: MotionDecoder(encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads, dropout=o.decoder_dropout)
+        o = options
+        sizes = dict(instance=o.queue_size * o.instance, instance_motion=o.queue_size * o.instance_motion,
+                     frame=o.queue_size * o.frame, pixel=o.dense_queue_size * o.pixel)
+        super().__init__(encoder, options, own, seed, queues=sizes)
+        asked = {"rgb": True, "difference": o.pixel or o.instance_motion, "sub_clips": o.frame}
+        self.needs = frozenset(name for name, wanted in asked.items() if wanted)
         self.needs_mask = o.pixel and o.foreground_position != "none"
+        decoder = lambda: MotionDecoder(encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads, dropout=o.decoder_dropout)
         self.decoders = nn.ModuleDict()
         if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)): self.decoders["shared"] = decoder()
         if not o.shared_decoder and o.pixel and o.motion_decoder: self.decoders["pixel"] = decoder()
         if not o.shared_decoder and o.frame: self.decoders["frame"] = decoder()
-        sizes = dict(instance=o.queue_size * o.instance, instance_motion=o.queue_size * o.instance_motion,
-                     frame=o.queue_size * o.frame, pixel=o.dense_queue_size * o.pixel)
-        self.told_chance: dict[str, float] = {} # chance values that depend on the batch, of the last direction computed
-        first_keys = torch.Generator().manual_seed(seed)
-        self.queues = nn.ModuleDict({name: Queue(size, o.dim, first_keys) for name, size in sizes.items() if size})
 
-    @property
-    def needs(self) -> frozenset:
-        "Name the modalities of a view that the switches ask for: rgb, difference, sub_clips."
-        o = self.options
-        return frozenset({"rgb"} | ({"difference"} if o.pixel or o.instance_motion else set()) | ({"sub_clips"} if o.frame else set()))
+    projector = property(lambda self: self.projectors["instance"], doc="Give g, the head of all terms.")
+    key_projector = property(lambda self: self.key_projectors["instance"], doc="Give its momentum copy.")
+
+    @classmethod
+    def check_world_size(cls,
+        options: FimaOptions, # switches and hyper-parameters
+        batch_size: int,      # videos of a step, a multiple of the processes
+        world_size: int,      # number of processes, at least 2
+    ) -> None:
+        "Refuse groups, or negatives of L_Pix, that do not lie on one process each."
+        super().check_world_size(options, batch_size, world_size)
+        share, negatives = batch_size // world_size, options.negatives
+        if options.pixel and (negatives == "batch" or (negatives != "video" and share % negatives)):
+            raise ValueError(f"negatives must be 'video' or a number that divides the {share} videos of each of the {world_size} processes, "
+                             f"got {negatives!r}")
 
     def chance(self,
         batch_size: int,                # B, videos a step
         map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
     ) -> dict[str, float]:              # name of a term -> ln(1 + negatives)
-        "Give the value of each contrastive term at which no key is told from another; for L_Pix `told_chance` refines it."
+        "Give the value of each contrastive term at which no key is told from another; for L_Pix `batch_chance` refines it."
         o, frames = self.options, map_size[0]
         videos = {"batch": batch_size, "video": 1}.get(o.negatives, o.negatives)
         negatives = dict(instance=o.queue_size, instance_motion=o.queue_size, frame=2 * frames - 1 + o.queue_size,
@@ -131,7 +132,7 @@ class Fima(nn.Module):
     ) -> Keys:                                    # what the switches ask for, else None
         "Encode one view by the key encoder, one modality at a time, and project it."
         o, project = self.options, self.key_projector
-        encode = lambda clips: shuffled_forward(self.key_encoder, clips, o.key_groups, generator)
+        encode = lambda clips: self.key_map(clips, generator)
         rgb = encode(view.rgb) if o.instance or (self.needs_mask and o.foreground_source != "difference") else None
         difference = encode(view.difference) if o.pixel or o.instance_motion else None
         return Keys(foreground_mask(rgb, difference, o.beta, o.foreground_source) if self.needs_mask else None,
@@ -146,18 +147,16 @@ class Fima(nn.Module):
     ) -> dict[str, Tensor]:                       # Name of a term -> scalar, mean over both directions
         "Compute every term that is switched on; their sum is the loss of Eq. 11."
         views = batch.source, batch.target
-        if self.training:
-            update_key(self.key_encoder, self.encoder, self.options.momentum)
-            update_key(self.key_projector, self.projector, self.options.momentum)
-        maps = [grouped_forward(self.encoder, view.rgb, self.options.query_groups // processes()) for view in views]
+        self.follow()
+        maps = [self.query_map(view.rgb) for view in views]
         keys = [self.keys(view, generator) for view in views]
         directions = []
         for source, target in ((0, 1), (1, 0)):
             terms = self.instance_terms(maps[source], keys[target])
             terms |= self.motion_terms(maps, keys, [v.box for v in views], source, target)
             directions.append(terms)
-            if self.training and self.options.enqueue == "between": self.enqueue(keys[target])
-        if self.training and self.options.enqueue == "after":
+            if self.options.enqueue == "between": self.enqueue(keys[target])
+        if self.options.enqueue == "after":
             for k in reversed(keys): self.enqueue(k)
         return {name: (directions[0][name] + directions[1][name]) / 2 for name in directions[0]}
 
@@ -203,7 +202,7 @@ def pixel_term(self: Fima,
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size)))
     weight = share_of_mean(positives.flatten(1).any(1)) if negatives == "video" else 1
-    self.told_chance["pixel"] = float(weight * sum(pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups)) / len(groups)
+    self.batch_chance["pixel"] = float(weight * sum(pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups)) / len(groups)
     return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
 
 @patch
@@ -233,5 +232,5 @@ def motion_terms(self: Fima,
 def enqueue(self: Fima,
     keys: Keys, # keys of one view
 ) -> None:
-    "Hand the keys of one view, those of all processes, to the queues."
-    for name, queue in self.queues.items(): queue.enqueue(gather(getattr(keys, name)).flatten(0, -2))
+    "Hand the keys of one view, those of all processes, to the queues; only while training."
+    for name in self.queues: self.remember(name, getattr(keys, name))

@@ -7,29 +7,50 @@ __all__ = ['Supervised']
 
 # %% ../../nbs/2_method/28_supervised.ipynb #7e52da1a
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.views import Batch
+from .base import Method
 from .distributed import processes
 from .instance import pool
+from .moco import check_groups
 from .momentum import grouped_forward
 
 # %% ../../nbs/2_method/28_supervised.ipynb #3a40721c
-class Supervised(nn.Module):
+class Supervised(Method):
     "Classify both views of a video by a linear layer on the pooled feature; cross-entropy."
-    needs = frozenset({"rgb"})
     def __init__(self,
         encoder: nn.Module, # backbone with `.channels`
         classes: int,       # number of classes, at least 2
         query_groups: int = 1, # consecutive groups of BatchNorm in each view, as in FIMA
     ):
-        super().__init__()
-        self.query_groups = query_groups
+        super().__init__(encoder)
         if classes < 2: raise ValueError(f"classes must be at least 2, got {classes}")
-        self.encoder, self.classifier = encoder, nn.Linear(encoder.channels, classes)
+        self.query_groups, self.classifier = query_groups, nn.Linear(encoder.channels, classes)
+
+    @classmethod
+    def build(cls,
+        encoder: nn.Module,  # backbone with `.channels`
+        options: Any = None, # the hyper-parameters that methods share; `query_groups` is read
+        own: Any = None,     # not needed here
+        seed: int = 0,       # not needed here
+        classes: int = 2,    # number of classes, at least 2
+    ) -> "Supervised":
+        "Make the method as the loop does."
+        return cls(encoder, classes, options.query_groups)
+
+    @classmethod
+    def check_world_size(cls,
+        options: Any,    # the hyper-parameters that methods share; `query_groups` is read
+        batch_size: int, # videos of a step, a multiple of the processes
+        world_size: int, # number of processes, at least 2
+    ) -> None:
+        "Refuse groups of BatchNorm that do not lie on one process each."
+        check_groups(options, ("query_groups",), world_size)
 
     def chance(self,
         batch_size: int,                # not needed here

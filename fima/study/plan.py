@@ -9,6 +9,7 @@ __all__ = ['STATES', 'Evaluation', 'resolve', 'Run', 'fits', 'expand', 'records'
 # %% ../../nbs/6_study/60_plan.ipynb #7373fcd7
 import hashlib, json, sys
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple

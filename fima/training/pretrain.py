@@ -20,14 +20,15 @@ from tqdm import tqdm
 from ..data.catalog import CatalogError
 from ..data.clips import batches
 from ..data.views import Modalities, RawBatch, to_device
+from ..method.base import Method, check_method
 from ..method.distributed import processes, rank
 from ..method.encoders import build_encoder, map_size
-from ..plugins import METHODS, plugin_digests
+from ..plugins import plugin_digests
 from .checkpoint import load_checkpoint, provenance, read_recipe, save_checkpoint, save_encoder, write_json, write_text
 from .code import code_fingerprint, parts_of
 from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
-from .share import anywhere, averaged, check_share, share_statistics, spread, wait
+from .share import anywhere, averaged, check_share, find_method, share_statistics, spread, wait
 from .trace import Trace, weights_digest
 from .videos import OpenData, content_here, open_data, settle
 from .views import open_clips, open_modalities, with_flow
@@ -35,18 +36,18 @@ from .views import open_clips, open_modalities, with_flow
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972
 def build_method(
     recipe: Recipe,   # what to build
-    classes: int = 2, # number of classes; used by `supervised` alone
-) -> nn.Module:       # a method: `method(batch) -> dict of scalar losses`, with `.encoder`, `.needs` and `.chance`
+    classes: int = 2, # number of classes, for a method that reads labels
+) -> Method:          # keeps to the contract of `fima.method.base`
     "Build the method of a recipe from its seed; raise ValueError where encoder and views do not fit."
+    kind, own = find_method(recipe.method)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         encoder = build_encoder(recipe.encoder.name, **recipe.encoder.options)
-        frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
-        if recipe.method.name == "fima" and recipe.method.frame and frames != recipe.views.sub_clips:
-            raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}")
-        entry = METHODS[recipe.method.name]
-        own = entry.load_options()
-        return entry.load().build(encoder, recipe.method, own and own(**recipe.method.options), recipe.seed, classes)
+        method = check_method(kind.build(encoder, recipe.method, own, recipe.seed, classes))
+    frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
+    if "sub_clips" in method.needs and frames != recipe.views.sub_clips:
+        raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}")
+    return method
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #897100e5
 def learning_rate(
@@ -79,7 +80,7 @@ def step_seed(
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 def take_step(
-    method: nn.Module,                # in training mode
+    method: Method,                   # in training mode, or what `share` wrapped it in
     optimiser: torch.optim.Optimizer, # its learning rate is set already
     raw: RawBatch,                    # crops of this step, uint8
     modalities: Modalities,           # differences and colour changes
@@ -96,7 +97,8 @@ def take_step(
         own = generator if shuffles is None else torch.Generator().manual_seed(shuffles)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): terms = method(batch, own)
     loss = sum(terms.values())
-    told = averaged({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | {f"{name}_chance": value for name, value in getattr(method, "told_chance", {}).items()})
+    chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
+    told = averaged({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | chances)
     bad = [f"{name} = {value}" for name, value in told.items() if not math.isfinite(value)]
     if bad: raise FloatingPointError(f"loss is not finite: {', '.join(bad)}")
     optimiser.zero_grad(set_to_none=True)

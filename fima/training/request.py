@@ -11,13 +11,13 @@ from dataclasses import fields
 from typing import Any
 
 from ..baselines.methods import method_names
-from ..method.fima import FimaOptions
+from ..method.moco import MomentumOptions
 from ..plugins import METHODS
 from .recipe import BASES, OWN, Data, Recipe, make_recipe
 from .videos import data_folder, read_catalog, settle
 
 # %% ../../nbs/4_training/44_request.ipynb #cad7b9b6
-SHARED = ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups", "options", "name") # of the method section: what comparators read
+SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name") # of the method section: what comparators read
 
 def flat(
     tree: dict[str, Any], # nested settings

@@ -66,7 +66,7 @@ def read_motion(
 def open_clips(
     recipe: Recipe,              # what is computed
     opened: OpenData,            # its videos
-    method: nn.Module,           # says what it reads: `.needs`, and `.others` where it reads further windows
+    method: nn.Module,           # says what it reads: `.needs` and `.windows`
     grid: tuple[int, int, int],  # (T', H', W') of the encoder's map
     flows: FlowCache | None,     # of `with_flow`
 ) -> ClipDataset:                # of the training videos
@@ -77,7 +77,7 @@ def open_clips(
     places = MotionPlaces(flows, v.tubelets).prepare(opened.paths(rows), v.frames_per_clip * v.stride) if v.tubelets else None
     motion = partial(read_motion, flows, v.frames_per_clip * v.stride, v.stride, grid, v.motion) if "motion" in method.needs else None
     return ClipDataset(rows, opened.frames, v.frames_per_clip, v.stride, v.sub_clips if "sub_clips" in method.needs else 0, v.crop_size, v.scale, v.aspect, v.flip, recipe.seed,
-                       target=v.target, others=getattr(method, "others", 0), places=places, motion=motion)
+                       target=v.target, others=method.windows - 2, places=places, motion=motion)
 
 def open_modalities(
     recipe: Recipe, # what is computed
