@@ -7,6 +7,7 @@ __all__ = ['Opened', 'evaluated_data', 'seen_in_training', 'open_run', 'smoke_ru
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #5a170df5
 import json, time
+from hashlib import sha256
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +18,16 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..data.datasets import open_catalog
-from ..data.video import fingerprint
+from ..data.files import fingerprint
 from .features import Features, cached_features, extract
 from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
 from ..training.checkpoint import provenance, save_encoder
-from ..training.pretrain import data_fingerprint, pretrain
-from ..training.recipe import Data, Recipe, make_recipe
-from ..training.videos import OpenData, open_data, work_root
+from ..training.code import code_fingerprint, template_cells
+from ..training.pretrain import pretrain
+from ..training.recipe import OWN, Data, Recipe, make_recipe
+from ..training.trace import weights_digest
+from ..training.videos import OpenData, open_data, read_catalog, settle, work_root
 from ..training.weights import load_encoder
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #acaa2cad
@@ -36,7 +38,7 @@ class Opened(NamedTuple):
     encoder: nn.Module  # in evaluation mode, on its device
     data: OpenData      # usable videos
     about: Data         # which data set and split they are
-    fingerprint: str    # of the videos' contents, names and splits
+    features: dict[str, dict] # of what was read so far: digest of the first videos' features, for the record
 
     def rows(self,
         split: str,     # "train" or "test"
@@ -51,15 +53,20 @@ def evaluated_data(
     data_set: str = "",  # name of a data set; empty: the recipe's own
     split: int = 0,      # its split; 0: the recipe's own, or the first of another data set
     short: str = "",     # "loop" or "drop"; empty: as the recipe
+    data: dict[str, Any] | None = None, # fields of a section `data`: videos of one's own, or a subset; comes before `data_set`
 ) -> Data:
     "Say which videos an encoder is evaluated on; refuse to test a supervised encoder on videos whose labels it has seen."
-    own, changes = data_set in ("", recipe.data.name), {"short": short or recipe.data.short}
-    if own: told = recipe.data.model_dump() | changes | {"split": split or recipe.data.split}
+    own, changes = data_set in ("", recipe.data.name) and not data, {"short": short or recipe.data.short}
+    if data: told = changes | data
+    elif own: told = recipe.data.model_dump() | changes | {"split": split or recipe.data.split}
     else: told = changes | dict(name=data_set, split=split or 1, sprites=make_recipe("demo").data.sprites if data_set == "motion_sprites" else None)
     if own and recipe.method.name == "supervised" and told["split"] != recipe.data.split:
         raise ValueError(f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}")
-    try: return Data.model_validate(told)
-    except ValidationError as error: raise ValueError("; ".join(f"data.{'.'.join(map(str, e['loc']))}: {e['msg']} (got {str(e['input'])[:60]})" for e in error.errors())) from None
+    try: about = settle(Data.model_validate(told))
+    except ValidationError as error: raise ValueError("; ".join(f"data.{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')} (got {str(e['input'])[:60]})" for e in error.errors())) from None
+    if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
+        raise ValueError(f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}")
+    return about
 
 def seen_in_training(
     recipe: Recipe,    # of an encoder
@@ -68,8 +75,9 @@ def seen_in_training(
     folder: Path,      # where the videos lie
 ) -> int:              # how many of them its pre-training has seen (without labels)
     "Count the test videos that pre-training has seen, where another split of its own data set is tested."
-    if recipe.method.name in ("random", "imported") or about.name != recipe.data.name or about.split == recipe.data.split: return 0
-    trained = open_catalog(about.name, folder, recipe.data.split)
+    if recipe.method.name in ("random", "imported") or about.name != recipe.data.name or (about.split, about.content) == (recipe.data.split, recipe.data.content): return 0
+    place = str(folder) if recipe.data.videos else ""
+    trained = read_catalog(recipe.data.model_copy(update={"videos": place}), folder)
     return int(rows.path.isin(trained.path[trained.split == "train"]).sum())
 
 def open_run(
@@ -86,7 +94,7 @@ def open_run(
         save_encoder(folder / "checkpoint" / "encoder.safetensors", encoder, recipe)
     about = about or recipe.data
     data = open_data(about, recipe.views.frames_per_clip * recipe.views.stride, folder=videos)
-    return Opened(folder, recipe, encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data, about, data_fingerprint(data))
+    return Opened(folder, recipe, encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data, about, {})
 
 def smoke_run(
     folder: Path | str, # an empty folder
@@ -107,12 +115,25 @@ def run_features(
 ) -> Features:              # of every video, in the order of `opened.rows(split)`
     "Read a split's features from the encoder's folder, or compute and keep them."
     paths, views = opened.data.paths(opened.rows(split)), opened.recipe.views
-    if not paths: raise ValueError(f"{opened.about.name}, split {opened.about.split}: {split} must hold videos, got none")
+    if not paths: raise ValueError(f"{opened.about.title}, split {opened.about.split}: {split} must hold videos, got none" + (NO_TEST if split == "test" and opened.about.name == OWN else ""))
     compute = lambda: extract(opened.encoder, opened.data.frames, paths, clips, views.frames_per_clip, views.stride, views.crop_size,
                               fraction, crops, modality, views.difference, progress=progress)
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
-    file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{split}-{modality}-{clips}x{crops}-{fraction}.npz"
-    return cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.fingerprint}")
+    name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
+    file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
+    features = cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.data.content}")
+    opened.features[name] = feature_digest(features.pooled[:DIGESTED])
+    return features
+
+DIGESTED = 4 # videos, the first ones of a split, whose features have a digest in the record
+NO_TEST = ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
+
+def feature_digest(
+    features: np.ndarray, # pooled features of some videos, (N, C)
+) -> dict[str, Any]:      # their digest, and the length of each as a hexadecimal float
+    "Hash features, and keep a number of each video that tells how far others are."
+    values = np.ascontiguousarray(features, dtype=np.float32)
+    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float), axis=-1)])
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #bb476265
 def _plain(values: pd.Series) -> list:
@@ -124,6 +145,13 @@ def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[st
     judged = {"accuracy": tested.label.eq(tested.predicted)} | {name: tested[name] for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats}
     present = {name: values.dropna() for name, values in judged.items()}
     return {name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict() for name, values in present.items() if len(values)}
+
+def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
+    "Refuse to overwrite numbers of other videos or of another encoder."
+    there = json.loads(file.read_text()) if file.exists() else {}
+    for name, what in (("data_fingerprint", "videos"), ("weights", "encoder")):
+        if name in there and there[name] != metrics[name]:
+            raise ValueError(f"{file} holds the numbers of another {what} ({there[name]}, here {metrics[name]}); nothing was overwritten: give another --folder")
 
 def record(
     folder: Path | str,        # the evaluation's folder, made if absent
@@ -143,13 +171,14 @@ def record(
     recipe, pooled = opened.recipe, (opened, *further)
     one = lambda values: values[0] if len(pooled) == 1 else values
     metrics = dict(
-        run=recipe.run_id, template=template, settings=settings, method=recipe.method.name, data_set=opened.about.name, split=one([each.about.split for each in pooled]), seed=recipe.seed,
-        profile=recipe.profile, preset=recipe.preset, trained_on=f"{recipe.data.name}, split {recipe.data.split}" if recipe.method.name not in ("random", "imported") else None,
+        run=recipe.run_id, template=template, settings=settings, method=recipe.method.name, data_set=opened.about.title, split=one([each.about.split for each in pooled]), seed=recipe.seed,
+        profile=recipe.profile, preset=recipe.preset, trained_on=f"{recipe.data.title}, split {recipe.data.split}" if recipe.method.name not in ("random", "imported") else None,
         estimates=_estimates(tested, floats),
         videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=sum(seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled),
-        reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), data_fingerprint=one([each.fingerprint for each in pooled]), **more, seconds=round(time.perf_counter() - began, 1),
-        **provenance(next(opened.encoder.parameters()).device))
+        reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), groups=opened.data.catalog.attrs.get("groups", ""), data_fingerprint=one([each.data.content for each in pooled]), weights=weights_digest(opened.encoder), features=one([each.features for each in pooled]),
+        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | dict(code=code_fingerprint(recipe, template_cells(template)), plugins=recipe.plugins))
+    _refuse_other(Path(folder) / "metrics.json", metrics)
     write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics
 

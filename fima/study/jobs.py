@@ -20,11 +20,11 @@ from jupyter_client import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from .cost import steps_of
-from .files import check_parameters, template_file
+from .files import check_parameters
 from .plan import Run, records
 from .verdicts import verification
 from ..training.checkpoint import write_json
-from ..training.code import sources_state
+from ..training.code import sources_state, template_file
 from ..training.recipe import Data
 from ..training.videos import open_data
 

@@ -16,7 +16,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from .files import Study, checkout, load_study, reports_folder, results_folder, studies_folder, study_names
+from .files import Study, load_study, reports_folder, results_folder, study_names
+from ..training.code import checkout, studies_folder
 from .inventory import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
 from .outcomes import VERDICTS
 from .parts import Figure, Part, Table, dress, read_figure, read_table

@@ -18,9 +18,9 @@ import pandas as pd
 
 from ..data.catalog import CatalogError
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
-from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_file, template_parameters
+from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_parameters
 from .verdicts import SURE, UNSURE, verification
-from ..training.code import sources_state
+from ..training.code import sources_state, template_file
 from ..training.recipe import BASES, Recipe, make_recipe
 from ..training.request import check_used, default_base, flat, settled
 from ..training.videos import data_folder

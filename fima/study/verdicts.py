@@ -12,8 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .files import template_cells
-from ..training.code import code_fingerprint
+from ..training.code import code_fingerprint, template_cells
 from ..training.recipe import Recipe
 
 # %% ../../nbs/6_study/60_verdicts.ipynb #d85f3c80

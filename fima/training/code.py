@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'FLOW', 'GENERATED', 'LISTED', 'Module', 'read_module', 'reached', 'Parts', 'parts_of', 'sources_state',
-           'executed_code', 'code_fingerprint']
+           'executed_code', 'checkout', 'studies_folder', 'template_file', 'template_cells', 'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
 import ast
@@ -12,6 +12,8 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+
+import nbformat
 
 import fima
 from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, bare_code, plugin_digests
@@ -169,6 +171,37 @@ def executed_code(
     "Give the code that a pre-training or an evaluation executes."
     named = [tuple(target.split(":")) for entry in parts.entries() for target in (entry.target, entry.options) if target and not entry.plugin]
     return reached(named if cells else [("fima.training.pretrain", "pretrain"), *named], parts.skipped(), cells)
+
+# %% ../../nbs/4_training/41_code.ipynb #1f6be8c3
+def checkout() -> Path | None: # None where the package was installed without its repository
+    "Find the repository around the package."
+    root = Path(fima.__file__).resolve().parents[1]
+    return root if (root / "nbs" / "studies").is_dir() else None
+
+def studies_folder() -> Path:
+    "Give the folder of study files and papermill templates: the repository's, or the copy that an installed package brings."
+    return root / "nbs" / "studies" if (root := checkout()) else Path(fima.__file__).parent / "templates"
+
+def template_file(
+    name: str, # of a template, e.g. "linear_probe"
+) -> Path:     # its notebook
+    "Find a template by its name; raise ValueError where the name is a path, or there is none of it."
+    known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
+    if name not in known: raise ValueError(f"template must be one of {', '.join(known)}, got {name!r}")
+    return studies_folder() / f"{name}.ipynb"
+
+@lru_cache(maxsize=None)
+def _cells(file: Path, changed: int) -> str:
+    "Give the code of a notebook: all code cells but the tagged one."
+    cells = nbformat.read(file, 4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []))
+
+def template_cells(
+    name: str, # of a template
+) -> str:      # Python
+    "Give the code that a template executes."
+    file = template_file(name)
+    return _cells(file, file.stat().st_mtime_ns)
 
 # %% ../../nbs/4_training/41_code.ipynb #3221a87f
 @lru_cache(maxsize=4096)
