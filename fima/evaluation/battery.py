@@ -37,7 +37,7 @@ def crops_for(
     views, about = opened.recipe.views, opened.about
     dataset, modalities = training_clips(opened.rows("train"), opened.data.frames, views, seed), training_colours(protocol, views.difference)
     weights = weights_fingerprint(opened.encoder)
-    folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.fingerprint}"
+    folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.data.content}"
     return augmented_features(opened.encoder, dataset, modalities, epochs, modality, seed, folder=folder, progress=progress)
 
 def evaluate_all(
