@@ -81,31 +81,25 @@ def evaluate(
     template: str = "protocols",      # what is measured: protocols, linear_probe, finetune, retrieval, probes or bias
     data_set: str = "",               # videos to evaluate on, e.g. ut_interaction; default: the run's own
     splits: str = "",                 # its splits or folds, pooled, e.g. 1,2,3; default: the run's own
-    videos: Path | None = None,       # folder of the data set; default: below FIMA_DATA
+    videos: Path | None = None,       # folder of your own videos, or of --data-set; default: below FIMA_DATA
+    train_list: Path | None = None,   # your own videos: list of those that train the classifier
+    test_list: Path | None = None,    # your own videos: list of those that test it
+    groups: str = "",                 # your own videos: regular expression whose capture is the group of a path; default: each by itself
+    test_share: float = 0.,           # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
+    classes: str = "",                # of --data-set: a,b,c, or present for those that are in the folder
     change: list[str] | None = None,  # a parameter of the template, e.g. clips=4; may be repeated
     folder: Path | None = None,       # where the numbers go; default: a folder of their own inside the run's, or below FIMA_WORK for a file
 ) -> None:
     "Evaluate one encoder under every protocol, or by one template."
-    from fima.study.files import Evaluated, Row, studies_folder
     from fima.study.jobs import JobError, Kernel, execute
-    from fima.study.plan import resolve
-    from fima.training.weights import load_encoder
-    _, recipe = load_encoder(checkpoint)
-    try: numbers = [int(number) for number in splits.split(",") if number]
-    except ValueError: raise ValueError(f"--splits must be numbers with commas between them, e.g. 1,2,3, got {splits!r}") from None
-    if len(set(numbers)) < len(numbers): raise ValueError(f"--splits must name each split once, got {splits!r}")
-    told = dict(data_set=data_set, splits=numbers, videos=str(videos.resolve()) if videos else "")
-    chosen = resolve(Evaluated(template=template, settings=read_changes(change) | {name: value for name, value in told.items() if value}), Row(name="row", label=""), recipe)
-    place = checkpoint.resolve()
-    if not place.is_dir():
-        from fima.data.video import fingerprint
-        from fima.training.videos import work_root
-        place = work_root() / "encoders" / fingerprint(place)[:16]
-    folder = (folder or place / chosen.name).resolve()
-    given = {"run": str(checkpoint.resolve()), "folder": str(folder)} | chosen.settings
-    with failing(JobError), Kernel() as kernel: execute(studies_folder() / f"{template}.ipynb", folder / f"{template}.ipynb", given, kernel)
+    from fima.study.requests import request_evaluation
+    from fima.training.code import template_file
+    asked = video_changes(videos, data_set, train_list, test_list, groups, classes, test_share)
+    plain = set(asked) <= {"data.name", "data.videos"} and data_set  # a named set as it is: the template's own parameters
+    given, folder = request_evaluation(checkpoint, template, data_set if plain else "", splits, videos if plain else None, {} if plain else asked, read_changes(change), folder)
+    with failing(JobError), Kernel() as kernel: execute(template_file(template), folder / f"{template}.ipynb", given, kernel, progress=True)
     _print_estimates(json.loads((folder / "metrics.json").read_text()))
-    print(folder)
+    print(f"numbers: {folder / 'metrics.json'}", f"pictures: {folder / template}.ipynb", sep="\n")
 
 @command(app, "compare")
 def compare(

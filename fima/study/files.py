@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Profile', 'Changes', 'NAME', 'SHOWN', 'KINDS', 'FOLDERS', 'repository', 'results_folder', 'study_names',
            'published_folder', 'own_folder', 'reports_folder', 'runs_folder', 'record_places', 'Part', 'Base', 'Videos',
-           'Row', 'Evaluated', 'Claim', 'Shown', 'Study', 'load_study', 'left_out_at', 'is_own', 'template_parameters',
-           'check_parameters']
+           'Row', 'Evaluated', 'Claim', 'Shown', 'Study', 'read_study', 'load_study', 'left_out_at', 'is_own',
+           'template_parameters', 'check_parameters']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
 import os
@@ -196,10 +196,9 @@ class Study(Part):
         fewer = {"seeds": self.seeds[:1], "factors": {name: values[:1] for name, values in self.factors.items()}, "untouched": []} if cut else {}
         return self.model_copy(update={"base": base, "rows": rows, "evaluations": evaluations, "claims": [c for c in self.claims if {c.better, c.worse} <= names]} | fewer)
 
-def load_study(
-    study: str | Path,          # name of a file in nbs/studies, or the path of a study file
-    profile: str | None = None, # scale; None: the study's own
-) -> Study:                     # the validated study
+def read_study(
+    study: str | Path,      # name of a study that comes with the package, or the path of a study file
+) -> tuple[Study, Path]:    # the validated study, at no scale yet, and its file
     "Read a study file; raise ValueError, one line, naming the file, the field and the rule."
     path = Path(study) if str(study).endswith((".yaml", ".yml")) else studies_folder() / f"{study}.yaml"
     if not path.is_file():
@@ -214,14 +213,22 @@ def load_study(
     if strange: raise ValueError(f"{path.name}: evaluations.template must be one of {', '.join(known)}, got {', '.join(strange)}")
     if loaded.name != path.stem: raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {loaded.name}")
     data = loaded.data and loaded.data.located(path.resolve().parent)
-    return loaded.model_copy(update={"file": str(path), "data": data}).scaled(profile or loaded.base.profile)
+    return loaded.model_copy(update={"file": str(path), "data": data}), path
+
+def load_study(
+    study: str | Path,          # name of a study that comes with the package, or the path of a study file
+    profile: str | None = None, # scale; None: the study's own
+) -> Study:                     # the validated study, at that scale
+    "Read a study file, at a scale; raise ValueError, one line, naming the file, the field and the rule."
+    loaded, _ = read_study(study)
+    return loaded.scaled(profile or loaded.base.profile)
 
 def left_out_at(
     study: Study, # as its file has it, or scaled
     profile: str, # scale
 ) -> str:         # a sentence; "" where everything is run
     "Say what a profile leaves out of a study."
-    whole = Study.model_validate(yaml.load(Path(study.file).read_text(), _Loader)) if study.file else study
+    whole = read_study(study.file)[0] if study.file else study
     if profile != "smoke" or whole.every_seed: return ""
     cut = [f"the first of {len(whole.seeds)} seeds ({whole.seeds[0]})"] if len(whole.seeds) > 1 else []
     cut += [f"the first of {len(values)} values of {name} ({values[0]})" for name, values in whole.factors.items() if len(values) > 1]

@@ -7,7 +7,7 @@ __all__ = ['SHORT', 'hold', 'visible_gpus', 'take_gpus', 'JobError', 'Kernel', '
            'do_jobs', 'work', 'current', 'complete', 'pending', 'run_job', 'build_jobs']
 
 # %% ../../nbs/6_study/61_jobs.ipynb #7de345fb
-import fcntl, json, os, signal, tempfile, time
+import fcntl, json, os, signal, sys, tempfile, time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -112,11 +112,12 @@ def execute(
     notebook: Path,             # where the executed notebook goes; its folder is the working directory
     parameters: dict[str, Any], # values, every one declared by the template
     kernel: Kernel,             # where to execute it
+    progress: bool = False,     # show a bar of its cells
 ) -> None:
     "Execute a template by papermill; raise JobError where a cell fails, with the executed notebook kept."
     check_parameters(template, parameters)
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar=False, kernel_name="python3", km=kernel.ready(notebook.parent))
+    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)

@@ -21,7 +21,7 @@ from .cost import estimated_seconds, measured_steps, steps_of, this_device
 from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_parameters
 from .verdicts import SURE, UNSURE, verification
 from ..training.code import sources_state, template_file
-from ..training.recipe import BASES, Recipe, make_recipe
+from ..training.recipe import PLACES, Recipe, make_recipe, BASES
 from ..training.request import check_used, default_base, flat, settled
 from ..training.videos import data_folder
 
@@ -35,7 +35,9 @@ class Evaluation(NamedTuple):
     @property
     def name(self) -> str:
         "Name the evaluation's folder: its template and a hash of its settings."
-        return f"{self.template}-{hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]}"
+        told = self.settings
+        if told.get("data"): told = told | {"data": {name: value for name, value in told["data"].items() if name not in PLACES}}  # what the videos hold, not where they lie
+        return f"{self.template}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]}"
 
 def resolve(
     evaluated: Evaluated, # entry of a study file
