@@ -19,7 +19,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 
 from ..baselines.methods import method_recipe
-from ..data.datasets import data_set, data_title
+from ..data.classes import data_title
+from ..data.datasets import data_set
 from ..data.motion import MotionOptions
 from ..data.sprites import SpriteOptions
 from ..data.tubelets import Tubelets

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ..data.catalog import CatalogError, data_root
+from ..data.catalog import CatalogError, content_fingerprint, data_root
 from ..data.clips import FrameSource, Looped
-from ..data.datasets import content_fingerprint, grouped_split, open_catalog, own_catalog
+from ..data.datasets import open_catalog
 from ..data.files import work_root
+from ..data.own import grouped_split, own_catalog
 from ..data.sprites import make_sprites
 from ..data.video import FrameCache, VideoFrames
 from .recipe import OWN, Data
@@ -71,7 +72,7 @@ def settle(
     places = {name: str(Path(value).resolve()) for name in ("videos", "train_list", "test_list") if (value := getattr(data, name))}
     folder = data_folder(data)
     catalog = read_catalog(data, folder)
-    classes = tuple(catalog.attrs["classes"][0]) if data.classes is not None else None
+    classes = tuple(catalog.drop_duplicates("label").sort_values("label")["class"]) if data.classes is not None else None
     here = content_fingerprint(catalog, folder)
     check_content(data, here)
     return data.model_copy(update=places | {"classes": classes, "content": here})
