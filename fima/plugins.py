@@ -145,7 +145,7 @@ _loading: list[str] = [] # the plugin that is being imported
 METHODS = Registry("method", "fima.baselines.methods", ("recipe", "published", "released", "reads"))
 VIEW_CHANGES = Registry("view change", "fima.baselines.methods")
 ENCODERS = Registry("encoder", "fima.method.encoders")
-DATA_SETS = Registry("data set", "fima.data.datasets", ("label",))
+DATA_SETS = Registry("data set", "fima.data.datasets", ("label", "splits"))
 
 register_method, register_view_change = METHODS.register, VIEW_CHANGES.register
 register_encoder, register_data_set = ENCODERS.register, DATA_SETS.register

@@ -13,7 +13,7 @@ import yaml
 
 from fima.data.cards import FACTS, checksum, count_rows, leakage, official_rows, save_picture, typical_and_atypical, write_card
 from fima.data.catalog import data_root
-from fima.data.datasets import DATA_SETS
+from fima.data.datasets import data_set
 
 TOP = Path(__file__).resolve().parent.parent
 CARDS = TOP / "data_cards"
@@ -66,7 +66,7 @@ def test_a_card_tells_the_official_counts(name, lists):
     splits = official_rows(name, lists / name)
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     assert checksum(splits) in text
-    for number, (rows, counts) in enumerate(zip(splits, DATA_SETS[name].counts.values(), strict=True), 1):
+    for number, (rows, counts) in enumerate(zip(splits, data_set(name).counts.values(), strict=True), 1):
         assert tuple(count_rows(rows).videos[["train", "test"]]) == counts
         for side, count in zip(("train", "test"), counts): assert f"| {number} | {side} | {count:,} |" in text
 

@@ -15,7 +15,7 @@ import pytest
 from fima.data import check
 from fima.data.catalog import CatalogError, data_root
 from fima.data.check import check_data
-from fima.data.datasets import DATA_SETS, find_videos, locate, open_catalog, read_lists
+from fima.data.datasets import DATA_SETS, data_set, find_videos, locate, open_catalog, read_lists
 from fima.data.video import encode
 
 
@@ -308,7 +308,7 @@ def test_a_list_that_is_no_text(plant, name, lists, file, damage):
 @pytest.mark.parametrize("name", DATA_SETS)
 @pytest.mark.parametrize("split", [0, 6, "1", -1])
 def test_a_split_that_does_not_exist(tmp_path, name, split):
-    count = DATA_SETS[name].splits
+    count = data_set(name).splits
     assert refusal(name, tmp_path, split=split) == {f"split must be {'1' if count == 1 else f'1 to {count}'} for {name}": [f"got {split!r}"]}
 
 
@@ -332,14 +332,14 @@ def test_locate_keeps_rows_and_their_columns():
 @pytest.mark.parametrize("name, top", [("ucf101", "UCF-101/"), ("hmdb51", ""), ("diving48", "rgb/")])
 def test_official_counts(official, plant, name, top):
     "Every video of the set as a small real file under its real name, all splits."
-    listings = {split: read_lists(name, official, split, official / name).rows for split in range(1, DATA_SETS[name].splits + 1)}
+    listings = {split: read_lists(name, official, split, official / name).rows for split in range(1, data_set(name).splits + 1)}
     paths = sorted(set().union(*(rows.path for rows in listings.values())))
     tree = plant([top + path for path in paths])
     assert len(find_videos(tree)) == {"ucf101": 13_320, "hmdb51": 6_766, "diving48": 16_997}[name]
-    for split, counts in DATA_SETS[name].counts.items():
+    for split, counts in data_set(name).counts.items():
         catalog = open_catalog(name, tree, split)
         assert sizes(catalog) == counts and not catalog.path.duplicated().any() and catalog.attrs["missing"] == [] and catalog.attrs["renamed"] == {}
-        assert catalog["class"].nunique() == DATA_SETS[name].classes - (name == "diving48")
+        assert catalog["class"].nunique() == data_set(name).classes - (name == "diving48")
         groups = [set(catalog.group[catalog.split == part]) for part in ("train", "test")]
         assert bool(groups[0] & groups[1]) == (name == "hmdb51")
     if name != "ucf101": return

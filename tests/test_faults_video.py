@@ -1,6 +1,10 @@
 """Video files as they come: windows exact whatever the codec and container, and every unusable file named with its reason."""
 import csv
+import hashlib
+import json
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from fima.data import video
+from fima.data import files, video
 from fima.data.catalog import data_root
+from fima.data.files import fingerprint, fingerprints
 from fima.data.video import FrameCache, VideoError, VideoFrames, check_videos, decode, encode, probe
 
 FRAMES = 70
@@ -270,6 +275,128 @@ def test_a_broken_cache_entry_is_made_again_and_a_replaced_video_noticed(tmp_pat
     np.testing.assert_array_equal(cache.window(str(path), 0, 20), decode(path))
     write(path, "libx264", moving_pattern(30))
     assert FrameCache.build([path], tmp_path / "frames", progress=False).count(str(path)) == 30
+
+
+# -- which file is it --------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    "A work folder of its own, in which every digest is remembered at once."
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(files, "SETTLED", -1)
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    "The files that are really read."
+    read, hashing = [], files._hash
+    monkeypatch.setattr(files, "_hash", lambda path: (read.append(str(path)), hashing(path))[1])
+    return read
+
+
+def repaired_in_the_middle(path):
+    "Change one byte in the middle of a file of 5 MiB, and set its old time back."
+    times, middle = os.stat(path), path.stat().st_size // 2
+    with open(path, "r+b") as file:
+        file.seek(middle)
+        byte = file.read(1)[0]
+        file.seek(middle)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_fingerprint_is_of_the_whole_file(tmp_path, work):
+    path = tmp_path / "long.avi"
+    path.write_bytes(os.urandom(5 * 2**20))
+    before = fingerprint(path)
+    assert before == hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    repaired_in_the_middle(path)
+    assert fingerprint(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:32] != before
+
+
+def test_a_repaired_file_gets_new_frames_and_a_new_probe(tmp_path, work):
+    path = write(tmp_path / "long.avi", "rawvideo", moving_pattern(800))
+
+    def read(): return FrameCache.build([path], tmp_path / "frames", progress=False).window(str(path), 0, 800)
+    first, key, data = read(), probe(path, cache=tmp_path / "probes").fingerprint, bytearray(path.read_bytes())
+    assert len(data) > 3 * 2**20                                         # its middle lies in neither its first nor its last MiB
+    data[len(data) // 2:len(data) // 2 + 500] = bytes(500)
+    path.write_bytes(data)
+    differs = np.flatnonzero((read() != first).any(axis=(1, 2, 3)))
+    assert 1 <= len(differs) <= 2 and 300 < differs[0] < 500
+    assert probe(path, cache=tmp_path / "probes").fingerprint == fingerprint(path) != key
+
+
+def test_a_second_pass_reads_nothing(tmp_path, work, reads):
+    paths = [tmp_path / f"{number}.avi" for number in range(150)]
+    for number, path in enumerate(paths): path.write_bytes(b"v" * (number + 1))
+    first = fingerprints(paths)
+    assert len(reads) == 150 and list(first) == [str(path) for path in paths]
+    reads.clear()
+    files._memories.clear()                                              # as in another process
+    assert fingerprints(paths) == first and fingerprint(paths[7]) == first[str(paths[7])] and reads == []
+    os.replace(paths[3], paths[4])                                       # another file under a known name
+    assert fingerprints(paths[4:6])[str(paths[4])] == first[str(paths[3])] and reads == [str(paths[4])]
+
+
+def test_a_young_file_is_not_remembered(tmp_path, monkeypatch, reads):
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    path = tmp_path / "young.avi"
+    path.write_bytes(b"one")
+    for text in (b"one", b"two"):                                        # within one step of the clock nothing but the bytes may change
+        path.write_bytes(text)
+        assert fingerprint(path) == hashlib.sha256(text).hexdigest()[:32]
+    assert len(reads) == 2 and not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("line", [b'["/cut/sh', b"\xff\xfe\x00", b"17", b'{"a": 1}', b'["/a", 1, 2]', b"null", b'[1, 2, 3, 4, 5, "d"]'])
+def test_a_spoilt_memory_is_passed_over(tmp_path, work, reads, line):
+    paths = [tmp_path / "a.avi", tmp_path / "b.avi"]
+    for path in paths: path.write_bytes(path.name.encode())
+    fingerprint(paths[0])
+    with open(work / "fingerprints.jsonl", "ab") as file: file.write(line)
+    fingerprint(paths[1])
+    files._memories.clear()
+    reads.clear()
+    assert fingerprints(paths) == {str(path): hashlib.sha256(path.name.encode()).hexdigest()[:32] for path in paths} and reads == []
+
+
+@pytest.mark.parametrize("how", ["a file in place of the folder", "a folder in place of the file"])
+def test_a_memory_that_cannot_be_kept_stops_nothing(tmp_path, work, how):
+    if how.startswith("a file"): work.write_text("")
+    else: (work / "fingerprints.jsonl").mkdir(parents=True)
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"bytes")
+    for _ in range(2): assert fingerprint(path) == fingerprints([path])[str(path)] == hashlib.sha256(b"bytes").hexdigest()[:32]
+
+
+HASHING = """
+import sys
+from fima.data import files
+files.SETTLED = -1
+for _ in range(3):
+    files._memories.clear()
+    for path in sys.argv[1:]: files.fingerprint(path)
+"""
+
+
+def test_many_processes_share_one_memory(tmp_path, work):
+    paths = [tmp_path / f"{number}.avi" for number in range(60)]
+    for path in paths: path.write_bytes(path.name.encode())
+    running = [subprocess.Popen([sys.executable, "-c", HASHING, *map(str, paths)]) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    lines = [json.loads(line) for line in (work / "fingerprints.jsonl").read_text().splitlines() if line]
+    assert {line[0]: line[-1] for line in lines} == {str(path): hashlib.sha256(path.name.encode()).hexdigest()[:32] for path in paths}
+
+
+def test_what_is_no_file_is_never_opened(tmp_path, work):
+    os.mkfifo(tmp_path / "pipe.avi")
+    (tmp_path / "folder.avi").mkdir()
+    (tmp_path / "loop.avi").symlink_to(tmp_path / "loop.avi")
+    for name, reason in (("pipe", "not a regular file"), ("folder", "not a regular file"), ("loop", "cannot be read"), ("none", "no such file")):
+        with pytest.raises(VideoError, match=reason): fingerprint(tmp_path / f"{name}.avi")
+    assert fingerprints(tmp_path / f"{name}.avi" for name in ("pipe", "folder", "loop", "none")) == {}
 
 
 def test_encode_gives_the_same_bytes_and_leaves_nothing_behind_on_failure(tmp_path):

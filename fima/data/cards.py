@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .card_facts import FACTS
-from .datasets import DATA_SETS, read_lists
+from .datasets import data_set, read_lists
 from .video import decode, probe, replacing
 
 # %% ../../nbs/1_data/16_cards.ipynb #ce9cb05d
@@ -45,7 +45,7 @@ def official_rows(
     folder:str|Path,   # where its lists are
 )->list[pd.DataFrame]: # rows of each split
     "Read the lists of every split, without any video."
-    return [read_lists(name, folder, split, folder).rows for split in range(1, DATA_SETS[name].splits + 1)]
+    return [read_lists(name, folder, split, folder).rows for split in range(1, data_set(name).splits + 1)]
 
 def checksum(
     splits:list[pd.DataFrame], # rows of each split

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'KINETICS_LIST', 'Listing', 'read_ucf_lists', 'read_hmdb_lists', 'read_kinetics_lists', 'read_diving_lists',
-           'read_table']
+           'check_table', 'read_table']
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #2354bc43
 import csv, io, json, re
@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .catalog import CatalogError, counted, read_class_index, read_split_list, read_text
+from .catalog import (CatalogError, composed, counted, path_problems, plain_path, read_class_index,
+                               read_split_list, read_text)
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #8e261ab1
 class Listing(NamedTuple):
@@ -49,7 +50,7 @@ def read_ucf_lists(
     index = read_class_index(next((p for p in (lists/"classInd.txt", lists.parent/"classInd.txt") if p.is_file()), lists/"classInd.txt"))
     rows = pd.concat([read_split_list(lists/f"{kind}list{split:02d}.txt").assign(split=kind) for kind in ("train", "test")], ignore_index=True)
     if (bare := rows.path[~rows.path.str.contains("/")]).size: raise CatalogError(lists, {"paths without the folder of their class": bare.tolist()})
-    rows = rows.rename(columns={"label": "listed"}).assign(**{"class": rows.path.str.split("/").str[-2], "group": rows.path.str.extract(group, expand=False)})
+    rows = rows.rename(columns={"label": "listed"}).assign(**{"class": rows.path.str.split("/").str[-2].map(composed), "group": rows.path.str.extract(group, expand=False)})
     rows["label"] = rows["class"].map(index).astype("Int64")
     return _listing(rows.drop(columns="listed"), _number_problems(rows, index))
 
@@ -132,11 +133,24 @@ def read_diving_lists(
     return _listing(rows.assign(label=rows.label.where(~outside)), {"unknown classes": counted(rows["class"][outside]), "classes twice in the vocabulary": doubled})
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #0d43cc6f
+def check_table(
+    table:pd.DataFrame, # path, label (from 0), class, split, group, and whatever else
+    source:str|Path,    # where it is from, for messages
+)->Listing:             # the table with all its columns
+    "Bring a table that somebody else made into the common form."
+    if lost := [name for name in COLUMNS if name not in table]: raise CatalogError(source, {"missing columns": lost})
+    table = table.assign(path=[plain_path(str(path)) for path in table.path])
+    labels = {path: str(label).strip() for path, label in zip(table.path, table.label, strict=True)}
+    wrong = [f"{path} {label[:40]}" for path, label in labels.items() if not re.fullmatch(r"\d{1,6}(\.0*)?", label)]
+    found = {"labels that are not whole numbers from 0 to 999,999": wrong} | path_problems(table.path)
+    found["splits other than train, test and unused"] = sorted(set(map(str, table.split)) - {"train", "test", "unused"})
+    if found := {kind: names for kind, names in found.items() if names}: raise CatalogError(source, found)
+    return _listing(table.assign(label=table.label.map(lambda label: int(float(label)))))
+
 def read_table(
     lists:Path,   # folder with `catalog.csv`
     split:int=1,  # there is one
 )->Listing:       # the table with all its columns
     "Read the table that was written together with generated videos."
-    table = pd.read_csv(io.StringIO(read_text(lists/"catalog.csv")), dtype={"path": str, "group": str, "class": str})
-    if lost := [name for name in COLUMNS if name not in table]: raise CatalogError(lists/"catalog.csv", {"missing columns": lost})
-    return _listing(table)
+    table = pd.read_csv(io.StringIO(read_text(lists/"catalog.csv")), dtype=dict.fromkeys(COLUMNS, str))
+    return check_table(table, lists/"catalog.csv")
