@@ -141,10 +141,8 @@ def check_plugins(
         if here.get(name) != digest: raise ValueError(f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: its code has changed; make the recipe anew")
 
 def _claim(folder: Path, recipe: Recipe, content: str) -> None:
-    "Write into a run's folder what is made there; refuse a folder of another recipe, and to continue with other videos or other code."
+    "Write into a run's folder what is made there; refuse to continue with other videos or other code."
     file, begun = folder / "recipe.json", folder / "begun.json"
-    if file.exists() and (other := read_recipe(file.read_text(), file).run_id) != recipe.run_id:
-        raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
     here = dict(data_fingerprint=content, code=code_fingerprint(recipe))
     if (folder / "checkpoint" / "latest").exists() and begun.exists():
         for name, what in (("data_fingerprint", "videos"), ("code", "code")):
@@ -158,8 +156,10 @@ def finished(
     folder: Path,   # of a run
     recipe: Recipe, # the recipe that is asked for
 ) -> dict[str, Any] | None: # its metrics; None where it is not finished
-    "Read a finished run; refuse one that was made from other videos than are here (where they are not here, nothing can be compared)."
-    file = folder / "metrics.json"
+    "Read a finished run; refuse a folder of another recipe, and one that was made from other videos than are here (where they are not here, nothing can be compared)."
+    file, claimed = folder / "metrics.json", folder / "recipe.json"
+    if claimed.exists() and (other := read_recipe(claimed.read_text(), claimed).run_id) != recipe.run_id:
+        raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
     if not file.exists(): return None
     told = json.loads(file.read_text())
     try: here = content_here(recipe.data)
