@@ -90,7 +90,7 @@ def _borrowed(study: Study) -> list[Run]:
         runs += [named[row]._replace(evaluations=[]) for row in shown.rows]
     return runs
 
-SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name") # of the method section: what comparators read
+SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name") # what comparators read of the section
 
 def check_used(
     recipe: Recipe,          # of a run
