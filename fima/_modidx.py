@@ -48,6 +48,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fima.baselines.fame.Fame.__call__': ('3_baselines/fame.html#fame.__call__', 'fima/baselines/fame.py'),
                                      'fima.baselines.fame.Fame.__post_init__': ( '3_baselines/fame.html#fame.__post_init__',
                                                                                  'fima/baselines/fame.py'),
+                                     'fima.baselines.fame.Fame._gathered': ( '3_baselines/fame.html#fame._gathered',
+                                                                             'fima/baselines/fame.py'),
                                      'fima.baselines.fame._blurred': ('3_baselines/fame.html#_blurred', 'fima/baselines/fame.py'),
                                      'fima.baselines.fame._histogram': ('3_baselines/fame.html#_histogram', 'fima/baselines/fame.py'),
                                      'fima.baselines.fame._stretched': ('3_baselines/fame.html#_stretched', 'fima/baselines/fame.py'),

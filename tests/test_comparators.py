@@ -31,7 +31,8 @@ def batch_of(needs, windows, seed=0):
 def build(name):
     torch.manual_seed(0)
     method, own = COMPARATORS[name]
-    return check_method(method.build(build_encoder("small3d", widths=(4, 8, 8, 16)), MomentumOptions(**SHARED), own(), 0))
+    encoder = build_encoder("small3d", widths=(4, 8, 8, 16))
+    return check_method(method.build(encoder, MomentumOptions(**SHARED), own(), 0))
 
 
 def step(method, seed=0):

@@ -52,7 +52,8 @@ def optimise(method, steps, first=0, model=None, part=None):
             for parameter in trained:
                 if parameter.grad is not None: parameter -= .05 * parameter.grad
         share_statistics(method)
-        told.append({name: value.item() for name, value in terms.items()} | {f"{name}_chance": value for name, value in method.batch_chance.items()})
+        chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
+        told.append({name: value.item() for name, value in terms.items()} | chances)
     return told
 
 
@@ -88,7 +89,8 @@ def test_a_tapped_layer_of_another_size_wants_a_target_of_that_size():
 @pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "frozen statistics"])
 def test_the_gradient_of_the_alignment_is_that_of_finite_differences(map, training):
     torch.manual_seed(0)
-    method = Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED), MclOptions(inter=0, intra=0, order=0, map=map)).double()
+    own = MclOptions(inter=0, intra=0, order=0, map=map)
+    method = Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED), own).double()
     method(batch_of()._replace(**{part: getattr(batch_of(), part)._replace(rgb=getattr(batch_of(), part).rgb.double()) for part in ("source", "target")}))
     method.train(training)
     method.follow = lambda: None

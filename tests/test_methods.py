@@ -15,6 +15,7 @@ from fima.study.files import load_study
 from fima.study.plan import expand
 from fima.training.pretrain import Stopped, build_method, build_optimiser, pretrain, step_seed, take_step
 from fima.training.recipe import make_recipe
+from fima.training.share import check_share
 from fima.training.videos import OpenData, open_data
 from fima.training.views import open_clips, open_modalities, with_flow
 
@@ -65,10 +66,14 @@ def test_preset_released_takes_every_fault_of_mcl():
     assert [mended.method.options[name] for name in ("weights", "map", "own_keys")] == ["fixed", "released", "fixed"] and mended.optimisation.reseed == "step" # the gradient maps are the published ones
 
 
-def test_comparators_refuse_several_processes():
-    from fima.training.share import check_share
-    for recipe in (make_recipe("smoke", method="mcl", overrides={"method.query_groups": 2}), make_recipe("smoke", overrides={"views.change": "fame", "method.query_groups": 2})):
-        with pytest.raises(ValueError, match="on several processes"): check_share(recipe, 2)
+@pytest.mark.parametrize("change", ["none", "fame", "erasing"])
+@pytest.mark.parametrize("method", [None, *STRUCTURE])
+def test_every_method_on_every_view_change_can_be_shared_out(method, change):
+    "What several processes compute is compared with one process in test_distributed."
+    groups = {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}
+    check_share(make_recipe("smoke", method=method, overrides={"views.change": change, **groups}), 2)
+    with pytest.raises(ValueError, match="method.query_groups must be a multiple of the 2 processes"):
+        check_share(make_recipe("smoke", method=method, overrides={"views.change": change}), 2)
 
 
 def test_rows_of_one_study_differ_in_method_and_views_alone():

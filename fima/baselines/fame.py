@@ -13,6 +13,7 @@ from kornia.color import rgb_to_hsv
 from torch import Generator, Tensor
 
 from ..data.colours import draws, gaussian_blur
+from ..method.distributed import gather, processes, rank
 
 # %% ../../nbs/3_baselines/32_fame.ipynb #1dc3a3b0
 FLAT = 1e-6 # Range below which a map counts as flat
@@ -93,10 +94,17 @@ class Fame:
 
     def __call__(self,
         clips: Tensor,        # clips in [0, 1], (B, 3, T, H, W), T >= 2; left as they are
-        generator: Generator, # source of the permutation; consumes B numbers
-        part: tuple[int, int] = (0, 1), # which part of a step's clips these are, from 0, and of how many equal parts; backgrounds come from the same part
+        generator: Generator, # source of the permutation; consumes a number for each clip of the step
+        part: tuple[int, int] = (0, 1), # (0, 1): these clips by themselves; else (rank, processes): all of a step's
     ) -> Tensor:              # changed clips in [0, 1], same shape
         "Permute the batch for the backgrounds and merge; a clip may meet itself, and then stays as it is."
         mask = foreground(clips, self.beta, self.foreground_share, self.background_share, self.bins)
-        partner = draws((len(clips),), generator, part).argsort().to(clips.device)
-        return torch.where(mask[:, None, None], clips, clips[partner])
+        backgrounds = clips if part[1] == 1 else self._gathered(clips, part)
+        partners = draws((len(backgrounds),), generator).argsort().to(clips.device)
+        return torch.where(mask[:, None, None], clips, backgrounds[partners[part[0] * len(clips):][:len(clips)]])
+
+    def _gathered(self, clips: Tensor, part: tuple[int, int]) -> Tensor:
+        "Give the clips of all processes, whose backgrounds are permuted."
+        if part != (rank(), processes()):
+            raise ValueError(f"part must be (0, 1) or (rank, processes) = {(rank(), processes())}, got {part}")
+        return gather(clips)

@@ -160,6 +160,7 @@ class Mcl(Momentum):
         if batch.target is None: raise ValueError("batch must hold a target view for MCL, got None")
         further = self.windows - 2
         if len(batch.others) < further:
-            raise ValueError(f"batch must hold {further} further windows of each video in `others` for MCL, got {len(batch.others)}")
+            raise ValueError(f"batch must hold {further} further windows of each video in `others` for MCL, "
+                             f"got {len(batch.others)}")
         if self.own.order and batch.order is None: raise ValueError("batch must say in `order` whether the others come after the source, got None")
         if self.own.aligned and batch.source.motion is None: raise ValueError("batch must hold a motion map of the source view for the alignment, got None")

@@ -151,7 +151,7 @@ class Modalities:
     "Turn a raw batch into colour clips and difference clips, on the device where it lies."
     photometric:Photometric=Photometric() # Colour changes, drawn apart for colour clips, difference clips and sub-clips
     difference:str="paper"                # Kind of `frame_difference`; 'normalised' ones are neither coloured nor normalised
-    change:Callable[[Tensor,Generator],Tensor]|None=None # Changes the source's clips in [0, 1], (B, 3, T, H, W), before all else
+    change:Callable|None=None # (clips in [0, 1], generator, part) -> clips: changes those of the source before all else
 
     def __post_init__(self):
         if self.difference not in DIFFERENCES: raise ValueError(f"difference must be one of {sorted(DIFFERENCES)}, got {self.difference!r}")
@@ -161,9 +161,9 @@ class Modalities:
         different = frame_difference(clips, self.difference, generator, part)
         return different if self.difference == "normalised" else normalise(photometric(different, generator, part))
 
-    def _changed(self, raw:RawView, seed:int, needs:frozenset)->tuple[Tensor|None,Tensor|None]:
+    def _changed(self, raw:RawView, seed:int, needs:frozenset, part:tuple[int,int])->tuple[Tensor|None,Tensor|None]:
         "Give the clip and the sub-clips in [0, 1], changed by the draws of a seed; without a seed as they are."
-        change = (lambda clips: self.change(clips, Generator().manual_seed(seed))) if seed else (lambda clips: clips)
+        change = lambda clips: self.change(clips, Generator().manual_seed(seed), part) if seed else clips
         clip = change(to_clip(raw.clip)) if needs & {"rgb", "difference"} else None
         return clip, torch.stack([change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1) if "sub_clips" in needs else None
 
@@ -171,7 +171,7 @@ class Modalities:
         "Compute what is needed of one view."
         for name in {"sub_clips", "motion"} & needs:
             if getattr(raw, name) is None: raise ValueError(f"needs names {name!r}, but the batch has none: set {name} of the data set")
-        clip, sub_clips = self._changed(raw, seed, needs)
+        clip, sub_clips = self._changed(raw, seed, needs, part)
         rgb = normalise(photometric(clip, generators[0], part)) if "rgb" in needs else None
         difference = self._finish(clip, photometric, generators[1], part) if "difference" in needs else None
         sub_differences = self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part).unflatten(0, raw.sub_clips.shape[:2]) if "sub_clips" in needs else None

@@ -92,7 +92,8 @@ class Fima(Momentum):
         asked = {"rgb": True, "difference": o.pixel or o.instance_motion, "sub_clips": o.frame}
         self.needs = frozenset(name for name, wanted in asked.items() if wanted)
         self.needs_mask = o.pixel and o.foreground_position != "none"
-        decoder = lambda: MotionDecoder(encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads, dropout=o.decoder_dropout)
+        sizes = encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads
+        decoder = lambda: MotionDecoder(*sizes, dropout=o.decoder_dropout)
         self.decoders = nn.ModuleDict()
         if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)): self.decoders["shared"] = decoder()
         if not o.shared_decoder and o.pixel and o.motion_decoder: self.decoders["pixel"] = decoder()
@@ -111,14 +112,14 @@ class Fima(Momentum):
         super().check_world_size(options, batch_size, world_size)
         share, negatives = batch_size // world_size, options.negatives
         if options.pixel and (negatives == "batch" or (negatives != "video" and share % negatives)):
-            raise ValueError(f"negatives must be 'video' or a number that divides the {share} videos of each of the {world_size} processes, "
-                             f"got {negatives!r}")
+            raise ValueError(f"negatives must be 'video' or a number that divides the {share} videos of each of the "
+                             f"{world_size} processes, got {negatives!r}")
 
     def chance(self,
         batch_size: int,                # B, videos a step
         map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
     ) -> dict[str, float]:              # name of a term -> ln(1 + negatives)
-        "Give the value of each contrastive term at which no key is told from another; for L_Pix `batch_chance` refines it."
+        "Give the value of each term at which no key is told from another; for L_Pix `batch_chance` refines it."
         o, frames = self.options, map_size[0]
         videos = {"batch": batch_size, "video": 1}.get(o.negatives, o.negatives)
         negatives = dict(instance=o.queue_size, instance_motion=o.queue_size, frame=2 * frames - 1 + o.queue_size,
@@ -202,7 +203,8 @@ def pixel_term(self: Fima,
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size)))
     weight = share_of_mean(positives.flatten(1).any(1)) if negatives == "video" else 1
-    self.batch_chance["pixel"] = float(weight * sum(pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups)) / len(groups)
+    levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups]
+    self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)
     return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
 
 @patch

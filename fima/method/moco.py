@@ -22,14 +22,14 @@ from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update
 # %% ../../nbs/2_method/22_moco.ipynb #d3600b35
 @dataclass(frozen=True)
 class MomentumOptions:
-    "Hold what all methods with a momentum encoder share; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
+    "Hold what methods with a momentum encoder share; defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
     temperature: float = 0.1        # softmax temperature tau, > 0
     momentum: float = 0.999         # averaging weight of the key encoder, in [0, 1]
     queue_size: int = 2048          # negative keys K of each queue (paper 2048, released 2240)
     hidden: int = 1024              # hidden width of the projection heads
     dim: int = 128                  # embedding size D
-    key_groups: int = 3             # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 24 videos on 3 (Table 11)
-    query_groups: int = 1           # consecutive groups of the query's BatchNorm, >= 1; published: as many as key_groups, one a GPU
+    key_groups: int = 3             # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 3 GPUs (Table 11)
+    query_groups: int = 1           # consecutive groups of the query's BatchNorm, >= 1; published: one a GPU
 
     def __post_init__(self):
         if not self.temperature > 0: raise ValueError(f"temperature must be > 0, got {self.temperature}")
@@ -45,8 +45,8 @@ def check_groups(
     "Refuse groups that would lie on two processes; raise ValueError that begins with the field."
     for name in names:
         if getattr(options, name) % world_size:
-            raise ValueError(f"{name} must be a multiple of the {world_size} processes, each of which normalises its own groups, "
-                             f"got {getattr(options, name)}")
+            raise ValueError(f"{name} must be a multiple of the {world_size} processes, each of which normalises its "
+                             f"own groups, got {getattr(options, name)}")
 
 # %% ../../nbs/2_method/22_moco.ipynb #ec94a74f
 @contextmanager
@@ -64,20 +64,20 @@ def steady(
 class Momentum(Method):
     "Hold what FIMA and every comparator share: query and momentum encoder, projection heads and queues."
     def __init__(self,
-        encoder: nn.Module,                           # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
+        encoder: nn.Module,                           # query encoder with `.channels` = C; gives (B, C, T', H', W')
         options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
         own: Any = None,                              # the method's own options
         seed: int = 0,                                # seed of the queues' first random keys
         heads: Sequence[str] = ("instance",),         # names of the projection heads
-        queues: Sequence[str] | Mapping[str, int] = ("instance",), # names of the queues; a mapping: with their sizes, 0 for none
+        queues: Sequence[str] | Mapping[str, int] = ("instance",), # names of the queues, or also their sizes, 0: none
     ):
         super().__init__(encoder, options, own, seed)
         head = lambda: ProjectionHead(encoder.channels, options.hidden, options.dim)
         self.projectors = nn.ModuleDict({name: head() for name in heads})
         self.key_encoder, self.key_projectors = key_copy(self.encoder), key_copy(self.projectors)
         sizes = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, options.queue_size)
-        first_keys = torch.Generator().manual_seed(seed)
-        self.queues = nn.ModuleDict({name: Queue(size, options.dim, first_keys) for name, size in sizes.items() if size})
+        first_keys, dim = torch.Generator().manual_seed(seed), options.dim
+        self.queues = nn.ModuleDict({name: Queue(size, dim, first_keys) for name, size in sizes.items() if size})
 
     @classmethod
     def check_world_size(cls,
@@ -88,7 +88,8 @@ class Momentum(Method):
         "Refuse groups of BatchNorm that do not lie on one process each, or keys in groups of unequal size."
         check_groups(options, ("query_groups", "key_groups"), world_size)
         if batch_size % options.key_groups:
-            raise ValueError(f"key_groups must divide optimisation.batch_size = {batch_size} on several processes, got {options.key_groups}")
+            raise ValueError(f"key_groups must divide optimisation.batch_size = {batch_size} on several processes, "
+                             f"got {options.key_groups}")
 
     def follow(self) -> None:
         "Move the key networks towards the query's; only while training."
@@ -98,7 +99,7 @@ class Momentum(Method):
 
     def query_map(self,
         clips: Tensor,          # clips of one modality, (B, 3, T, H, W)
-        evaluated: bool = True, # clips of the kind that evaluations show? If not, BatchNorm's running statistics stay as they are
+        evaluated: bool = True, # clips of the kind that evaluations show? If not, BatchNorm's running statistics stay
     ) -> Tensor:                # feature maps, (B, C, T', H', W')
         "Encode clips by the query encoder."
         with nullcontext() if evaluated else steady(self.encoder):

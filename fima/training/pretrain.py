@@ -46,7 +46,8 @@ def build_method(
         method = check_method(kind.build(encoder, recipe.method, own, recipe.seed, classes))
     frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
     if "sub_clips" in method.needs and frames != recipe.views.sub_clips:
-        raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}")
+        raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, "
+                         f"got {recipe.views.sub_clips}")
     return method
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #897100e5
