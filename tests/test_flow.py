@@ -88,7 +88,7 @@ def test_a_long_video_is_computed_stretch_by_stretch(tmp_path):
     assert not flows.flow(path, 529, 40).any()
 
 
-@pytest.mark.parametrize("field, value", [("format", 0), ("method", "Farneback"), ("opencv", "4.0.0"), ("bound", 10.), ("height", 64), ("frames", 41), ("fingerprint", "0" * 32)])
+@pytest.mark.parametrize("field, value", [("format", 0), ("method", "Farneback"), ("opencv", "4.0.0"), ("opencv_build", "0" * 12), ("instructions", "x86_64 AVX2"), ("bound", 10.), ("height", 64), ("frames", 41), ("fingerprint", "0" * 32)])
 def test_a_file_made_otherwise_is_computed_anew(videos, frames, tmp_path, field, value):
     path = videos[0]
     flows = FlowCache.build([path], tmp_path / "flow", frames)

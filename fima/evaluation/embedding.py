@@ -56,7 +56,7 @@ def neighbours_agree(
     if not len(features) == len(labels) == len(groups): raise ValueError(f"labels and groups must have one entry per row of features ({len(features)}), got {len(labels)} and {len(groups)}")
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     open_to = groups[:, None] != groups[None]
-    near = np.where(open_to, unit @ unit.T, -np.inf).argmax(1)
+    near = np.where(open_to, np.round(unit @ unit.T, 12), -np.inf).argmax(1)
     return np.where((open_to & (labels[:, None] == labels[None])).any(1), labels[near] == labels, np.nan)
 
 def chance_neighbour(
