@@ -11,16 +11,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fima.evaluation.record_format import LISTS, is_packed, keep_list, lists_folder, pack_videos, read_metrics
-from fima.evaluation.record_format import write_metrics
+from fima.evaluation.record_format import LISTS, is_packed, keep_list, lists_folder, pack_videos
+from fima.evaluation.record_format import read_metrics, write_metrics
 from fima.training.checkpoint import write_text
 
 TOP = Path(__file__).resolve().parent.parent
 
 
 def size(reports):
-    "Bytes of all files of the runs, and of the lists of videos."
-    return sum(file.stat().st_size for kind in ("runs", LISTS) for file in (reports / kind).rglob("*") if file.is_file())
+    "Bytes of the records of the runs, and of the lists of videos."
+    files = [file for kind in ("runs", LISTS) for file in (reports / kind).rglob("*.json")]
+    return sum(file.stat().st_size for file in files)
 
 
 def compacted(file, old):
@@ -28,7 +29,8 @@ def compacted(file, old):
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place) / "metrics.json"
         write_metrics(scratch, old)
-        if json.dumps(read_metrics(scratch)) != json.dumps(old): raise ValueError(f"{file} would lose something, so it stays")
+        if json.dumps(read_metrics(scratch)) != json.dumps(old):
+            raise ValueError(f"{file} would lose something, so it stays")
         if isinstance(old.get("videos"), dict): keep_list(lists_folder(file.parent), pack_videos(old["videos"]).shared)
         return scratch.read_text()
 

@@ -94,15 +94,16 @@ def unpack_column(
     try: values = list(packed) if isinstance(packed, list) else _decode(packed, rows)
     except (ValueError, TypeError, AttributeError, zlib.error) as error: values, said = None, str(error)
     else: said = f"{len(values)} values"
-    if values is None or len(values) != rows: raise ValueError(f"a column must hold {rows} values, as a list or as kind:base64, got {str(packed)[:40]} ({said})")
-    return values
+    if values is not None and len(values) == rows: return values
+    rule = f"a column must hold {rows} values, as a list or as kind:base64"
+    raise ValueError(f"{rule}, got {str(packed)[:40]} ({said})")
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #9efd22ca
 ROW_COLUMNS = ("path", "class", "label", "group", "start", "split")  # what belongs to the row, not to the outcome
 
 class PackedVideos(NamedTuple):
     "Hold the rows of a record in two parts."
-    videos: dict[str, Any]  # for the record: `list` (digest, or None), `rows`, and `columns` in their order; null for those of the list
+    videos: dict[str, Any]  # for the record: `list` (digest or None), `rows`, `columns` in order (None: in the list)
     shared: dict[str, list] # the list of videos: columns that belong to the row
 
 def list_digest(
@@ -134,7 +135,8 @@ def unpack_videos(
     "Put the rows of a record together again."
     videos, rows = {}, packed.videos["rows"]
     for name, values in packed.videos["columns"].items():
-        if values is None and name not in packed.shared: raise ValueError(f"the list of videos must hold the column {name}, got {', '.join(packed.shared) or 'none'}")
+        if values is None and name not in packed.shared:
+            raise ValueError(f"the list of videos must hold the column {name}, got {', '.join(packed.shared)}")
         try: videos[name] = unpack_column(packed.shared[name] if values is None else values, rows)
         except ValueError as error: raise ValueError(f"{name}: {error}") from None
     return videos
@@ -145,7 +147,7 @@ ABOVE = 4              # so many folders above a record's own are looked into
 
 def lists_folder(
     folder: Path | str, # of an evaluation: RUN/EVALUATION, in a run's folder
-) -> Path:              # reports/video_lists for reports/runs/RUN/EVALUATION, else below the run's folder, else below its own
+) -> Path:              # beside the folder `runs` that holds the run; else in the run's folder; else in its own
     "Tell where an evaluation writes its list of videos."
     own = Path(os.path.abspath(folder))
     run = own.parent
@@ -174,7 +176,8 @@ def find_list(
     places = [folder / LISTS / f"{digest}.json" for folder in folders]
     for place in places:
         if place.is_file(): return place
-    raise ValueError(f"{file}: its list of videos must lie at {LISTS}/{digest}.json in the record's folder or at most {ABOVE} above it, got none")
+    where = f"{LISTS}/{digest}.json in the record's folder or at most {ABOVE} above it"
+    raise ValueError(f"{file}: its list of videos must lie at {where}, got none")
 
 def keep_list(
     folder: Path,            # of lists, made if absent
@@ -199,20 +202,23 @@ def write_metrics(
     if isinstance(metrics.get("videos"), dict):
         fields["videos"], shared = pack_videos(metrics["videos"])
         if shared: keep_list(lists_folder(file.parent), shared)
-    lines = [f" {json.dumps(name)}: {_json(value) if name == 'videos' else json.dumps(value)}" for name, value in fields.items()]
-    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
+    texts = {name: (_json if name == "videos" else json.dumps)(value) for name, value in fields.items()}
+    write_text(file, "{\n" + ",\n".join(f" {json.dumps(name)}: {text}" for name, text in texts.items()) + "\n}\n")
 
 def read_metrics(
     file: Path | str,  # metrics.json of a pre-training or of an evaluation
 ) -> dict[str, Any]:   # the record; of an evaluation, `videos` holds column -> a value per row
     "Read a record, packed or plain; raise ValueError, one line, where it or its list of videos is not whole."
     try: metrics = json.loads(Path(file).read_text())
-    except ValueError: raise json.JSONDecodeError(f"{file} must hold a record, got a file that is not JSON", "", 0) from None
+    except ValueError:
+        raise json.JSONDecodeError(f"{file} must hold a record, got a file that is not JSON", "", 0) from None
     if not (isinstance(metrics, dict) and is_packed(metrics.get("videos"))): return metrics
     videos, shared = metrics["videos"], {}
     if digest := videos.get("list"):
         place = find_list(file, digest)
         found, shared = _list_of(place)
-        if found != digest: raise ValueError(f"{file}: its list of videos {place} must hold what its name, a digest of its content, says, got {found or 'no list'}")
+        if found != digest:
+            rule = "must hold what its name, a digest of its content, says"
+            raise ValueError(f"{file}: its list of videos {place} {rule}, got {found or 'no list'}")
     try: return metrics | {"videos": unpack_videos(PackedVideos(videos, shared))}
     except (ValueError, KeyError) as error: raise ValueError(f"{file}: videos: {error}") from None
