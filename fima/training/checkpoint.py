@@ -73,12 +73,12 @@ def _commit() -> str | None:
 
 def provenance(
     device: torch.device | str = "cpu", # where the run computed
-) -> dict[str, Any]:                    # code, environment, device and peak memory; no name of a machine or folder
-    "Tell which code, libraries and device a number was computed with; `code` is the fingerprint that a study gives to what it starts (`fima.study.code`)."
+) -> dict[str, Any]:                    # version, commit, environment, device and peak memory; no name of a machine or folder
+    "Tell which version, libraries and device a number was computed with."
     libraries = {name: importlib.metadata.version(name) for name in ("torch", "av", "numpy", "scikit-learn", "kornia")}
     on_gpu = torch.device(device).type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return dict(code_version=fima.__version__, commit=_commit(), code=os.environ.get("FIMA_CODE"), python=platform.python_version(), libraries=libraries,
+    return dict(code_version=fima.__version__, commit=_commit(), python=platform.python_version(), libraries=libraries,
                 device=torch.cuda.get_device_name() if on_gpu else f"cpu ({torch.backends.cpu.get_cpu_capability()})",
                 threads=torch.get_num_threads(), peak_memory_mb=round(peak / 2**20), environment=environment())
 
