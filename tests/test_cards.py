@@ -154,4 +154,4 @@ def test_with_data_the_notebook_writes_every_card_anew(lists, tmp_path):
 def test_cells_that_read_videos_are_marked_slow():
     sources = ["".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
     reading = [source for source in sources if 'place("videos"' in source]
-    assert len(reading) == 2 and all(source.startswith("#| slow") for source in reading)
+    assert len(reading) == 3 and all(source.startswith("#| slow") for source in reading)

@@ -104,3 +104,20 @@ FACTS["ut_interaction"] = Facts(
     "Actors who were asked to act; the terms they agreed to are not stated. Few people, one place each.",
     "Published numbers of UCF101 and its like beside it; differences of a few points; anything about people who are not in it. A result that is not well above 0.38 may be shape and appearance alone.",
     _BRING.format("ut_interaction", "Videos in class folders, lists in `splits/`."))
+
+FACTS["ucf101_5"] = Facts(
+    "UCF101, five whole classes", "BrushingTeeth, CuttingInKitchen, JumpingJack, Lunges and WallPushups of the set of 2012, videos made smaller",
+    "not stated (footage from the web; research use)",
+    "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, CRCV-TR-12-01, 2012 (arXiv 1212.0402)", "https://www.crcv.ucf.edu/data/UCF101.php",
+    "Every video that UCF101's official lists name for five of its 101 classes, with the official lists cut to them. Enough real video for a laptop to pre-train and test on under the official protocol; its numbers are those of an easier task.",
+    "One trimmed video (AVI, MPEG-4). `group` is class and gNN of the file name, as in UCF101: clips of a group show the same people and place.",
+    (("videos", "131, 110, 123, 127 and 130 a class, in the order above; 25 groups each", "README of the copy that is here"),
+     ("frames", "105,514; 47 to 793 a video, median 150", "README of the copy that is here"),
+     ("frame rates", "498 videos at 25, 123 at 29.97 frames per second", "README of the copy that is here"),
+     ("nearest neighbour without learning, splits 1, 2, 3", "mean frame .32, .40, .36; frame differences .61, .60, .60; largest class .21, .22, .25", "README of the copy that is here")),
+    "By UCF101's makers, whole groups to one side; the three lists are theirs, cut to the five classes.",
+    "Draw whole groups, not videos, for intervals: seven a class are tested, which makes them wide. Two groups of different classes may still come from one upload: the names do not tell.",
+    "Re-encoded by those who passed them on: from 320 x 240 to 170 x 128 pixels, MPEG-4 with the XVID tag, a keyframe every 25 frames, no B-frames, no sound, the same frames at the same rate. Taken from the public repository StephanWells/INFOMCV_P4, folder Python/data/ucf-101 (README of the copy that is here).",
+    "People in public uploads, faces visible; nothing says that they were asked. Bathrooms, chopping boards and gyms tell something of the class; motion tells more (last line of the table above).",
+    "Published numbers of UCF101 beside it: five classes are not 101. Claims about motion understanding without a bias probe beside them; face or identity work.",
+    _BRING.format("ucf101_5", "Videos in class folders, `classInd.txt` beside them, lists in `splits/`. Whoever has all of UCF101 gets the same task by `--classes`."))

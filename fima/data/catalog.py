@@ -84,7 +84,9 @@ def read_split_list(
         if not match: bad.append(f"line {number} {line!r}")
         elif match[2]: labels[f"line {number} {line!r}"] = int(match[2]) if len(match[2]) < 20 else LARGEST_LABEL + 1
         if match: rows.append((plain_path(match[1]), match[2], match[1]))
-    found = {"lines without a video path": bad or ([] if rows else ["the list is empty"])} | label_problems(labels) | path_problems(row[0] for row in rows)
+    spellings = {path: spelling for path, _, spelling in rows}
+    strays = {kind: [spellings[path] for path in paths] for kind, paths in path_problems(spellings).items()}
+    found = {"lines without a video path": bad or ([] if rows else ["the list is empty"])} | label_problems(labels) | strays
     if found := {kind: names for kind, names in found.items() if names}: raise CatalogError(file, found)
     rows = [(path, int(label) - 1 if label else pd.NA, spelling) for path, label, spelling in rows]
     return pd.DataFrame(rows, columns=["path", "label", "spelling"]).astype({"label": "Int64"})

@@ -60,9 +60,10 @@ def _by_index(rows:pd.DataFrame, index:dict[str, int])->tuple[pd.DataFrame, dict
     def told(name, label, path):
         if name or pd.isna(label): return name or (path.rpartition("/")[0] or path)
         return names.get(label, f"label {label + 1}")
-    by_folder = rows.path.map(folder)
-    wrong = by_folder.notna() & rows.label.notna() & (by_folder.map(index).astype("Int64") != rows.label).fillna(False)
-    classes = [told(*row) for row in zip(by_folder.where(by_folder.notna(), None), rows.label, rows.path, strict=True)]
+    by_folder = [folder(path) for path in rows.path]
+    numbers = pd.Series([index.get(name, pd.NA) for name in by_folder], rows.index, dtype="Int64")
+    wrong = (numbers != rows.label).fillna(False).astype(bool)
+    classes = [told(*row) for row in zip(by_folder, rows.label, rows.path, strict=True)]
     rows = rows.assign(**{"class": classes})
     return rows.assign(label=rows["class"].map(index)), {"listed labels that differ from the class's number": rows.path[wrong].tolist()}
 
