@@ -12,7 +12,7 @@ from fima.data.views import Batch, View
 from fima.method.encoders import build_encoder, map_size
 from fima.method.instance import pool
 from fima.method.moco import MomentumOptions
-from fima.training.share import share_statistics, spread
+from fima.training.share import share_statistics, wrap_ddp
 
 SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=.9)
 TINY = dict(widths=(4, 8, 8), temporal_stride=4)
@@ -177,7 +177,7 @@ def one_of_two(rank, port, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     method = tiny(shared=TWO)
-    told = optimise(method, 3, model=spread(method), part=slice(2 * rank, 2 * rank + 2))
+    told = optimise(method, 3, model=wrap_ddp(method), part=slice(2 * rank, 2 * rank + 2))
     torch.save((told, method.state_dict()), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -13,7 +13,7 @@ from kornia.color import rgb_to_hsv
 from torch import Generator, Tensor
 
 from ..data.colours import draws, gaussian_blur
-from ..method.distributed import gather, processes, rank
+from ..method.distributed import gather, rank, world_size
 
 # %% ../../nbs/3_baselines/32_fame.ipynb #1dc3a3b0
 FLAT = 1e-6 # Range below which a map counts as flat
@@ -105,6 +105,6 @@ class Fame:
 
     def _gathered(self, clips: Tensor, part: tuple[int, int]) -> Tensor:
         "Give the clips of all processes, whose backgrounds are permuted."
-        if part != (rank(), processes()):
-            raise ValueError(f"part must be (0, 1) or (rank, processes) = {(rank(), processes())}, got {part}")
+        if part != (rank(), world_size()):
+            raise ValueError(f"part must be (0, 1) or (rank, processes) = {(rank(), world_size())}, got {part}")
         return gather(clips)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from ..data.colours import draws
 from ..data.views import Batch, View
-from ..method.distributed import processes, rank
+from ..method.distributed import rank, world_size
 from ..method.instance import chance, info_nce, pool
 from ..method.moco import Momentum, MomentumOptions
 
@@ -33,7 +33,7 @@ def frame_orders(
     if kind == "shuffle" and frames < CHUNKS: raise ValueError(f"frames must be at least {CHUNKS} to swap two of {CHUNKS} chunks, got {frames}")
     if kind == "repeat": known = torch.arange(frames)[:, None].expand(frames, frames)
     else: known = torch.stack([_swapped(frames, *pair) for pair in combinations(range(CHUNKS), 2)])
-    numbers = draws((clips,), generator or torch.default_generator, (rank(), processes()))
+    numbers = draws((clips,), generator or torch.default_generator, (rank(), world_size()))
     return known[(numbers * len(known)).long().cpu()]
 
 def _swapped(frames: int, first: int, second: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Method
-from .distributed import gather, processes
+from .distributed import gather, world_size
 from .instance import ProjectionHead
 from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update_key
 
@@ -103,7 +103,7 @@ class Momentum(Method):
     ) -> Tensor:                # feature maps, (B, C, T', H', W')
         "Encode clips by the query encoder."
         with nullcontext() if evaluated else steady(self.encoder):
-            return grouped_forward(self.encoder, clips, self.options.query_groups // processes())
+            return grouped_forward(self.encoder, clips, self.options.query_groups // world_size())
 
     def key_map(self,
         clips: Tensor,                            # clips of one modality, (B, 3, T, H, W)

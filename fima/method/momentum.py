@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .distributed import gather, own_rows, processes, rank
+from .distributed import gather, own_rows, rank, world_size
 
 # %% ../../nbs/2_method/21_momentum.ipynb #f9587449
 def key_copy(
@@ -46,7 +46,7 @@ def shuffled_forward(
     generator:torch.Generator|None=None  # Source of the permutation; with several processes seeded alike in all
 )->Tensor:                               # Feature maps in the order of `clips`, no gradient, (B, C, T', H', W')
     "Run keys in random groups so that BatchNorm does not tell which query they belong to."
-    clips, share = gather(clips), processes()
+    clips, share = gather(clips), world_size()
     if not 1 <= groups <= len(clips): raise ValueError(f"groups must be from 1 to the number of clips {len(clips)}, got {groups}")
     if share > 1 and (groups % share or len(clips) % groups or generator is None):
         raise ValueError(f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a generator, got {groups} and {generator}")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..data.views import Batch
 from .base import Method
-from .distributed import processes
+from .distributed import world_size
 from .instance import pool
 from .moco import check_groups
 from .momentum import grouped_forward
@@ -64,6 +64,6 @@ class Supervised(Method):
         generator: torch.Generator | None = None, # not needed here
     ) -> dict[str, Tensor]:                       # "cross_entropy", mean over both views
         "Compute the cross-entropy of both views."
-        encode = lambda clips: grouped_forward(self.encoder, clips, self.query_groups // processes())
+        encode = lambda clips: grouped_forward(self.encoder, clips, self.query_groups // world_size())
         losses = [F.cross_entropy(self.classifier(pool(encode(view.rgb))), batch.label) for view in (batch.source, batch.target)]
         return {"cross_entropy": sum(losses) / 2}
