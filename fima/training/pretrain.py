@@ -21,14 +21,14 @@ from ..data.catalog import CatalogError
 from ..data.clips import batches
 from ..data.views import Modalities, RawBatch, to_device
 from ..method.base import Method, check_method
-from ..method.distributed import processes, rank
+from ..method.distributed import rank, world_size
 from ..method.encoders import build_encoder, map_size
 from ..plugins import plugin_digests
 from .checkpoint import load_checkpoint, provenance, read_recipe, save_checkpoint, save_encoder, write_json, write_text
 from .code import code_fingerprint, parts_of
 from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
-from .share import anywhere, averaged, check_share, find_method, share_statistics, spread, wait
+from .share import any_rank, barrier, check_share, find_method, reduce_mean, share_statistics, wrap_ddp
 from .trace import Trace, weights_digest
 from .videos import OpenData, content_here, open_data, settle
 from .views import open_clips, open_modalities, with_flow
@@ -94,19 +94,19 @@ def take_step(
     generator = torch.Generator().manual_seed(seed) # of the CPU: the same draws on every device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed + rank())
-        batch = modalities(to_device(raw, device), generator, method.needs, (rank(), processes()))
+        batch = modalities(to_device(raw, device), generator, method.needs, (rank(), world_size()))
         own = generator if shuffles is None else torch.Generator().manual_seed(shuffles)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): terms = method(batch, own)
     loss = sum(terms.values())
     chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
-    told = averaged({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | chances)
-    bad = [f"{name} = {value}" for name, value in told.items() if not math.isfinite(value)]
+    metrics = reduce_mean({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | chances)
+    bad = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if bad: raise FloatingPointError(f"loss is not finite: {', '.join(bad)}")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
     optimiser.step()
-    return told | {"gradient_norm": norm.item()}
+    return metrics | {"gradient_norm": norm.item()}
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #1442c16d
 class Stopped(Exception):
@@ -183,24 +183,24 @@ def pretrain(
     folder, began = Path(folder), time.perf_counter()
     device, recipe = pick_device(device), recipe.model_copy(update={"data": settle(recipe.data)})
     if recipe.method.name == "imported": raise ValueError("method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from")
-    check_share(recipe, processes())
+    check_share(recipe, world_size())
     if told := finished(folder, recipe): return told
     check_plugins(recipe)
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride, progress=progress)
     if rank() == 0: _claim(folder, recipe, opened.content)
-    wait()
-    if not (folder / "recipe.json").exists(): raise ValueError(f"folder must be one that all {processes()} processes see, got {folder}")
+    barrier()
+    if not (folder / "recipe.json").exists(): raise ValueError(f"folder must be one that all {world_size()} processes see, got {folder}")
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
     opened, flows = (opened, None) if recipe.method.name == "random" else with_flow(recipe, opened, method.needs, progress=progress)
     losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, flows, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
     if rank() == 0: _finish(folder, recipe, opened, method, losses, began)
-    wait()
+    barrier()
     return json.loads((folder / "metrics.json").read_text())
 
 def _finish(folder, recipe, opened, method, losses, began) -> None:
     "Write the encoder and, last of all, the metrics."
     save_encoder(folder / "checkpoint" / "encoder.safetensors", method.encoder, recipe)
-    metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), processes=processes(), **losses,
+    metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), processes=world_size(), **losses,
                    videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"), looped=opened.looped,
                    data=recipe.data.title, groups=opened.catalog.attrs.get("groups", ""), data_fingerprint=opened.content, weights=weights_digest(method.encoder),
                    seconds=round(time.perf_counter() - began, 1), **provenance(next(method.parameters()).device) | dict(code=code_fingerprint(recipe), plugins=recipe.plugins))
@@ -214,22 +214,22 @@ def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, 
     total = o.steps if o.steps is not None else o.epochs * per_epoch
     chance, optimiser, modalities = method.chance(o.batch_size, grid), build_optimiser(method, o), open_modalities(recipe)
     start, first = load_checkpoint(folder, method, optimiser), rank() == 0
-    model, log, trace, clock = spread(method), Log(folder, start, chance) if first else None, Trace(folder, start), time.perf_counter()
+    model, log, trace, clock = wrap_ddp(method), Log(folder, start, chance) if first else None, Trace(folder, start), time.perf_counter()
     with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not (progress and first), mininterval=1) as bar:
-        for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda", part=(rank(), processes())), start):
+        for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda", part=(rank(), world_size())), start):
             waited = time.perf_counter()
             for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
             if hasattr(method, "progress"): method.progress = step / total
             told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision, step_seed(recipe.seed, step // per_epoch) if o.reseed == "epoch" else None)
             share_statistics(method)
             done = step + 1
-            stop = anywhere(told_to_stop() or done == stop_after)
+            stop = any_rank(told_to_stop() or done == stop_after)
             if first: trace.add(done, told)
             if first: log.add(told | {"learning_rate": optimiser.param_groups[0]["lr"], "seconds_data": waited - clock, "seconds_compute": time.perf_counter() - waited})
             if first and (done % log_interval == 0 or done == total or stop): bar.set_postfix(loss=f"{log.write(done)['loss']:.3f}", refresh=False)
             if first and (done % checkpoint_interval == 0 or done == total or stop): save_checkpoint(folder, done, method, optimiser)
             bar.update()
-            if stop or done == total: wait()
+            if stop or done == total: barrier()
             if stop and done < total: raise Stopped(f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there")
             clock = time.perf_counter()
     return _told(folder, recipe, chance, total) | {"trace": trace.rows} if first else {}
