@@ -51,7 +51,7 @@ def pretrain(
     if show:
         print(recipe.model_dump_json(indent=1))
         return 0
-    from fima.study.files import own_folder
+    from fima.training.code import own_folder
     from fima.training.pretrain import Stopped, pretrain as train
     folder = folder or own_folder() / recipe.run_id
     try: told = train(recipe, folder, device)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..training.checkpoint import write_text
+from ..training.code import own_folder
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #f52668eb
 _INTEGERS = ("i1", "i2", "i4", "i8")
@@ -147,10 +148,11 @@ ABOVE = 4              # so many folders above a record's own are looked into
 
 def lists_folder(
     folder: Path | str, # of an evaluation: RUN/EVALUATION, in a run's folder
-) -> Path:              # beside the folder `runs` that holds the run; else in the run's folder; else in its own
+) -> Path:              # in the folder of one's own runs; beside another folder `runs` that holds the run; else in the run's folder; else in its own
     "Tell where an evaluation writes its list of videos."
     own = Path(os.path.abspath(folder))
     run = own.parent
+    if own.is_relative_to(own_folder()): return own_folder() / LISTS
     if run.parent.name == "runs": return run.parent.parent / LISTS
     return (run if (run / "recipe.json").exists() else own) / LISTS
 

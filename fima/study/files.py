@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Profile', 'Changes', 'NAME', 'SHOWN', 'KINDS', 'FOLDERS', 'repository', 'results_folder', 'study_names',
-           'published_folder', 'own_folder', 'reports_folder', 'runs_folder', 'record_places', 'Part', 'Base', 'Videos',
-           'Row', 'Evaluated', 'Claim', 'Shown', 'Study', 'read_study', 'load_study', 'left_out_at', 'is_own',
+           'published_folder', 'reports_folder', 'runs_folder', 'record_places', 'Part', 'Base', 'Videos', 'Row',
+           'Evaluated', 'Claim', 'Shown', 'Study', 'read_study', 'load_study', 'left_out_at', 'is_own',
            'template_parameters', 'check_parameters']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import fima
-from ..training.code import checkout, studies_folder
+from ..training.code import checkout, own_folder, studies_folder
 from ..training.recipe import PROFILES
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML has it: ten times as fast
@@ -43,11 +43,6 @@ def study_names() -> list[str]:
 def published_folder() -> Path | None: # None without a repository
     "Give the folder of the published runs, tables and figures: the repository's reports/."
     return root / "reports" if (root := checkout()) else None
-
-def own_folder() -> Path:
-    "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
-    if named := os.environ.get("FIMA_RUNS"): return Path(named).resolve()
-    return (checkout() or Path.cwd()) / "runs"
 
 def reports_folder(
     reports: Path | str | None = None, # another folder than one's own

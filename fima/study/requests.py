@@ -16,9 +16,10 @@ import yaml
 
 from ..data.files import fingerprint
 from ..evaluation.record import evaluated_data
-from .files import Evaluated, Row, Study, load_study, own_folder, read_study
+from .files import Evaluated, Row, Study, load_study, read_study
 from .plan import resolve
 from ..training.checkpoint import write_text
+from ..training.code import own_folder
 from ..training.videos import work_root
 from ..training.weights import load_encoder
 

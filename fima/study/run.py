@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from .files import Study, is_own, own_folder, published_folder, reports_folder, results_folder, runs_folder, template_parameters
+from .files import Study, is_own, published_folder, reports_folder, results_folder, runs_folder, template_parameters
 from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending, visible_gpus
 from .page import build_page
 from .plan import Run, absent, expand, load_studies, plan, records
@@ -26,7 +26,7 @@ from .tables import keep, tabulate
 from .watch import watch
 from ..evaluation.record_format import read_metrics, write_metrics
 from ..training.checkpoint import write_json, write_text
-from ..training.code import code_fingerprint
+from ..training.code import code_fingerprint, own_folder
 from ..training.recipe import PLACES
 from ..training.share import check_share
 

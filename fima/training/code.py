@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'FLOW', 'GENERATED', 'LISTED', 'Module', 'read_module', 'reached', 'Parts', 'parts_of', 'sources_state',
-           'executed_code', 'checkout', 'studies_folder', 'template_file', 'template_cells', 'code_fingerprint']
+           'executed_code', 'checkout', 'studies_folder', 'own_folder', 'template_file', 'template_cells',
+           'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
-import ast
+import ast, os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -181,6 +182,11 @@ def checkout() -> Path | None: # None where the package was installed without it
 def studies_folder() -> Path:
     "Give the folder of study files and papermill templates: the repository's, or the copy that an installed package brings."
     return root / "nbs" / "studies" if (root := checkout()) else Path(fima.__file__).parent / "templates"
+
+def own_folder() -> Path:
+    "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
+    if named := os.environ.get("FIMA_RUNS"): return Path(named).resolve()
+    return (checkout() or Path.cwd()) / "runs"
 
 def template_file(
     name: str, # of a template, e.g. "linear_probe"
