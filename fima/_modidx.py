@@ -1120,6 +1120,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fima.study.files.Videos': ('6_study/files.html#videos', 'fima/study/files.py'),
                                   'fima.study.files.Videos.located': ('6_study/files.html#videos.located', 'fima/study/files.py'),
                                   'fima.study.files.Videos.overrides': ('6_study/files.html#videos.overrides', 'fima/study/files.py'),
+                                  'fima.study.files._declared': ('6_study/files.html#_declared', 'fima/study/files.py'),
+                                  'fima.study.files.check_injected': ('6_study/files.html#check_injected', 'fima/study/files.py'),
                                   'fima.study.files.check_parameters': ('6_study/files.html#check_parameters', 'fima/study/files.py'),
                                   'fima.study.files.is_own': ('6_study/files.html#is_own', 'fima/study/files.py'),
                                   'fima.study.files.left_out_at': ('6_study/files.html#left_out_at', 'fima/study/files.py'),

@@ -72,11 +72,11 @@ def study_plan(
 ) -> None:
     "Show the runs of studies: what each varies, which tables need it, how far it is and what it will cost on this device."
     names, _ = asked_studies(chosen(names, all), change, seeds, videos, data_set, train_list, test_list, groups, test_share, classes)
-    import matplotlib.pyplot as plt
     from fima.study.files import reports_folder
-    from fima.study.picture import draw_plan, variants
     from fima.study.plan import plan
     table = plan(names, reports, profile)
+    import matplotlib.pyplot as plt # after the call is known to be a right one
+    from fima.study.picture import draw_plan, variants
     lines = table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id") if each else variants(table)
     print(lines.assign(hours=lines.hours.map("{:.2f}".format), needed_by=lines.needed_by.map(_few)).to_string(index=False).replace(" nan", "   -"))
     first = table.drop_duplicates("run_id")

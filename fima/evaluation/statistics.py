@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #2dfceccd
 class Estimate(NamedTuple):
@@ -58,6 +57,7 @@ def wilson(
     level:float=.95,  # coverage of the interval, in (0, 1)
 )->Estimate:          # share of correct videos with Wilson's interval
     "Return a share with Wilson's score interval, for independent videos."
+    from scipy.stats import norm # here: who draws intervals by resampling does not wait for it
     if n < 1: raise ValueError(f"n must be at least 1, got {n}")
     if not 0 <= successes <= n: raise ValueError(f"successes must lie within [0, n={n}], got {successes}")
     if not 0 < level < 1: raise ValueError(f"level must lie within (0, 1), got {level}")

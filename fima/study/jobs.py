@@ -14,10 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import papermill
 import torch
-from jupyter_client import KernelManager
-from papermill.exceptions import PapermillExecutionError
 
 from .cost import steps_of
 from .files import check_parameters
@@ -90,8 +87,9 @@ class Kernel:
 
     def ready(self,
         folder: Path,      # working directory of the next template
-    ) -> KernelManager:    # a running kernel without names
+    ) -> "KernelManager":  # a running kernel without names
         "Start a kernel, or empty the one that is there."
+        from jupyter_client import KernelManager # here, and papermill below: a wrong call does not wait for them
         if self.stopped: raise JobError("Stopped: told to stop")
         sources = sources_state()
         if self.manager and sources != self.sources: self.end()  # it has imported code that has been edited since
@@ -116,6 +114,8 @@ def execute(
 ) -> None:
     "Execute a template by papermill; raise JobError where a cell fails, with the executed notebook kept."
     check_parameters(template, parameters)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
     notebook.parent.mkdir(parents=True, exist_ok=True)
     try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
     except Exception as error:

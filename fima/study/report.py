@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .files import load_study, reports_folder, results_folder
 from .plan import expand
@@ -91,15 +88,17 @@ COLOURS = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "
 
 def figure_style() -> dict[str, Any]:
     "Give matplotlib's settings for every figure of the study; use it as `plt.rc_context(figure_style())`."
+    import matplotlib.pyplot as plt # here and below: tables do not wait for it
     return {"figure.dpi": 80, "savefig.dpi": 160, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
             "axes.prop_cycle": plt.cycler(color=[COLOURS[c] for c in ("blue", "red", "green", "orange", "pink", "sky", "black")]), "svg.hashsalt": "fima", "svg.fonttype": "none"}
 
 def save_figure(
-    figure: Figure,                    # to save
+    figure: "Figure",                  # to save
     name: str,                         # of the files
     reports: Path | str | None = None, # reports folder
 ) -> list[Path]:                       # a .png and a .svg, without a date: the same figure is the same file
     "Write a figure to reports/figures."
+    import matplotlib.pyplot as plt
     target = reports_folder(reports) / "figures"
     target.mkdir(parents=True, exist_ok=True)
     files = [target / f"{name}.png", target / f"{name}.svg"]
@@ -108,12 +107,12 @@ def save_figure(
     return files
 
 def show_accuracies(
-    ax: Axes,                                  # where to draw
+    ax: "Axes",                                # where to draw
     summary: pd.DataFrame,                     # of `summarise`
     reference: dict[str, float] | None = None, # name of a line -> accuracy in [0, 1]
     title: str = "",                           # of the panel
     seeds: dict[str, Sequence[float]] | None = None, # row -> accuracy of each seed, drawn as small rings
-) -> Axes:                                     # the same axes
+) -> "Axes":                                   # the same axes
     "Draw each row's accuracy with its 95% interval, beside reference lines; a row that was not run says so."
     for place, line in enumerate(summary.itertuples()):
         if np.isnan(line.value): ax.text(.02, place, "not run", va="center", color="0.4", bbox={"fc": "white", "ec": "none", "pad": 1}, transform=ax.get_yaxis_transform()); continue

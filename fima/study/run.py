@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from .files import Study, is_own, published_folder, reports_folder, results_folder, runs_folder, template_parameters
 from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending, visible_gpus
-from .page import build_page
 from .plan import Run, absent, expand, load_studies, plan, records
 from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
@@ -145,6 +144,7 @@ def report(
     progress: bool = True,                      # show a bar
 ) -> list[Path]:                                # the executed notebooks and the page
     "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
+    from .page import build_page # here: a wrong call does not wait for what reads tables
     folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
     with Kernel() as kernel:
         for template, notebook, given in tqdm(results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1):

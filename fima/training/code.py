@@ -8,13 +8,11 @@ __all__ = ['OUTSIDE', 'FLOW', 'GENERATED', 'LISTED', 'Module', 'read_module', 'r
            'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
-import ast, os
+import ast, json, os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
-
-import nbformat
 
 import fima
 from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, bare_code, plugin_digests
@@ -199,8 +197,9 @@ def template_file(
 @lru_cache(maxsize=None)
 def _cells(file: Path, changed: int) -> str:
     "Give the code of a notebook: all code cells but the tagged one."
-    cells = nbformat.read(file, 4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []))
+    cells = json.loads(file.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
+    return "\n".join("".join(cell["source"]) for cell in code)
 
 def template_cells(
     name: str, # of a template
