@@ -1126,6 +1126,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fima.study.files._declared': ('6_study/files.html#_declared', 'fima/study/files.py'),
                                   'fima.study.files.check_injected': ('6_study/files.html#check_injected', 'fima/study/files.py'),
                                   'fima.study.files.check_parameters': ('6_study/files.html#check_parameters', 'fima/study/files.py'),
+                                  'fima.study.files.checked_study': ('6_study/files.html#checked_study', 'fima/study/files.py'),
                                   'fima.study.files.is_own': ('6_study/files.html#is_own', 'fima/study/files.py'),
                                   'fima.study.files.left_out_at': ('6_study/files.html#left_out_at', 'fima/study/files.py'),
                                   'fima.study.files.load_study': ('6_study/files.html#load_study', 'fima/study/files.py'),

@@ -119,14 +119,14 @@ def data_card(
 ) -> None:
     "Describe a data set on one page: counts, lengths, groups, leaks, two examples, and what nobody stated."
     from fima.data.card_facts import FACTS
-    from fima.data.check import check_own
-    from fima.data.own import own_catalog
-    from fima.data.own_card import named_card, own_card
     if file and file.suffix != ".md": raise ValueError(f"--file must be a .md file, got {str(file)!r}")
     own = dict(train_list=train_list, test_list=test_list, groups=groups, class_index=class_index)
     asked = ask(source, folder, videos, classes, own)
     if asked.name and asked.classes: raise ValueError(f"--classes is for a folder of your own here: the card of {asked.name} is about all of it")
     if asked.name and asked.name not in FACTS: raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
+    from fima.data.check import check_own # the call is known to be a right one
+    from fima.data.own import own_catalog
+    from fima.data.own_card import named_card, own_card
     if asked.name: card = named_card(asked.name, asked.folder, lists, workers=workers)
     else:
         catalog = own_catalog(asked.folder, classes=asked.classes, progress=True, **own)

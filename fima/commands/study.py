@@ -36,13 +36,14 @@ def asked_studies(
     groups: str,                   # likewise
     test_share: float,             # likewise
     classes: str,                  # of a named set
+    profile: str | None = None,    # scale
 ) -> tuple[list[str], list[int]]:  # studies by name or file; the seeds to which they are cut, none: all
     "Turn the words of a call into studies: those that change something become study files of one's own."
     if not (change or seeds or videos or data_set or classes or train_list or test_list or groups or test_share): return names, []
     from fima.study.requests import changed_study, read_numbers
     numbers, changes = read_numbers(seeds, "--seeds"), read_changes(change)
     data = video_changes(videos, data_set, train_list, test_list, groups, classes, test_share)
-    made = [changed_study(name, changes, numbers, data) for name in names]
+    made = [changed_study(name, changes, numbers, data, profile) for name in names]
     for name, other in zip(names, made, strict=True):
         if other != name: print(f"{name}, changed: {other}", file=sys.stderr)
     return [str(name) for name in made], numbers
@@ -71,7 +72,7 @@ def study_plan(
     picture: bool = True,           # draw the graph to plan.svg in the reports folder
 ) -> None:
     "Show the runs of studies: what each varies, which tables need it, how far it is and what it will cost on this device."
-    names, _ = asked_studies(chosen(names, all), change, seeds, videos, data_set, train_list, test_list, groups, test_share, classes)
+    names, _ = asked_studies(chosen(names, all), change, seeds, videos, data_set, train_list, test_list, groups, test_share, classes, profile)
     from fima.study.files import reports_folder
     from fima.study.plan import plan
     table = plan(names, reports, profile)
@@ -123,7 +124,7 @@ def study_run(
     option: list[str] | None = None,  # a further argument of Snakemake, e.g. --option=--default-resources --option=qos=long; may be repeated
 ) -> int:                             # 0 when every run is there
     "Make what is missing of studies; a second call does only what is still missing."
-    names, few = asked_studies(chosen(names, all), change, seeds, videos, data_set, train_list, test_list, groups, test_share, classes)
+    names, few = asked_studies(chosen(names, all), change, seeds, videos, data_set, train_list, test_list, groups, test_share, classes, profile)
     from fima.study.jobs import JobError
     from fima.study.run import publish as make_public, run
     from fima.study.slurm import Slurm

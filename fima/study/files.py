@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Profile', 'Changes', 'NAME', 'SHOWN', 'KINDS', 'FOLDERS', 'INJECTED', 'repository', 'results_folder', 'study_names',
            'published_folder', 'reports_folder', 'runs_folder', 'record_places', 'Part', 'Base', 'Videos', 'Row',
-           'Evaluated', 'Claim', 'Shown', 'Study', 'read_study', 'load_study', 'left_out_at', 'is_own',
+           'Evaluated', 'Claim', 'Shown', 'Study', 'checked_study', 'read_study', 'load_study', 'left_out_at', 'is_own',
            'template_parameters', 'check_parameters', 'check_injected']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
@@ -190,6 +190,21 @@ class Study(Part):
         fewer = {"seeds": self.seeds[:1], "factors": {name: values[:1] for name, values in self.factors.items()}, "untouched": []} if cut else {}
         return self.model_copy(update={"base": base, "rows": rows, "evaluations": evaluations, "claims": [c for c in self.claims if {c.better, c.worse} <= names]} | fewer)
 
+def checked_study(
+    told: Any,   # what a study file holds
+    path: Path,  # the file
+) -> Study:      # at no scale yet
+    "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
+    def fault(error): return f"{'.'.join(map(str, error['loc'])) or 'file'}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:60]})"
+    try: study = Study.model_validate(told)
+    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(map(fault, error.errors()))}") from None
+    known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
+    strange = sorted({e.template for e in study.evaluations} - set(known))
+    if strange: raise ValueError(f"{path.name}: evaluations.template must be one of {', '.join(known)}, got {', '.join(strange)}")
+    if study.name != path.stem: raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {study.name}")
+    data = study.data and study.data.located(path.resolve().parent)
+    return study.model_copy(update={"file": str(path), "data": data})
+
 def read_study(
     study: str | Path,      # name of a study that comes with the package, or the path of a study file
 ) -> tuple[Study, Path]:    # the validated study, at no scale yet, and its file
@@ -198,16 +213,9 @@ def read_study(
     if not path.is_file():
         near, known = get_close_matches(str(study), study_names(), 1), ", ".join(study_names())
         raise ValueError(f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}")
-    try: loaded = Study.model_validate(yaml.load(path.read_text(), _Loader))
+    try: told = yaml.load(path.read_text(), _Loader)
     except yaml.YAMLError as error: raise ValueError(f"{path.name}: is not YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        raise ValueError(f"{path.name}: " + "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg'].removeprefix('Value error, ')} (got {str(e['input'])[:60]})" for e in error.errors())) from None
-    known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
-    strange = sorted({e.template for e in loaded.evaluations} - set(known))
-    if strange: raise ValueError(f"{path.name}: evaluations.template must be one of {', '.join(known)}, got {', '.join(strange)}")
-    if loaded.name != path.stem: raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {loaded.name}")
-    data = loaded.data and loaded.data.located(path.resolve().parent)
-    return loaded.model_copy(update={"file": str(path), "data": data}), path
+    return checked_study(told, path), path
 
 def load_study(
     study: str | Path,          # name of a study that comes with the package, or the path of a study file

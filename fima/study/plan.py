@@ -205,11 +205,12 @@ def plan(
     "Show the runs of studies, what each varies, who needs it, how far it is, what it cost or will cost on this device."
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
+    runs = [(study, run) for study in loaded for run in expand(study)]
     folder, users = reports_folder(reports, profile), needed_by(profile, loaded)
     measured, sources = measured_steps(folder, this_device()), sources_state()
     lines = [dict(study=study.name, row=run.row.name, label=run.row.label, run_id=run.recipe.run_id, varies=varied(run), data=run.recipe.data.title, split=run.recipe.data.split, seed=run.recipe.seed,
                   needed_by=", ".join(sorted(users[run.recipe.run_id])), evaluations=", ".join(e.name for e in run.evaluations), state=state(run, folder, sources), verified=verified(verdicts(run, folder, sources)), steps=steps_of(run.recipe),
-                  seconds=_recorded_seconds(run.record(folder)[0]), hours=estimated_seconds(run.recipe, measured) / 3600) for study in loaded for run in expand(study)]
+                  seconds=_recorded_seconds(run.record(folder)[0]), hours=estimated_seconds(run.recipe, measured) / 3600) for study, run in runs]
     table = pd.DataFrame(lines)
     return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded", "unverified"]), 0.))
 
