@@ -167,14 +167,14 @@ def study_status(
     reports: Path | None = None,    # folder that holds runs/; default: one's own, beside the published records
 ) -> int:                           # 1 where a run has failed
     "Show how far studies are, a line each, and why runs failed, a line each."
-    from fima.study.files import reports_folder, study_names
+    from fima.study.files import reports_folder, runs_folder, study_names
     from fima.study.plan import STATES, plan
     from fima.study.watch import told_failure
     table, folder = plan(names or study_names(), reports, profile), reports_folder(reports, profile)
     counts = table.drop_duplicates(["study", "run_id"]).groupby("study", sort=False).state.value_counts().unstack(fill_value=0)
     print(counts.reindex(columns=[state for state in STATES if state in counts]).to_string())
     failed = table.drop_duplicates("run_id").query("state == 'failed'")
-    for line in failed.itertuples(): print(f"{told_failure(folder / 'runs' / line.run_id / 'failure.json')} [{line.needed_by}]")
+    for line in failed.itertuples(): print(f"{told_failure(runs_folder(folder) / line.run_id / 'failure.json')} [{line.needed_by}]")
     return int(len(failed) > 0)
 
 @command(study, "report", "names")

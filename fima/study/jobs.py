@@ -21,7 +21,7 @@ from .files import check_parameters
 from .plan import Run, records
 from .verdicts import verification
 from ..training.checkpoint import write_json
-from ..training.code import sources_state, template_file
+from ..training.code import places, sources_state, template_file
 from ..training.recipe import Data
 from ..training.videos import open_data
 
@@ -96,7 +96,7 @@ class Kernel:
         if not self.manager:
             self.sources = sources
             self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
-            self.manager.start_kernel(cwd=str(folder), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
+            self.manager.start_kernel(cwd=str(folder), env=os.environ | places(), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
         client = self.manager.blocking_client()
         client.start_channels()
         try:

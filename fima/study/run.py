@@ -23,7 +23,7 @@ from .watch import watch
 from ..evaluation.record_format import read_metrics, write_metrics
 from ..plugins import pandas as pd
 from ..training.checkpoint import write_json, write_text
-from ..training.code import code_fingerprint, own_folder
+from ..training.code import code_fingerprint, own_folder, places
 from ..training.recipe import PLACES
 from ..training.share import check_share
 
@@ -68,7 +68,7 @@ def graph(
     call = lambda name: [sys.executable, "-c", "import sys; from fima.study.jobs import work; work(*sys.argv[1:])", str(work / "jobs.json"), name]
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
-        if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data")
+        if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data", places())
         return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
     return [dict(name=name, needs=[stamp("data")] if name != "data" else [], stamp=stamp(name), log=[file for job in mine for file in job["log"]], priority=max(job["priority"] for job in mine),
                  **needs(name, mine[0])) for name, mine in together.items()]
@@ -90,7 +90,7 @@ def start_snakemake(
             *(slurm.options(job_name(work)) if slurm else ["--cores", str(cores)]), *(["--resources", f"gpu={gpus}"] if gpus is not None else []), *options]
     if slurm: (work / "slurm").write_text(job_name(work))
     with (work / "snakemake.log").open("w") as log:
-        process = subprocess.Popen(call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | {name: "1" for name in THREADS}) # one computing thread a job: jobs run beside each other
+        process = subprocess.Popen(call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | places() | {name: "1" for name in THREADS}) # one computing thread a job: jobs run beside each other
     (work / "group").write_text(str(process.pid))
     return process
 
