@@ -80,8 +80,9 @@ def checkout()->Path|None: # None where the package was installed without its re
     return root if (root/"nbs"/"studies").is_dir() else None
 
 def work_root()->Path: # it need not be there yet
-    "Give the folder for generated videos, decoded frames and what else is kept: FIMA_WORK, or data/ of the repository, or ./data."
-    return Path(os.environ.get("FIMA_WORK") or (checkout() or Path.cwd())/"data")
+    "Give the folder for generated videos, decoded frames and what else is kept: FIMA_WORK, or data/ of the repository, or ./runs/.data."
+    root = checkout()
+    return Path(os.environ.get("FIMA_WORK") or (root/"data" if root else Path.cwd()/"runs"/".data"))
 
 SETTLED = 2_000_000_000 # nanoseconds after its last change from which a file's digest is remembered
 
