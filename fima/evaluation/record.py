@@ -130,11 +130,11 @@ DIGESTED = 4 # videos, the first ones of a split, whose features have a digest i
 NO_TEST = ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
 
 def feature_digest(
-    features: np.ndarray, # pooled features of some videos, (N, C)
+    features: np.ndarray, # features of some videos, (N, ...)
 ) -> dict[str, Any]:      # their digest, and the length of each as a hexadecimal float
     "Hash features, and keep a number of each video that tells how far others are."
     values = np.ascontiguousarray(features, dtype=np.float32)
-    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float), axis=-1)])
+    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)])
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #bb476265
 def _plain(values: pd.Series) -> list:
