@@ -40,10 +40,7 @@ def ask(
     own:dict[str, Any],   # options for a folder of one's own, by their names
 )->Asked:                 # what is meant
     "Find the videos that a command is asked about; raise ValueError, one line, where that is not clear."
-    from fima.data.datasets import DATA_SETS
-    from fima.data.sprites import SpriteOptions
-    from fima.training.recipe import Data
-    from fima.training.videos import data_folder
+    from fima.plugins import DATA_SETS
     if source is None and videos is None: raise ValueError("name a known data set, or a folder by --videos")
     if folder and videos: raise ValueError(f"the folder must be named once, got {folder} and --videos {videos}")
     if source is None or (source not in DATA_SETS and videos is None):
@@ -55,8 +52,14 @@ def ask(
     if source not in DATA_SETS: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, got {source!r} with --videos {videos}")
     if given := [f"--{name.replace('_', '-')}" for name, value in own.items() if value]:
         raise ValueError(f"--train-list, --test-list, --groups and --class-index are for a folder of your own, got {', '.join(given)} with {source}; --lists names the folder of its official lists")
-    place = folder or videos or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None))
-    return Asked(source, Path(place), read_classes(classes))
+    return Asked(source, Path(folder or videos or _default_folder(source)), read_classes(classes))
+
+def _default_folder(name:str)->Path:
+    "Find a known data set below FIMA_DATA, or where the embedded one is generated."
+    from fima.data.sprites import SpriteOptions
+    from fima.training.recipe import Data
+    from fima.training.videos import data_folder
+    return data_folder(Data(name=name, sprites=SpriteOptions() if name == "motion_sprites" else None))
 
 @command(data, "check", "source", "folder")
 def data_check(

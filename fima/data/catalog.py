@@ -133,10 +133,10 @@ def missing_files(
     folder:Path,     # what they are relative to
 )->list[str]:        # those that are no regular file, with what is there under the same letters
     "Name the files that are not there."
-    gone = [path for path in paths.unique() if not (folder/path).is_file()]
+    gone = [path for path in paths.unique() if not os.path.isfile(folder/path)]
     near = {_alike(p): p for p in (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())} if gone else {}
     def hint(path):
-        if (folder/path).exists(): return " (there, and no regular file)"
+        if os.path.lexists(folder/path): return " (there, and no regular file)"
         return f" (there is {_nearly(path, near[_alike(path)])})" if _alike(path) in near else ""
     return [path + hint(path) for path in gone]
 

@@ -118,7 +118,7 @@ def own_catalog(
     progress:bool=False,                 # show a bar over the files that must be read
 )->pd.DataFrame: # path (relative, posix), label (from 0), class, split ("train" or "test"), group; attrs: folder, name, groups, labelled, classes (used, of how many)
     "Make the table of a folder of videos, refusing everything that is wrong with it at once."
-    folder = Path(folder)
+    folder, _ = Path(folder), group_rule(groups)
     if not folder.is_dir(): raise CatalogError(folder, {"missing folder": [str(folder)]})
     if (train_list is None) != (test_list is None):
         raise ValueError(f"train_list and test_list must be given together or not at all, got {train_list} and {test_list}")
