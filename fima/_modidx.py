@@ -287,6 +287,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fima.data.datasets.find_videos': ('1_data/datasets.html#find_videos', 'fima/data/datasets.py'),
                                     'fima.data.datasets.folder_problems': ('1_data/datasets.html#folder_problems', 'fima/data/datasets.py'),
                                     'fima.data.datasets.locate': ('1_data/datasets.html#locate', 'fima/data/datasets.py'),
+                                    'fima.data.datasets.named_folder': ('1_data/datasets.html#named_folder', 'fima/data/datasets.py'),
                                     'fima.data.datasets.open_catalog': ('1_data/datasets.html#open_catalog', 'fima/data/datasets.py'),
                                     'fima.data.datasets.read_lists': ('1_data/datasets.html#read_lists', 'fima/data/datasets.py'),
                                     'fima.data.datasets.want_classes': ('1_data/datasets.html#want_classes', 'fima/data/datasets.py')},
