@@ -955,6 +955,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'fima/method/factorised.py')},
             'fima.method.fima': { 'fima.method.fima.Fima': ('2_method/fima.html#fima', 'fima/method/fima.py'),
                                   'fima.method.fima.Fima.__init__': ('2_method/fima.html#fima.__init__', 'fima/method/fima.py'),
+                                  'fima.method.fima.Fima._load_from_state_dict': ( '2_method/fima.html#fima._load_from_state_dict',
+                                                                                   'fima/method/fima.py'),
                                   'fima.method.fima.Fima.chance': ('2_method/fima.html#fima.chance', 'fima/method/fima.py'),
                                   'fima.method.fima.Fima.check_world_size': ( '2_method/fima.html#fima.check_world_size',
                                                                               'fima/method/fima.py'),
