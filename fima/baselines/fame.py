@@ -9,7 +9,6 @@ __all__ = ['FLAT', 'difference_map', 'colour_cells', 'colour_ratio', 'foreground
 from dataclasses import dataclass
 
 import torch
-from kornia.color import rgb_to_hsv
 from torch import Generator, Tensor
 
 from ..data.colours import draws, gaussian_blur
@@ -41,6 +40,7 @@ def colour_cells(
     bins: int = 10, # cells along each of the three axes (published 10)
 ) -> Tensor:        # number of each pixel's cell, int64, 0 ... bins^3 - 1, (B, H, W)
     "Sort colours into a grid over (s cos h, s sin h, v) (FAME, step 2)."
+    from kornia.color import rgb_to_hsv # here: settings are checked without waiting for kornia
     hue, saturation, value = rgb_to_hsv(frames).unbind(1)
     axes = (saturation * hue.cos() + 1) / 2, (saturation * hue.sin() + 1) / 2, value
     first, second, third = ((axis * bins).long().clamp(0, bins - 1) for axis in axes)

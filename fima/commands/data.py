@@ -129,9 +129,6 @@ def data_card(
 ) -> None:
     "Describe a data set on one page: counts, lengths, groups, leaks, two examples, and what nobody stated."
     from fima.data.card_facts import FACTS
-    from fima.data.check import check_own
-    from fima.data.own import own_catalog
-    from fima.data.own_card import named_card, own_card
     if file and file.suffix != ".md": raise ValueError(f"--file must be a .md file, got {str(file)!r}")
     own = dict(train_list=train_list, test_list=test_list, groups=groups, class_index=class_index)
     asked = ask(source, folder, videos, classes, own)

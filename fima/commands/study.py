@@ -72,9 +72,10 @@ def study_plan(
     names, _ = asked_studies(chosen(names, all), change, seeds, data)
     import matplotlib.pyplot as plt
     from fima.study.files import reports_folder
-    from fima.study.picture import draw_plan, variants
     from fima.study.plan import plan
     table = plan(names, reports, profile)
+    import matplotlib.pyplot as plt # after the call is known to be a right one
+    from fima.study.picture import draw_plan, variants
     lines = table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id") if each else variants(table)
     print(lines.assign(hours=lines.hours.map("{:.2f}".format), needed_by=lines.needed_by.map(_few)).to_string(index=False).replace(" nan", "   -"))
     first = table.drop_duplicates("run_id")
@@ -156,14 +157,14 @@ def study_status(
     reports: Path | None = None,    # folder that holds runs/; default: one's own, beside the published records
 ) -> int:                           # 1 where a run has failed
     "Show how far studies are, a line each, and why runs failed, a line each."
-    from fima.study.files import reports_folder, study_names
+    from fima.study.files import reports_folder, runs_folder, study_names
     from fima.study.plan import STATES, plan
     from fima.study.watch import told_failure
     table, folder = plan(names or study_names(), reports, profile), reports_folder(reports, profile)
     counts = table.drop_duplicates(["study", "run_id"]).groupby("study", sort=False).state.value_counts().unstack(fill_value=0)
     print(counts.reindex(columns=[state for state in STATES if state in counts]).to_string())
     failed = table.drop_duplicates("run_id").query("state == 'failed'")
-    for line in failed.itertuples(): print(f"{told_failure(folder / 'runs' / line.run_id / 'failure.json')} [{line.needed_by}]")
+    for line in failed.itertuples(): print(f"{told_failure(runs_folder(folder) / line.run_id / 'failure.json')} [{line.needed_by}]")
     return int(len(failed) > 0)
 
 @command(study, "report", "names")

@@ -10,9 +10,6 @@ __all__ = ['MEAN', 'STD', 'JITTER', 'DIFFERENCES', 'to_clip', 'normalise', 'chan
 from dataclasses import dataclass, replace
 
 import torch
-from kornia.color import rgb_to_grayscale
-from kornia.enhance import adjust_hue
-from kornia.filters import gaussian_blur2d
 from torch import Generator, Tensor
 
 # %% ../../nbs/1_data/13_colours.ipynb #213792a4
@@ -37,6 +34,7 @@ def normalise(
 # %% ../../nbs/1_data/13_colours.ipynb #f68b4fc9
 def _gray(clips:Tensor)->Tensor:
     "Weigh the channels to luminance, (B, 1, T, H, W)."
+    from kornia.color import rgb_to_grayscale # here and below: settings are checked without waiting for kornia
     return rgb_to_grayscale(clips.flatten(2, 3)).unflatten(2, clips.shape[2:4])
 
 def _blend(clips:Tensor, base:Tensor, factor:Tensor)->Tensor:
@@ -69,6 +67,7 @@ def change_hue(
     factor:Tensor, # Turns of the colour circle, -0.5 to 0.5, 0: as it is, per clip, (B,)
 )->Tensor:         # Same shape
     "Turn the colour circle."
+    from kornia.enhance import adjust_hue
     return adjust_hue(clips.flatten(2, 3), factor * 2 * torch.pi).unflatten(2, clips.shape[2:4])
 
 JITTER = (change_brightness, change_contrast, change_saturation, change_hue)  # In the order of `Photometric.jitter`
@@ -79,6 +78,7 @@ def gaussian_blur(
     sigma:Tensor, # Standard deviation per clip in pixels, (B,)
 )->Tensor:        # Same shape
     "Blur every frame of a clip alike, with a kernel of a tenth of the frame (23 pixels at 224, 11 at 112)."
+    from kornia.filters import gaussian_blur2d
     kernel = int(0.1 * clips.shape[-1]) // 2 * 2 + 1
     if kernel == 1: return clips
     return gaussian_blur2d(clips.flatten(1, 2), kernel, sigma[:, None].expand(-1, 2)).view_as(clips)

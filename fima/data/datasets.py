@@ -8,18 +8,24 @@ __all__ = ['VIDEO_SUFFIXES', 'UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIV
            'named_folder', 'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
 
 # %% ../../nbs/1_data/11_datasets.ipynb #7cf9da3b
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import pandas as pd
 
 from .catalog import CatalogError, composed, counted, data_root, row_problems
 from .classes import choose_classes, cut_classes, cut_problems, known_classes, way_by_classes
 from .lists import (Listing, check_table, read_diving_lists, read_hmdb_lists, read_kinetics_lists, read_table,
                              read_ucf_lists)
-from ..plugins import DATA_SETS
+from ..plugins import DATA_SETS, pandas as pd
+
+# %% auto #0
+__all__ = ['VIDEO_SUFFIXES', 'UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIVING48', 'UT_INTERACTION', 'WEIZMANN4',
+           'MOTION_SPRITES', 'OFFICIAL_FOLDERS', 'LIST_FOLDERS', 'find_videos', 'locate', 'DataSet', 'data_set',
+           'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
 
 # %% ../../nbs/1_data/11_datasets.ipynb #5dae3046
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",

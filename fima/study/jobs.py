@@ -14,17 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import papermill
 import torch
-from jupyter_client import KernelManager
-from papermill.exceptions import PapermillExecutionError
 
 from .cost import steps_of
 from .files import check_parameters
 from .plan import Run, records
 from .verdicts import verification
 from ..training.checkpoint import write_json
-from ..training.code import sources_state, template_file
+from ..training.code import places, sources_state, template_file
 from ..training.recipe import Data
 from ..training.videos import open_data
 
@@ -90,15 +87,16 @@ class Kernel:
 
     def ready(self,
         folder: Path,      # working directory of the next template
-    ) -> KernelManager:    # a running kernel without names
+    ) -> "KernelManager":  # a running kernel without names
         "Start a kernel, or empty the one that is there."
+        from jupyter_client import KernelManager # here, and papermill below: a wrong call does not wait for them
         if self.stopped: raise JobError("Stopped: told to stop")
         sources = sources_state()
         if self.manager and sources != self.sources: self.end()  # it has imported code that has been edited since
         if not self.manager:
             self.sources = sources
             self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
-            self.manager.start_kernel(cwd=str(folder), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
+            self.manager.start_kernel(cwd=str(folder), env=os.environ | places(), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
         client = self.manager.blocking_client()
         client.start_channels()
         try:
@@ -116,6 +114,8 @@ def execute(
 ) -> None:
     "Execute a template by papermill; raise JobError where a cell fails, with the executed notebook kept."
     check_parameters(template, parameters)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
     notebook.parent.mkdir(parents=True, exist_ok=True)
     try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
     except Exception as error:

@@ -16,8 +16,8 @@ import yaml
 
 from ..data.files import fingerprint
 from ..evaluation.record import evaluated_data
-from .files import Evaluated, Row, Study, load_study, read_study
-from .plan import resolve
+from .files import Evaluated, Row, checked_study, read_study
+from .plan import expand, resolve
 from ..training.checkpoint import write_text
 from ..training.code import own_folder
 from ..training.videos import work_root
@@ -73,8 +73,9 @@ def changed_study(
     changes: dict[str, Any],   # dotted names and values for every row
     seeds: Sequence[int] = (), # in place of the study's; none: as they are
     data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`
+    profile: str | None = None, # scale at which its recipes must hold; None: the study's own
 ) -> Path | str:               # the file of the changed study; the study itself where nothing changes
-    "Write a study with changed settings, other seeds or other videos as a study of one's own."
+    "Write a study with changed settings, other seeds or other videos as a study of one's own; raise ValueError, and write nothing, where a recipe is refused."
     whole, path = read_study(study)
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     only_fewer = seeds and set(seeds) <= set(whole.seeds)
@@ -91,8 +92,9 @@ def changed_study(
         base.pop("base", None)
         told |= dict(data=fields, factors={name: values for name, values in whole.factors.items() if not name.startswith("data.")}, untouched=[], published="")
     file = own_folder() / "studies" / f"{told['name']}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    made = checked_study(yaml.safe_load(text), file)
+    expand(made.scaled(profile or made.base.profile))
+    file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists() or file.read_text() != text: write_text(file, text)
-    load_study(file)
     return file

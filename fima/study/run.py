@@ -6,6 +6,8 @@
 __all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'results_state', 'run']
 
 # %% ../../nbs/6_study/61_run.ipynb #e46fdd18
+from __future__ import annotations
+
 import json, os, shlex, shutil, signal, subprocess, sys, threading, time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tqdm import tqdm
 
 from .aside import make_way
@@ -27,6 +28,10 @@ from .watch import watch
 from ..training.checkpoint import write_json, write_text
 from ..training.code import own_folder
 from ..training.share import check_share
+
+# %% auto #0
+__all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'publish_records',
+           'publish', 'results_state', 'set_aside', 'run']
 
 # %% ../../nbs/6_study/61_run.ipynb #717ff3a7
 SNAKEFILE = '''# written by fima.study.run for one call; its processes are in processes.json
@@ -65,7 +70,7 @@ def graph(
     call = lambda name: [sys.executable, "-c", "import sys; from fima.study.jobs import work; work(*sys.argv[1:])", str(work / "jobs.json"), name]
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
-        if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data")
+        if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data", places())
         return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
     return [dict(name=name, needs=[stamp("data")] if name != "data" else [], stamp=stamp(name), log=[file for job in mine for file in job["log"]], priority=max(job["priority"] for job in mine),
                  **needs(name, mine[0])) for name, mine in together.items()]
@@ -87,7 +92,7 @@ def start_snakemake(
             *(slurm.options(job_name(work)) if slurm else ["--cores", str(cores)]), *(["--resources", f"gpu={gpus}"] if gpus is not None else []), *options]
     if slurm: (work / "slurm").write_text(job_name(work))
     with (work / "snakemake.log").open("w") as log:
-        process = subprocess.Popen(call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | {name: "1" for name in THREADS}) # one computing thread a job: jobs run beside each other
+        process = subprocess.Popen(call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | places() | {name: "1" for name in THREADS}) # one computing thread a job: jobs run beside each other
     (work / "group").write_text(str(process.pid))
     return process
 
@@ -143,6 +148,7 @@ def report(
     progress: bool = True,                      # show a bar
 ) -> list[Path]:                                # the executed notebooks and the page
     "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
+    from .page import build_page # here: a wrong call does not wait for what reads tables
     folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
     with Kernel() as kernel:
         for template, notebook, given in tqdm(results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1):

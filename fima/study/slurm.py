@@ -62,9 +62,11 @@ class Slurm:
         command: Sequence[str],  # the process to start
         processes: int = 1,      # how many compute in the job
         on_gpus: bool = True,    # each with a GPU?
+        variables: dict[str, str] | None = None, # of its environment; Slurm may be set up to hand none on
     ) -> dict[str, Any]:         # threads, resources and command of its rule
         "Let each process compute with its own cores, and a job without GPUs see none."
-        environment = ["env", *(f"{name}={self.cpus}" for name in THREADS), *([] if on_gpus else ["CUDA_VISIBLE_DEVICES="])]
+        told = dict.fromkeys(THREADS, self.cpus) | (variables or {})
+        environment = ["env", *(f"{name}={value}" for name, value in told.items()), *([] if on_gpus else ["CUDA_VISIBLE_DEVICES="])]
         return dict(threads=self.cpus * processes, resources=self.resources(processes * on_gpus, processes), command=shlex.join([*environment, *command]))
 
 # %% ../../nbs/6_study/61_slurm.ipynb #6db5cf90

@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'FLOW', 'GENERATED', 'LISTED', 'Module', 'read_module', 'reached', 'Parts', 'parts_of', 'sources_state',
-           'executed_code', 'checkout', 'studies_folder', 'own_folder', 'template_file', 'template_cells',
+           'executed_code', 'studies_folder', 'own_folder', 'places', 'template_file', 'template_cells',
            'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
-import ast, os
+import ast, json, os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-import nbformat
-
 import fima
-from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, bare_code, plugin_digests
+from ..data.files import checkout, work_root
+from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, bare_code, load_plugins, plugin_digests
 from .recipe import Recipe
 
 # %% ../../nbs/4_training/41_code.ipynb #14d13c08
@@ -174,11 +173,6 @@ def executed_code(
     return reached(named if cells else [("fima.training.pretrain", "pretrain"), *named], parts.skipped(), cells)
 
 # %% ../../nbs/4_training/41_code.ipynb #1f6be8c3
-def checkout() -> Path | None: # None where the package was installed without its repository
-    "Find the repository around the package."
-    root = Path(fima.__file__).resolve().parents[1]
-    return root if (root / "nbs" / "studies").is_dir() else None
-
 def studies_folder() -> Path:
     "Give the folder of study files and papermill templates: the repository's, or the copy that an installed package brings."
     return root / "nbs" / "studies" if (root := checkout()) else Path(fima.__file__).parent / "templates"
@@ -187,6 +181,13 @@ def own_folder() -> Path:
     "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
     if named := os.environ.get("FIMA_RUNS"): return Path(named).resolve()
     return (checkout() or Path.cwd()) / "runs"
+
+def places() -> dict[str, str]: # variables of the environment
+    "Say where everything lies by absolute paths, for processes that are started in another folder."
+    load_plugins() # makes its own paths absolute
+    told = {name: os.environ[name] for name in ("FIMA_PLUGINS",) if os.environ.get(name)}
+    if named := os.environ.get("FIMA_DATA"): told["FIMA_DATA"] = str(Path(named).resolve())
+    return told | {"FIMA_RUNS": str(own_folder()), "FIMA_WORK": str(work_root().resolve())}
 
 def template_file(
     name: str, # of a template, e.g. "linear_probe"
@@ -199,8 +200,9 @@ def template_file(
 @lru_cache(maxsize=None)
 def _cells(file: Path, changed: int) -> str:
     "Give the code of a notebook: all code cells but the tagged one."
-    cells = nbformat.read(file, 4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []))
+    cells = json.loads(file.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
+    return "\n".join("".join(cell["source"]) for cell in code)
 
 def template_cells(
     name: str, # of a template
