@@ -31,7 +31,7 @@ def read_numbers(
     "Read whole numbers with commas between them, each once."
     try: numbers = [int(number) for number in text.split(",") if number.strip()]
     except ValueError: raise ValueError(f"{name} must be numbers with commas between them, e.g. 1,2,3, got {text!r}") from None
-    if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each number once, got {text!r}")
+    if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each {name.strip('-').removesuffix('s')} once, got {text!r}")
     return numbers
 
 def request_evaluation(
