@@ -138,6 +138,7 @@ def data_card(
         raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
     if asked.name: card = named_card(asked.name, asked.folder, lists, workers=workers)
     else:
+        from fima.data.own import own_catalog
         catalog = own_catalog(asked.folder, classes=asked.classes, progress=True, **own)
         card = own_card(catalog, check_own(catalog, workers=workers), file.stem if file else "")
     print(file if _written(card, file) else card.text)
