@@ -121,8 +121,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fima.commands.common.video_changes': ( '6_study/commands.html#video_changes',
                                                                               'fima/commands/common.py')},
             'fima.commands.data': { 'fima.commands.data.Asked': ('6_study/data_commands.html#asked', 'fima/commands/data.py'),
-                                    'fima.commands.data._default_folder': ( '6_study/data_commands.html#_default_folder',
-                                                                            'fima/commands/data.py'),
                                     'fima.commands.data._examine': ('6_study/data_commands.html#_examine', 'fima/commands/data.py'),
                                     'fima.commands.data._summary': ('6_study/data_commands.html#_summary', 'fima/commands/data.py'),
                                     'fima.commands.data._written': ('6_study/data_commands.html#_written', 'fima/commands/data.py'),

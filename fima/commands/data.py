@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import typer
 
 from .common import command
@@ -41,30 +40,23 @@ def ask(
     own:dict[str, Any],   # options for a folder of one's own, by their names
 )->Asked:                 # what is meant
     "Find the videos that a command is asked about; raise ValueError, one line, where that is not clear."
-    from fima.plugins import DATA_SETS
-    if source is None and videos is None: raise ValueError("name a known data set, or a folder by --videos")
-    if folder and videos: raise ValueError(f"the folder must be named once, got {folder} and --videos {videos}")
-    known = f"source must be one of {', '.join(DATA_SETS)}"
-    if source is None or (source not in DATA_SETS and videos is None):
-        place = Path(videos or source)
-        if not place.is_dir() and source: raise ValueError(f"{known}, or a folder that exists, got {source!r}")
-        if not place.is_dir(): raise ValueError(f"--videos must be a folder that exists, got {str(place)!r}")
-        if folder: raise ValueError(f"a folder of your own stands alone, got {source} and {folder}")
-        return Asked("", place, read_classes(classes))
-    if source not in DATA_SETS: raise ValueError(f"{known}, got {source!r} with --videos {videos}")
-    if given := [f"--{name.replace('_', '-')}" for name, value in own.items() if value]:
-        raise ValueError("--train-list, --test-list, --groups and --class-index are for a folder of your own, "
-                         f"got {', '.join(given)} with {source}; --lists names the folder of its official lists")
-    return Asked(source, Path(folder or videos or _default_folder(source)), read_classes(classes))
-
-def _default_folder(name:str)->Path:
-    "Find a known data set below FIMA_DATA, or where the embedded one is generated."
-    from fima.data.datasets import named_folder
-    if name != "motion_sprites": return named_folder(name)
+    from fima.data.datasets import DATA_SETS
     from fima.data.sprites import SpriteOptions
     from fima.training.recipe import Data
     from fima.training.videos import data_folder
-    return data_folder(Data(sprites=SpriteOptions()))
+    if source is None and videos is None: raise ValueError("name a known data set, or a folder by --videos")
+    if folder and videos: raise ValueError(f"the folder must be named once, got {folder} and --videos {videos}")
+    if source is None or (source not in DATA_SETS and videos is None):
+        place = Path(videos or source)
+        if not place.is_dir() and source: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder that exists, got {source!r}")
+        if not place.is_dir(): raise ValueError(f"--videos must be a folder that exists, got {str(place)!r}")
+        if folder: raise ValueError(f"a folder of your own stands alone, got {source} and {folder}")
+        return Asked("", place, read_classes(classes))
+    if source not in DATA_SETS: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, got {source!r} with --videos {videos}")
+    if given := [f"--{name.replace('_', '-')}" for name, value in own.items() if value]:
+        raise ValueError(f"--train-list, --test-list, --groups and --class-index are for a folder of your own, got {', '.join(given)} with {source}; --lists names the folder of its official lists")
+    place = folder or videos or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None))
+    return Asked(source, Path(place), read_classes(classes))
 
 @command(data, "check", "source", "folder")
 def data_check(
@@ -98,19 +90,17 @@ def _examine(asked:Asked, split:int, lists:Path|None, own:dict[str, Any], readin
     from fima.data.check import check_data, check_own
     from fima.data.files import work_root
     from fima.data.own import own_catalog
-    if not asked.name:
-        return check_own(own_catalog(asked.folder, classes=asked.classes, progress=True, **own), **reading)
+    if not asked.name: return check_own(own_catalog(asked.folder, classes=asked.classes, progress=True, **own), **reading)
     place = sha256(str(asked.folder.resolve()).encode()).hexdigest()[:6]
     report = reading["report"] or work_root() / "checks" / f"{asked.name}_{split}_{place}.csv"
     return check_data(asked.name, asked.folder, split, lists, asked.classes, **reading | dict(report=report))
 
 def _summary(checked:"Checked")->str:
     "Count the videos of each class, and those that can be used."
-    table = pd.crosstab(checked.files["class"], checked.files.split).rename_axis(columns=None)
-    short, left_out = checked.counts["short"].sum(), checked.counts["unreadable"].sum()
-    if checked.short == "drop": short, left_out = 0, left_out + short
-    usable = len(checked.files) - left_out
-    count = f"{len(checked.files):,} videos, {usable:,} usable, {short:,} of them short, {left_out:,} left out"
+    table = checked.files.groupby("class").split.value_counts().unstack(fill_value=0).rename_axis(index="class", columns=None)
+    left_out = (checked.files.status == "unreadable").sum() + (checked.counts["short"].sum() if checked.short == "drop" else 0)
+    short = 0 if checked.short == "drop" else checked.counts["short"].sum()
+    count = f"{len(checked.files):,} videos, {len(checked.files) - left_out:,} usable, {short:,} of them short, {left_out:,} left out"
     return f"{table.to_string()}\n{count}"
 
 @command(data, "card", "source", "folder")
@@ -132,13 +122,13 @@ def data_card(
     if file and file.suffix != ".md": raise ValueError(f"--file must be a .md file, got {str(file)!r}")
     own = dict(train_list=train_list, test_list=test_list, groups=groups, class_index=class_index)
     asked = ask(source, folder, videos, classes, own)
-    if asked.name and asked.classes:
-        raise ValueError(f"--classes is for a folder of your own here: the card of {asked.name} is about all of it")
-    if asked.name and asked.name not in FACTS:
-        raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
+    if asked.name and asked.classes: raise ValueError(f"--classes is for a folder of your own here: the card of {asked.name} is about all of it")
+    if asked.name and asked.name not in FACTS: raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
+    from fima.data.check import check_own # the call is known to be a right one
+    from fima.data.own import own_catalog
+    from fima.data.own_card import named_card, own_card
     if asked.name: card = named_card(asked.name, asked.folder, lists, workers=workers)
     else:
-        from fima.data.own import own_catalog
         catalog = own_catalog(asked.folder, classes=asked.classes, progress=True, **own)
         card = own_card(catalog, check_own(catalog, workers=workers), file.stem if file else "")
     print(file if _written(card, file) else card.text)
