@@ -1,4 +1,4 @@
-# make study   set up, run the Table 1 study on the embedded data set (first seed), write reports/
+# make study   set up, run the Table 1 study on the embedded data set (first seed), into runs/
 # make test    set up, run every test
 # make lab     set up, open JupyterLab at the front door
 # make setup   the virtual environment alone (.venv)

@@ -28,26 +28,21 @@ def options(
     "Take what stands before the command."
 
 # %% ../nbs/6_study/66_cli.ipynb #21882749
-@command(app, "pretrain")
+@command(app, "pretrain", data=video_changes)
 def pretrain(
     profile: str = "demo",            # smoke, demo, small or paper
     preset: str = "paper",            # paper or released
     base: str | None = None,          # data set whose settings come over the profile, e.g. ut_interaction; default: own, where videos are named
     method: str = "fima",             # fima, moco, moco_vd, be, fame, iic, dclr, mcl, or one of a plugin
-    videos: Path | None = None,       # folder of your own videos, or of --data-set
-    data_set: str = "",               # a named set of real video, e.g. ucf101
-    train_list: Path | None = None,   # your own videos: list of those that train; default: all
-    test_list: Path | None = None,    # your own videos: list of those that test
-    groups: str = "",                 # your own videos: regular expression whose capture is the group of a path; default: each by itself
-    classes: str = "",                # of a named set: a,b,c, or present for those that are in the folder
     change: list[str] | None = None,  # a field of the recipe, e.g. method.pixel=false; may be repeated
     folder: Path | None = None,       # the run's folder; default: runs/ and the run's name
     device: str | None = None,        # cpu, cuda, cuda:1; default: a GPU where there is one
     show: bool = False,               # print the recipe as JSON, and do nothing
+    data: dict | None = None,         # of `video_changes`: which videos
 ) -> int:                             # 0, or 130 where it was told to stop
     "Pre-train by one recipe, continuing where a run was stopped."
     from fima.training.request import requested_recipe
-    recipe = requested_recipe(profile, preset, base, method, read_changes(change), video_changes(videos, data_set, train_list, test_list, groups, classes))
+    recipe = requested_recipe(profile, preset, base, method, read_changes(change), data)
     if show:
         print(recipe.model_dump_json(indent=1))
         return 0
@@ -75,28 +70,20 @@ def _print_estimates(metrics: dict) -> None:
     for name, told in metrics["estimates"].items():
         print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
 
-@command(app, "evaluate")
+@command(app, "evaluate", data=video_changes)
 def evaluate(
     checkpoint: Path,                 # folder of a finished pre-training, or a checkpoint file, ours or another's
     template: str = "protocols",      # what is measured: protocols, linear_probe, finetune, retrieval, probes or bias
-    data_set: str = "",               # videos to evaluate on, e.g. ut_interaction; default: the run's own
     splits: str = "",                 # its splits or folds, pooled, e.g. 1,2,3; default: the run's own
-    videos: Path | None = None,       # folder of your own videos, or of --data-set; default: below FIMA_DATA
-    train_list: Path | None = None,   # your own videos: list of those that train the classifier
-    test_list: Path | None = None,    # your own videos: list of those that test it
-    groups: str = "",                 # your own videos: regular expression whose capture is the group of a path; default: each by itself
-    test_share: float = 0.,           # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
-    classes: str = "",                # of --data-set: a,b,c, or present for those that are in the folder
     change: list[str] | None = None,  # a parameter of the template, e.g. clips=4; may be repeated
     folder: Path | None = None,       # where the numbers go; default: a folder of their own inside the run's, or below FIMA_WORK for a file
+    data: dict | None = None,         # of `video_changes`: which videos; default: the run's own
 ) -> None:
     "Evaluate one encoder under every protocol, or by one template."
     from fima.study.jobs import JobError, Kernel, execute
     from fima.study.requests import request_evaluation
     from fima.training.code import template_file
-    asked = video_changes(videos, data_set, train_list, test_list, groups, classes, test_share)
-    plain = set(asked) <= {"data.name", "data.videos"} and data_set  # a named set as it is: the template's own parameters
-    given, folder = request_evaluation(checkpoint, template, data_set if plain else "", splits, videos if plain else None, {} if plain else asked, read_changes(change), folder)
+    given, folder = request_evaluation(checkpoint, template, splits, data, read_changes(change), folder)
     with failing(JobError), Kernel() as kernel: execute(template_file(template), folder / f"{template}.ipynb", given, kernel, progress=True)
     _print_estimates(json.loads((folder / "metrics.json").read_text()))
     print(f"numbers: {folder / 'metrics.json'}", f"pictures: {folder / template}.ipynb", sep="\n")

@@ -26,7 +26,7 @@ def ends(result, code):
     return result
 
 
-@pytest.mark.parametrize("words", [[], ["study"], ["study", "plan"], ["study", "run"], ["study", "report"], ["data"], ["data", "check"], ["data", "make"],
+@pytest.mark.parametrize("words", [[], ["study"], ["study", "plan"], ["study", "run"], ["study", "report"], ["data"], ["data", "check"], ["data", "card"], ["data", "make"],
                                    ["pretrain"], ["evaluate"], ["compare"], ["checkpoint"], ["checkpoint", "import"], ["checkpoint", "export"]], ids=" ".join)
 def test_help_everywhere(call, words):
     said = ends(call(*words, "--help"), 0).stdout
@@ -56,6 +56,15 @@ def test_help_is_quick():
     (["data", "check", "ucf101", "/nowhere"], "nowhere"),
     (["data", "check", "hmdb51", "--train-list", "x"], "--train-list"),
     (["data", "check", "motion_sprites", "/nowhere"], "nowhere"),
+    (["data", "check"], "name a known data set, or a folder by --videos"),
+    (["data", "check", "--videos", "/nowhere"], "--videos must be a folder that exists, got '/nowhere'"),
+    (["data", "check", "--videos", ".", "--train-list", "x"], "given together or not at all"),
+    (["data", "check", "--videos", "tests", "--groups", "("], "groups must be a regular expression"),
+    (["data", "check", "ucf101", ".", "--groups", "(a)"], "are for a folder of your own, got --groups with ucf101"),
+    (["data", "check", "ucf101", ".", "--videos", "."], "the folder must be named once"),
+    (["data", "check", "ucf101", ".", "--classes", "a,,b"], "--classes must be names with commas between them"),
+    (["data", "card", "--videos", ".", "--file", "card.txt"], "--file must be a .md file"),
+    (["data", "card", "weizmann4", "."], "source must be one of ucf101"),
     (["data", "make", "--size", "7"], "size must be an integer >= 16"),
     (["data", "make", "--train", "many"], "--train"),
     (["pretrain", "--profile", "dmo"], "profile must be one of smoke, demo"),
@@ -120,6 +129,32 @@ def test_check_of_a_folder_with_lists(call, tmp_path):
     listed = (line for split in ("train", "test") for line in (tmp_path / f"{split}list01.txt").read_text().split())
     for source, line in zip(sorted(sprites.glob("videos/*/*.mp4")), listed): shutil.copy(source, tmp_path / "data" / line)
     assert "4 usable, 0 of them short, 0 left out" in ends(call(*words), 0).stdout
+
+
+def test_check_and_card_of_a_folder_without_lists(call, tmp_path):
+    sprites, mine = tmp_path / "sprites", tmp_path / "mine"
+    ends(call("data", "make", "--folder", sprites, "--train", 4, "--test", 4, "--size", 16, "--frames", 32), 0)
+    mine.mkdir()
+    for number, source in enumerate(sorted(sprites.glob("videos/*/*.mp4"))): shutil.copy(source, mine / f"day {number % 2}, {number}.mp4")
+    said = ends(call("data", "check", "--videos", mine), 0).stdout
+    assert "8 videos, 8 usable" in said and "each video by itself" in said and "none: no class folders and no labels" in said
+    assert "groups (1): 2 by (day .)" in ends(call("data", "check", mine, "--groups", "(day .)"), 0).stdout                     # a folder as the first word, too
+    card = ends(call("data", "card", "--videos", mine), 0).stdout
+    assert "| train | 8 | 1 | 8 | 8 | 8 |" in card and "Not stated." in card
+    ends(call("data", "card", "--videos", mine, "--file", tmp_path / "cards" / "mine.md"), 0)
+    assert (tmp_path / "cards" / "mine.md").read_text().replace("(mine.png)", "") == card.rstrip("\n").replace("(mine.png)", "") + "\n"
+    assert (tmp_path / "cards" / "mine.png").stat().st_size > 500
+    (mine / "day 0, 0.mp4").write_bytes(b"")
+    assert "empty file" in ends(call("data", "check", "--videos", mine), 1).stdout
+
+
+def test_check_of_some_classes(call, tmp_path):
+    folder = data_root() / "videos" / "ucf101_5" if data_root() else None
+    if not folder or not folder.is_dir(): pytest.skip("needs five classes of UCF101 under FIMA_DATA")
+    words = ["data", "check", "ucf101", folder, "--report", tmp_path / "found.csv", "--classes"]
+    said = ends(call(*words, "Lunges,WallPushups"), 0).stdout
+    assert said.startswith("ucf101, 2 of 101 classes, split 1: ") and "published" not in said and [line.split()[1] for line in said.splitlines()[2:4]] == ["185", "72"]
+    assert "(did you mean Lunges?)" in ends(call(*words, "Lunge,WallPushups"), 2).stderr
 
 
 def test_check_of_real_video(call, tmp_path):

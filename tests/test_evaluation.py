@@ -237,4 +237,4 @@ def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     for name, told in metrics["estimates"].items():
         assert told["n"] == 48 and told["low"] <= told["value"] <= told["high"]
         if name != "accuracy": assert told["value"] == pytest.approx(videos[name].mean())
-    assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 1
+    assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 2 # where the numbers and the pictures are

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from fima.data.sprites import make_sprites
 from fima.data.views import Modalities, RawBatch, RawView
+from fima.method.base import Method
 from fima.training.log import Log
 from fima.training.pretrain import pretrain, take_step
 from fima.training.recipe import make_recipe
@@ -92,10 +93,9 @@ def test_damaged_videos_are_left_out_and_named(work, tmp_path, monkeypatch):
     assert all(row["reason"] for row in metrics["left_out"]) and metrics["videos"] == 22
 
 def test_a_loss_that_is_not_finite_is_named():
-    class Broken(torch.nn.Module):
-        needs = frozenset({"rgb"})
+    class Broken(Method):
         def __init__(self):
-            super().__init__()
+            super().__init__(torch.nn.Identity())
             self.weight = torch.nn.Parameter(torch.zeros(1))
         def forward(self, batch, generator): return {"pixel": (self.weight / 0).sum()}
     view = RawView(torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8), torch.zeros(2, 4), None, None)

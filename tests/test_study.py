@@ -131,8 +131,8 @@ def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
     assert "3 to do" in call("study", "plan", *words).stdout
 
 
-def test_prose_does_not_requeue_and_code_does(tmp_path, monkeypatch):
-    "A record made by other code is outdated: the same call makes it anew, and is content with it only when told to be."
+def test_other_code_requeues_nothing_by_itself(tmp_path, monkeypatch):
+    "A record made by other code is unverified: shown as such, neither deleted nor run again."
     study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
     table = run(study, reports=tmp_path, progress=False)
     assert table.state.tolist() == ["done"]
@@ -140,11 +140,10 @@ def test_prose_does_not_requeue_and_code_does(tmp_path, monkeypatch):
     record = folder / table.evaluations[0] / "metrics.json"
     first = json.loads(record.read_text())
     record.write_text(record.read_text().replace(first["code"], "0" * 16))                     # as if another code had made it
-    assert plan(study, tmp_path).state.tolist() == ["outdated"]
-    assert run(study, reports=tmp_path, progress=False, recorded=True).state.tolist() == ["outdated"]
-    trained = (folder / "metrics.json").stat().st_mtime_ns
-    assert run(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
-    assert json.loads(record.read_text())["estimates"] == first["estimates"] and (folder / "metrics.json").stat().st_mtime_ns == trained  # the pre-training was current
+    assert plan(study, tmp_path).state.tolist() == ["unverified"]
+    stamps = [file.stat().st_mtime_ns for file in (record, folder / "metrics.json")]
+    for recorded in (True, False): assert run(study, reports=tmp_path, progress=False, recorded=recorded).state.tolist() == ["unverified"]
+    assert [file.stat().st_mtime_ns for file in (record, folder / "metrics.json")] == stamps   # neither deleted nor run again
 
 
 def test_smoke_study_end_to_end(tmp_path, capfd):

@@ -16,21 +16,29 @@ import typer
 from fastcore.docments import docments
 
 # %% ../../nbs/6_study/63_commands.ipynb #b5694bb3
+def _options(function: Callable, optional: tuple[str, ...] = ()) -> list[Parameter]:
+    "Turn the parameters of a function into Typer's, their docments into help texts."
+    told, types = docments(function, returns=False), get_type_hints(function)
+    kind = lambda p: typer.Argument if p.default is p.empty or p.name in optional else typer.Option
+    return [p.replace(annotation=Annotated[types[p.name], kind(p)(help=told[p.name])]) for p in signature(function).parameters.values()]
+
 def command(
     app: typer.Typer, # where the command is added
     name: str,        # what is typed
     *optional: str,   # parameters that are arguments although they have a default
+    data: Callable | None = None, # a function whose parameters are options of the command, too; what it returns is passed as `data`
 ) -> Callable:        # a decorator that returns the function unchanged
     "Add a function to the command line, its docments as help texts."
+    shared = _options(data) if data else []
     def add(function):
-        told, types = docments(function, returns=False), get_type_hints(function)
         def called(**arguments):
-            try: return function(**arguments)
+            try:
+                if data: arguments["data"] = data(**{p.name: arguments.pop(p.name) for p in shared})
+                return function(**arguments)
             except KeyboardInterrupt: raise typer.Abort() from None # else Typer ends without a word
         called.__doc__ = function.__doc__
-        called.__signature__ = signature(function).replace(return_annotation=Parameter.empty, parameters=[
-            p.replace(annotation=Annotated[types[p.name], (typer.Argument if p.default is p.empty or p.name in optional else typer.Option)(help=told[p.name])])
-            for p in signature(function).parameters.values()])
+        own = [p for p in _options(function, optional) if not (data and p.name == "data")]
+        called.__signature__ = signature(function).replace(return_annotation=Parameter.empty, parameters=[*own, *(p.replace(kind=own[-1].kind) for p in shared)])
         called.__annotations__ = {p.name: p.annotation for p in called.__signature__.parameters.values()}
         app.command(name)(called)
         return function
@@ -52,13 +60,13 @@ def read_changes(
 
 # %% ../../nbs/6_study/63_commands.ipynb #4c7d2e90
 def video_changes(
-    videos: Path | None = None,     # folder of videos
-    data_set: str = "",             # a named set; empty with a folder: one's own
-    train_list: Path | None = None, # list of training videos
-    test_list: Path | None = None,  # list of test videos
-    groups: str = "",               # regular expression with one capture
-    classes: str = "",              # a,b,c, or present
-    test_share: float = 0.,         # share of the videos that is drawn for testing, where there are no lists
+    videos: Path | None = None,     # folder of your own videos, or of --data-set
+    data_set: str = "",             # a named set of real video, e.g. ucf101
+    train_list: Path | None = None, # your own videos: list of those that train; default: all
+    test_list: Path | None = None,  # your own videos: list of those that test
+    groups: str = "",               # your own videos: regular expression whose capture is the group of a path; default: each by itself
+    classes: str = "",              # of --data-set: a,b,c, or present for those that are in the folder
+    test_share: float = 0.,         # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
 ) -> dict[str, Any]:                # dotted names and values of a recipe; empty where nothing was asked for
     "Turn the words of a command into fields of `data`."
     own = {"train_list": train_list, "test_list": test_list, "groups": groups, "test_share": test_share}

@@ -65,7 +65,8 @@ def path_problems(
 )->dict[str, list[str]]: # kind of problem -> paths that have it
     "Find paths that do not stay below the folder."
     paths = list(paths)
-    return {"absolute paths (they must be relative to the folder of the videos)": [p for p in paths if re.match(r"/|[A-Za-z]:/", p)],
+    absolute = [path for path in paths if re.match(r"/|[A-Za-z]:/", path)]
+    return {"absolute paths (they must be relative to the folder of the videos)": absolute,
             "paths that lead out of the folder": [p for p in paths if p.split("/")[0] == ".."]}
 
 def label_problems(
@@ -74,7 +75,8 @@ def label_problems(
     "Find labels that do not count from 1."
     wrong = [name for name, label in labels.items() if not 0 <= label <= LARGEST_LABEL]
     zero = [name for name, label in labels.items() if label == 0]
-    return {f"labels that are not whole numbers from 1 to {LARGEST_LABEL:,}": wrong, "labels that count from 0 (they must count from 1)": zero}
+    return {f"labels that are not whole numbers from 1 to {LARGEST_LABEL:,}": wrong,
+            "labels that count from 0 (they must count from 1)": zero}
 
 def read_split_list(
     file:str|Path, # text file, one `path [label from 1]` per line; a path may hold blanks and ends in a suffix
@@ -88,7 +90,8 @@ def read_split_list(
         if match: rows.append((plain_path(match[1]), match[2], match[1]))
     spellings = {path: spelling for path, _, spelling in rows}
     strays = {kind: [spellings[path] for path in paths] for kind, paths in path_problems(spellings).items()}
-    found = {"lines without a video path": bad or ([] if rows else ["the list is empty"])} | label_problems(labels) | strays
+    bad = bad or ([] if rows else ["the list is empty"])
+    found = {"lines without a video path": bad} | label_problems(labels) | strays
     if found := {kind: names for kind, names in found.items() if names}: raise CatalogError(file, found)
     rows = [(path, int(label) - 1 if label else pd.NA, spelling) for path, label, spelling in rows]
     return pd.DataFrame(rows, columns=["path", "label", "spelling"]).astype({"label": "Int64"})
@@ -108,7 +111,8 @@ def read_class_index(
     if bad: raise CatalogError(file, {"lines without a number and a name": bad})
     index = {composed(name): int(label) - 1 for _, label, name in rows}
     if sorted(index.values()) == list(range(-1, len(rows) - 1)):
-        raise CatalogError(file, {"classes numbered from 0 (they must be numbered from 1)": [f"{label} {name}" for _, label, name in rows]})
+        told = [f"{label} {name}" for _, label, name in rows]
+        raise CatalogError(file, {"classes numbered from 0 (they must be numbered from 1)": told})
     if len(index) != len(rows) or sorted(index.values()) != list(range(len(rows))):
         raise CatalogError(file, {"classes not numbered once each from 1 without a gap": [f"{label} {name}" for _, label, name in rows]})
     return index
@@ -135,10 +139,11 @@ def missing_files(
     folder:Path,     # what they are relative to
 )->list[str]:        # those that are no regular file, with what is there under the same letters
     "Name the files that are not there."
-    gone = [path for path in paths.unique() if not (folder/path).is_file()]
-    near = {_alike(p): p for p in (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())} if gone else {}
+    gone = [path for path in paths.unique() if not os.path.isfile(folder/path)]
+    there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if gone else ()
+    near = {_alike(path): path for path in there}
     def hint(path):
-        if (folder/path).exists(): return " (there, and no regular file)"
+        if os.path.lexists(folder/path): return " (there, and no regular file)"
         return f" (there is {_nearly(path, near[_alike(path)])})" if _alike(path) in near else ""
     return [path + hint(path) for path in gone]
 
@@ -211,7 +216,8 @@ def find_copies(
     for path, split in sorted(set(zip(catalog.path, catalog.split, strict=True))):
         if places[path] in digests: known.setdefault(digests[places[path]], {}).setdefault(split, []).append(path)
     several = [sides for sides in known.values() if sum(map(len, sides.values())) > 1]
-    across = [f"{path} is {sides['train'][0]}" for sides in several if "train" in sides for path in sides.get("test", [])]
+    both = [(sides["train"][0], path) for sides in several if "train" in sides for path in sides.get("test", [])]
+    across = [f"{path} is {first}" for first, path in both]
     within = [f"{path} is {paths[0]}" for sides in several for paths in sides.values() for path in paths[1:]]
     return Copies(sorted(across), sorted(within))
 

@@ -149,7 +149,7 @@ class Checked(NamedTuple):
     @property
     def sound(self)->bool:
         "Tell whether a run can use every video, save short ones it repeats and missing ones the set is known for."
-        allowed = {"usable"} | ({"short"} if self.short == "loop" else set()) | ({"missing"} if self.may_miss else set())
+        allowed = {"usable", *(["short"] if self.short == "loop" else []), *(["missing"] if self.may_miss else [])}
         return set(self.files.status) <= allowed and not self.problems
     def __str__(self)->str:
         table = self.counts.assign(listed=self.counts.sum(axis=1))
@@ -176,7 +176,8 @@ def _tabulate(rows:pd.DataFrame, told:list[dict], minimum_frames:int)->pd.DataFr
     files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[["path", "class", "split", "status", "reason", *FACTS]]
     return files.astype(dict.fromkeys(("frames", "width", "height"), "Int64")).sort_values(["split", "path"], ignore_index=True)
 
-ACROSS, WITHIN = "test videos that are also in training, byte for byte", "videos that are there twice on one side, byte for byte"
+ACROSS = "test videos that are also in training, byte for byte"
+WITHIN = "videos that are there twice on one side, byte for byte"
 
 def copy_remarks(
     rows:pd.DataFrame,   # path (relative), split
@@ -215,7 +216,8 @@ def _read_files(rows:pd.DataFrame, folder:str|Path, how:Reading)->tuple[pd.DataF
     files = _tabulate(rows, [told.get(path, {}) for path in paths], how.minimum_frames)
     if report:
         with replacing(report) as temporary: files.to_csv(temporary, index=False)
-    return files, pd.crosstab(files.split, files.status).reindex(index=["train", "test"], columns=STATUSES, fill_value=0)
+    counts = pd.crosstab(files.split, files.status)
+    return files, counts.reindex(index=["train", "test"], columns=STATUSES, fill_value=0)
 
 def check_data(
     name:str,                               # one of `DATA_SETS`
@@ -233,26 +235,28 @@ def check_data(
     rows = wanted.rows[wanted.rows.split != "unused"]
     files, counts = _read_files(rows, folder, how)
     named = set(located.found.dropna()).union(*located.others)
-    places = {kind: names for kind, names in folder_problems(wanted.rows, here, drop=True).items() if "twice" not in kind}
+    places = folder_problems(wanted.rows, here, drop=True)
+    places = {kind: names for kind, names in places.items() if "twice" not in kind}
     problems = {kind: names for kind, names in (row_problems(rows) | wanted.problems | places).items() if names}
     found = rows[rows.status == "found"]
     remarks = copy_remarks(found.assign(path=found.found), folder, how.progress)
     published = about.counts.get(split) if wanted.classes[0] == wanted.classes[1] else None
-    return Checked(files, counts, f"{data_title(name, *wanted.classes)}, split {split}", str(folder), how.short, len(set(here) - named),
-                   problems, how.report, listing.source, remarks, published, about.missing == "drop")
+    title = f"{data_title(name, *wanted.classes)}, split {split}"
+    return Checked(files, counts, title, str(folder), how.short, len(set(here) - named), problems,
+                   how.report, listing.source, remarks, published, about.missing == "drop")
 
 def own_remarks(
     catalog:pd.DataFrame, # what `own_catalog` returned
 )->dict[str, list[str]]:  # what a reader should know -> more about it
     "Say what the table of one's own videos lacks."
     groups = catalog.groupby("group").split.nunique()
-    bare = not catalog.attrs["labelled"]
+    bare, tested = not catalog.attrs["labelled"], "test" in set(catalog.split)
     alone = catalog.attrs["groups"] == ALONE
     return {kind: names for kind, names in {
         "groups": [ALONE if alone else f"{len(groups):,} by {catalog.attrs['groups']}"],
         "groups on both sides": groups.index[groups > 1].tolist(),
         "classes": ["none: no class folders and no labels"] if bare else [],
-        "no test videos": [] if "test" in set(catalog.split) else ["an evaluation needs two lists, or a split by groups"]}.items() if names}
+        "no test videos": [] if tested else ["an evaluation needs two lists, or a split by groups"]}.items() if names}
 
 def check_own(
     catalog:pd.DataFrame, # what `own_catalog` returned
@@ -264,5 +268,5 @@ def check_own(
     files, counts = _read_files(rows, folder, how)
     unlisted = len(set(find_videos(folder)) - set(catalog.path))
     remarks = own_remarks(catalog) | copy_remarks(catalog, folder, how.progress)
-    return Checked(files, counts, data_title(catalog.attrs["name"], *catalog.attrs["classes"]), folder, how.short, unlisted, {}, how.report, remarks=remarks)
-
+    title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
+    return Checked(files, counts, title, folder, how.short, unlisted, {}, how.report, remarks=remarks)

@@ -18,7 +18,8 @@ __all__ = ['choose_classes', 'known_classes', 'cut_classes', 'cut_problems', 'da
 def _unknown(name:str, known:Sequence[str])->str:
     "Say what was probably meant."
     near = get_close_matches(name.casefold(), [each.casefold() for each in known], 1)
-    return f"{name!r}" + (f" (did you mean {next(each for each in known if each.casefold() == near[0])}?)" if near else "")
+    meant = [each for each in known if near and each.casefold() == near[0]]
+    return f"{name!r}" + (f" (did you mean {meant[0]}?)" if meant else "")
 
 def choose_classes(
     classes:Sequence[str]|str, # names; or "present"
@@ -60,7 +61,8 @@ def cut_problems(
 )->dict[str, list[str]]:           # kind of problem -> kept classes that have it
     "Keep the problems of some classes."
     def of(name, entry): return entry == name or entry.startswith(f"{name} (")
-    return {kind: [entry for entry in entries if any(of(name, entry) for name in kept)] for kind, entries in problems.items()}
+    return {kind: [entry for entry in entries if any(of(name, entry) for name in kept)]
+            for kind, entries in problems.items()}
 
 # %% ../../nbs/1_data/11_classes.ipynb #6b1c000d
 def data_title(

@@ -20,7 +20,7 @@ from ..plugins import DATA_SETS, pandas as pd
 # %% auto #0
 __all__ = ['VIDEO_SUFFIXES', 'UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIVING48', 'UT_INTERACTION', 'WEIZMANN4',
            'MOTION_SPRITES', 'OFFICIAL_FOLDERS', 'LIST_FOLDERS', 'find_videos', 'locate', 'DataSet', 'data_set',
-           'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
+           'named_folder', 'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
 
 # %% ../../nbs/1_data/11_datasets.ipynb #5dae3046
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
@@ -133,6 +133,16 @@ def data_set(
 OFFICIAL_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits", "test_train_splits")
 LIST_FOLDERS = (*OFFICIAL_FOLDERS, "splits", "annotations", "labels", "lists", "kinetics400")
 
+def named_folder(
+    name:str, # one of DATA_SETS
+)->Path:      # where its videos lie
+    "Find the folder of a data set below FIMA_DATA; raise CatalogError where it is not on this machine."
+    root = data_root()
+    folder = root and next((place for place in (root/"videos"/name, root/name) if place.is_dir()), None)
+    if folder: return folder
+    where = f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}"
+    raise CatalogError(name, {where: [f"videos/{name}", name]})
+
 def _places(name:str, folder:Path, lists:str|Path|None)->Iterator[Path]:
     "Name the folders in which the lists may be, the likeliest first."
     yield from (Path(lists or folder)/place for place in ("", *LIST_FOLDERS))
@@ -236,10 +246,13 @@ def open_catalog(
     here = rows[rows.status != "missing"]
     wrong |= row_problems(rows if any(wrong.values()) else here) | wanted.problems
     if wrong := {kind: names for kind, names in wrong.items() if names}:
-        lost = {"classes of the lists that are not in the folder", "classes of classInd.txt that no list names"} & set(wrong)
+        lost = {"classes of the lists that are not in the folder",
+                "classes of classInd.txt that no list names"} & set(wrong)
         raise CatalogError(f"{folder} (lists: {listing.source})", wrong, way_by_classes(wanted.here) if lost else "")
     renamed = here[[not f"/{found}".endswith(f"/{path}") for path, found in zip(here.path, here.found)]]
     catalog = here.assign(path=here.found).drop(columns=["status", "found", "others", "spelling"], errors="ignore")
     catalog = catalog.astype({"label": "int64"}).reset_index(drop=True)
-    catalog.attrs = dict(folder=str(Path(folder).absolute()), name=name, classes=wanted.classes, missing=rows.path[rows.status == "missing"].tolist(), renamed=dict(zip(renamed.path, renamed.found)))
+    catalog.attrs = dict(folder=str(Path(folder).absolute()), name=name, classes=wanted.classes,
+                         missing=rows.path[rows.status == "missing"].tolist(),
+                         renamed=dict(zip(renamed.path, renamed.found, strict=True)))
     return catalog

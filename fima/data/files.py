@@ -80,7 +80,7 @@ def checkout()->Path|None: # None where the package was installed without its re
     return root if (root/"nbs"/"studies").is_dir() else None
 
 def work_root()->Path: # it need not be there yet
-    "Give the folder for generated videos, decoded frames and what else is kept: FIMA_WORK, or data/ of the repository, or ./runs/.data."
+    "Give the folder for generated videos, decoded frames and the like: FIMA_WORK, data/ of the repository, or ./runs/.data."
     root = checkout()
     return Path(os.environ.get("FIMA_WORK") or (root/"data" if root else Path.cwd()/"runs"/".data"))
 
@@ -101,7 +101,8 @@ class _Memory:
         for line in lines.splitlines():
             try: path, *state, digest = json.loads(line)
             except (ValueError, TypeError): continue
-            if len(state) == 4 and isinstance(path, str) and isinstance(digest, str): self.known[path] = (tuple(state), digest)
+            if len(state) == 4 and isinstance(path, str) and isinstance(digest, str):
+                self.known[path] = (tuple(state), digest)
         return self
 
     def append(self, found:list[tuple[str, tuple, str]])->None:
@@ -131,8 +132,10 @@ def _stat(path:str|Path)->os.stat_result:
     "Look at a file without opening it; refuse what is no file, or an empty one."
     try: told = os.stat(path)
     except FileNotFoundError: raise VideoError(path, "no such file") from None
-    except (OSError, ValueError) as error: raise VideoError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from None
-    if not stat.S_ISREG(told.st_mode): raise VideoError(path, "cannot be read: not a regular file") # opening a pipe would wait for ever
+    except (OSError, ValueError) as error:
+        raise VideoError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from None
+    if not stat.S_ISREG(told.st_mode):
+        raise VideoError(path, "cannot be read: not a regular file") # opening a pipe would wait for ever
     if not told.st_size: raise VideoError(path, "empty file")
     return told
 
@@ -180,7 +183,8 @@ def fingerprints(
     memory = _memory().catch_up()
     found = {path: _known_digest(path, memory) for path in map(str, paths)}
     unread = [path for path, digest in found.items() if digest is None]
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(unread), desc="hashing", unit="video", disable=not (progress and unread)) as bar:
+    shown = tqdm(total=len(unread), desc="hashing", unit="video", disable=not (progress and unread))
+    with ThreadPoolExecutor(workers) as pool, shown as bar:
         for part in (unread[start:start + 64] for start in range(0, len(unread), 64)):
             told = dict(zip(part, pool.map(_attempt, part), strict=True))
             found |= {path: digest for path, (digest, _) in told.items()}

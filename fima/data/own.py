@@ -30,7 +30,8 @@ def group_rule(
     "Read the rule for groups; raise ValueError, one line, where it is none."
     if groups is None: return None
     try: rule = re.compile(groups)
-    except re.error as error: raise ValueError(f"groups must be a regular expression, got {groups!r}: {error}") from None
+    except re.error as error:
+        raise ValueError(f"groups must be a regular expression, got {groups!r}: {error}") from None
     if rule.groups != 1: raise ValueError(f"groups must have one capture, in brackets, got {rule.groups} in {groups!r}")
     return rule
 
@@ -67,13 +68,16 @@ def _by_index(rows:pd.DataFrame, index:dict[str, int])->tuple[pd.DataFrame, dict
     wrong = (numbers != rows.label).fillna(False).astype(bool)
     classes = [told(*row) for row in zip(by_folder, rows.label, rows.path, strict=True)]
     rows = rows.assign(**{"class": classes})
-    return rows.assign(label=rows["class"].map(index)), {"listed labels that differ from the class's number": rows.path[wrong].tolist()}
+    rows = rows.assign(label=rows["class"].map(index))
+    return rows, {"listed labels that differ from the class's number": rows.path[wrong].tolist()}
 
 def _contradictions(names:pd.Series, labels:pd.Series)->list[str]:
     "List folders with several labels, and labels with several folders."
     several = [f"{name} (labels {', '.join(str(label + 1) for label in sorted(found))})"
                for name, found in labels.groupby(names).unique().items() if len(found) > 1]
-    return several + [f"label {label + 1} ({', '.join(sorted(found))})" for label, found in names.groupby(labels).unique().items() if len(found) > 1]
+    shared = [f"label {label + 1} ({', '.join(sorted(found))})"
+              for label, found in names.groupby(labels).unique().items() if len(found) > 1]
+    return several + shared
 
 def _by_labels(rows:pd.DataFrame)->tuple[pd.DataFrame, dict]:
     "Number the classes by the labels of the lists, else by the folders in alphabetical order."
@@ -85,7 +89,8 @@ def _by_labels(rows:pd.DataFrame)->tuple[pd.DataFrame, dict]:
     order = {label: place for place, label in enumerate(sorted(set(rows.label[given])))}
     if names.nunique() == 1 or (names == "").any():
         told = rows.label.map(lambda label: UNLABELLED if pd.isna(label) else str(label + 1))
-        return rows.assign(**{"class": told, "label": rows.label.map(order)}), {"videos without a label": rows.path[~given].tolist()}
+        rows = rows.assign(**{"class": told, "label": rows.label.map(order)})
+        return rows, {"videos without a label": rows.path[~given].tolist()}
     index = dict(zip(names[given], rows.label[given].map(order), strict=True))
     wrong = {CONTRADICTION: _contradictions(names[given], rows.label[given])}
     return rows.assign(**{"class": names, "label": names.map(index)}), wrong
@@ -100,7 +105,8 @@ def _listed(train_list:str|Path, test_list:str|Path, index:dict[str, int]|None)-
 def _walked(folder:Path, index:dict[str, int]|None)->tuple[pd.DataFrame, dict]:
     "Take every video of a folder for training, and a folder a class for classes."
     rows = pd.DataFrame({"path": find_videos(folder)}, dtype=str).assign(label=pd.NA, split="train")
-    if rows.empty: raise CatalogError(folder, {"no video in the folder, by the suffixes that videos have": [folder.name]})
+    if rows.empty:
+        raise CatalogError(folder, {"no video in the folder, by the suffixes that videos have": [folder.name]})
     names = _folder_names(rows)
     if index: return _by_index(rows, index)
     if names.nunique() > 1 and "" not in set(names): return _by_labels(rows.astype({"label": "Int64"}))
@@ -120,7 +126,7 @@ def own_catalog(
     progress:bool=False,                 # show a bar over the files that must be read
 )->pd.DataFrame: # path (relative, posix), label (from 0), class, split ("train" or "test"), group; attrs: folder, name, groups, labelled, classes (used, of how many)
     "Make the table of a folder of videos, refusing everything that is wrong with it at once."
-    folder = Path(folder)
+    folder, _ = Path(folder), group_rule(groups)
     if not folder.is_dir(): raise CatalogError(folder, {"missing folder": [str(folder)]})
     if (train_list is None) != (test_list is None):
         raise ValueError(f"train_list and test_list must be given together or not at all, got {train_list} and {test_list}")
@@ -136,15 +142,16 @@ def own_catalog(
     catalog = check_catalog(rows, folder, problems, unneeded)
     if train_list: _refuse_copies(catalog, progress)
     catalog = catalog[["path", "label", "class", "split", "group"]]
-    catalog.attrs |= dict(folder=str(folder.absolute()), name=folder.absolute().name, groups=groups or ALONE, labelled=labelled,
-                          classes=(catalog["class"].nunique(), len(known)))
+    catalog.attrs |= dict(folder=str(folder.absolute()), name=folder.absolute().name, groups=groups or ALONE,
+                          labelled=labelled, classes=(catalog["class"].nunique(), len(known)))
     return catalog
 
 def _refuse_copies(catalog:pd.DataFrame, progress:bool)->None:
     "Refuse a test video that is a training video under another name."
     folder = catalog.attrs["folder"]
     across = find_copies(catalog, folder, progress).across
-    if across: raise CatalogError(folder, {"test videos that are also in training, byte for byte": across}, "to go on: remove one row of each pair")
+    kind = "test videos that are also in training, byte for byte"
+    if across: raise CatalogError(folder, {kind: across}, "to go on: remove one row of each pair")
 
 # %% ../../nbs/1_data/11_own.ipynb #8d3e0012
 def _bundles(catalog:pd.DataFrame)->pd.Series:
@@ -164,7 +171,8 @@ def _bundles(catalog:pd.DataFrame)->pd.Series:
 
 def _draw(sizes:np.ndarray, share:float, generator:np.random.Generator)->tuple[float, np.ndarray]:
     "Take bundles in random order while a class wants more and none loses its last one; tell how far the shares are off."
-    total, left, taken, test = sizes.sum(axis=0), (sizes > 0).sum(axis=0), np.zeros(sizes.shape[1]), np.zeros(len(sizes), bool)
+    total, left = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
+    taken, test = np.zeros(len(total)), np.zeros(len(sizes), bool)
     for number in generator.permutation(len(sizes)):
         own, has = sizes[number], sizes[number] > 0
         if (left[has] < 2).any() or (taken + own/2 > share*total)[has].all(): continue
@@ -178,16 +186,20 @@ def grouped_split(
 )->pd.DataFrame:          # the same table, its split drawn; attrs["split"]: rule, share, seed
     "Split a table by whole groups; raise CatalogError where a class cannot be on both sides."
     if not 0 < share < 1: raise ValueError(f"share must lie between 0 and 1, got {share}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     bundles = _bundles(catalog)
     sizes = pd.crosstab(bundles, catalog["class"]).sort_index()
-    single = [f"{name} ({count:,} videos in one group)" for name, count in sizes.loc[:, (sizes > 0).sum() < 2].sum().items()]
-    if single: raise CatalogError(catalog.attrs["folder"], {"classes that cannot be on both sides of a split by groups": single},
-                                  "to go on: another rule for groups, fewer classes, or lists of your own")
+    alone = sizes.loc[:, (sizes > 0).sum() < 2].sum()
+    if single := [f"{name} ({count:,} videos in one group)" for name, count in alone.items()]:
+        kind = "classes that cannot be on both sides of a split by groups"
+        way_out = "to go on: another rule for groups, fewer classes, or lists of your own"
+        raise CatalogError(catalog.attrs["folder"], {kind: single}, way_out)
     generator, draws = np.random.default_rng(seed), max(3, min(50, 20_000//len(sizes)))
     off, test = min((_draw(sizes.to_numpy(), share, generator) for _ in range(draws)), key=lambda draw: draw[0])
     lost = sorted(sizes.columns[~(sizes[test] > 0).any()])
-    if lost: raise CatalogError(catalog.attrs["folder"], {"classes without a test video, however groups are drawn": lost})
+    if lost:
+        raise CatalogError(catalog.attrs["folder"], {"classes without a test video, however groups are drawn": lost})
     drawn = catalog.assign(split=np.where(bundles.isin(sizes.index[test]), "test", "train"))
     drawn.attrs = catalog.attrs | {"split": dict(rule="whole groups, drawn by seed", share=share, seed=seed)}
     return drawn

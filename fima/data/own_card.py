@@ -36,7 +36,8 @@ def describe_videos(
     told = ", ".join(f"{count} {words}" for count, words in counts)
     if checked.files.seconds.isna().all(): return f"No video can be read: {told}.", "None: no video can be read.", None
     text, picture = show_examples(name, checked.files, checked.folder)
-    return f"Computed from the videos (least / median / most): {told}.\n\n{to_markdown(measure(checked.files))}", text, picture
+    measured = f"Computed from the videos (least / median / most): {told}.\n\n{to_markdown(measure(checked.files))}"
+    return measured, text, picture
 
 def named_card(
     name:str,                    # one of `FACTS`
@@ -58,19 +59,26 @@ def _table(counts:pd.DataFrame)->str:
 
 def _front(catalog:pd.DataFrame)->str:
     "Print the front matter; values are quoted as JSON, which YAML reads."
-    digest = f"{content_fingerprint(catalog, catalog.attrs['folder'])} (rows and bytes, fima.data.catalog.content_fingerprint)"
-    told = dict(name=catalog.attrs["name"], version="not stated", licence="not stated", paper="not stated", url="not stated", checksum=digest)
+    digest = content_fingerprint(catalog, catalog.attrs["folder"])
+    told = dict.fromkeys(("name", "version", "licence", "paper", "url", "checksum"), "not stated")
+    told |= dict(name=catalog.attrs["name"], checksum=f"{digest} (rows and bytes, fima.data.catalog.content_fingerprint)")
     return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
 
 def _leaks(catalog:pd.DataFrame, remarks:dict[str, list[str]])->str:
     "Say what lies on both sides, and which files are equal."
-    if "test" not in set(catalog.split): lines = ["All videos train: there is no test side yet. An evaluation needs two lists, or a split by groups that is drawn by a seed."]
+    if "test" not in set(catalog.split):
+        lines = ["All videos train: there is no test side yet. "
+                 "An evaluation needs two lists, or a split by groups that is drawn by a seed."]
     else:
         leak = leakage(catalog)
-        lines = [f"By two lists. Groups on both sides: {leak['shared']:,}; test videos of these: {leak['test_videos']:,}, of the same class {leak['same_class']:,}."]
-    if catalog.attrs["groups"] == ALONE: lines.append("No rule for groups was given: each video stands by itself, and what two of them share (people, place, recording) is not seen here.")
+        lines = [f"By two lists. Groups on both sides: {leak['shared']:,}; test videos of these: {leak['test_videos']:,}, "
+                 f"of the same class {leak['same_class']:,}."]
+    if catalog.attrs["groups"] == ALONE:
+        lines.append("No rule for groups was given: each video stands by itself, "
+                     "and what two of them share (people, place, recording) is not seen here.")
     copies = {kind: names for kind, names in remarks.items() if "byte for byte" in kind}
-    lines += [f"{kind}: {', '.join(names)}." for kind, names in copies.items()] or ["No two files are equal byte for byte."]
+    told = [f"{kind}: {', '.join(names)}." for kind, names in copies.items()]
+    lines += told or ["No two files are equal byte for byte."]
     return "\n\n".join(lines)
 
 def own_card(
@@ -81,12 +89,14 @@ def own_card(
     "Write the card of a folder of one's own."
     name = name or catalog.attrs["name"]
     measured, examples, picture = describe_videos(checked, name)
-    kinds = "the folder of its videos, or the label of the lists" if catalog.attrs["labelled"] else "none: no class folders and no labels"
-    groups = catalog.attrs["groups"] if catalog.attrs["groups"] == ALONE else f"what `{catalog.attrs['groups']}` finds in the path"
+    kinds, groups = "none: no class folders and no labels", catalog.attrs["groups"]
+    if catalog.attrs["labelled"]: kinds = "the folder of its videos, or the label of the lists"
+    if groups != ALONE: groups = f"what `{groups}` finds in the path"
     size = sum(Path(catalog.attrs["folder"], path).stat().st_size for path in catalog.path)
     sections = {
         "A row": f"One video file. Class: {kinds}. `group`: {groups}.",
-        "Counts": f"Computed from the table; `fewest` and `most` are videos of one class.\n\n{_table(count_rows(catalog))}\n\n{measured}\n\n{size/1e6:,.1f} MB in all.",
+        "Counts": "Computed from the table; `fewest` and `most` are videos of one class.\n\n"
+                  f"{_table(count_rows(catalog))}\n\n{measured}\n\n{size/1e6:,.1f} MB in all.",
         "Split and leakage": _leaks(catalog, checked.remarks), "Examples": examples,
         **dict.fromkeys(("Decoding and resizing done", "Consent and bias", "Unfit uses", "How to get it"), NOT_STATED)}
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])

@@ -25,6 +25,7 @@ from ..data.views import Batch
 from .features import extract
 from .linear import clip_scores, training_clips, training_colours
 from .protocols import Outcome, Protocol, Score, check_labels, follow
+from ..method.base import Method
 from ..method.instance import pool
 from ..training.checkpoint import load_checkpoint, save_checkpoint, write_json
 from ..training.pretrain import step_seed, take_step
@@ -32,7 +33,7 @@ from ..training.recipe import Views
 from ..training.weights import weights_fingerprint
 
 # %% ../../nbs/5_evaluation/52_finetune.ipynb #660c0e60
-class Classifier(nn.Module):
+class Classifier(Method):
     "Classify a clip by a linear layer on the dropped-out pooled feature (Appendix A.4)."
     def __init__(self,
         encoder: nn.Module,    # (B, 3, T, H, W) -> (B, C, T', H', W'), with `.channels`
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
         frozen: bool = False,  # keep the encoder as it is, its BatchNorm statistics too
         modality: str = "rgb", # what it is fed: "rgb" or "difference"
     ):
-        super().__init__()
+        super().__init__(encoder)
         if classes < 2: raise ValueError(f"classes must be at least 2, got {classes}")
         self.encoder, self.frozen, self.modality, self.needs = encoder.requires_grad_(not frozen), frozen, modality, frozenset({modality})
         self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(encoder.channels, classes)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ..data.files import fingerprint
+from ..plugins import DATA_SETS
 from .features import Features, cached_features, extract
 from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
@@ -65,6 +66,7 @@ def evaluated_data(
     else: told = changes | dict(name=data_set, split=split or 1, sprites=make_recipe("demo").data.sprites if data_set == "motion_sprites" else None)
     if own and recipe.method.name == "supervised" and told["split"] != recipe.data.split:
         raise ValueError(f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}")
+    if told["name"] != OWN: DATA_SETS[told["name"]]  # refuses a name that there is not
     try: about = settle(Data.model_validate(told))
     except ValidationError as error: raise ValueError("; ".join(f"data.{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')} (got {str(e['input'])[:60]})" for e in error.errors())) from None
     if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
@@ -132,11 +134,11 @@ DIGESTED = 4 # videos, the first ones of a split, whose features have a digest i
 NO_TEST = ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
 
 def feature_digest(
-    features: np.ndarray, # pooled features of some videos, (N, C)
+    features: np.ndarray, # features of some videos, (N, ...)
 ) -> dict[str, Any]:      # their digest, and the length of each as a hexadecimal float
     "Hash features, and keep a number of each video that tells how far others are."
     values = np.ascontiguousarray(features, dtype=np.float32)
-    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float), axis=-1)])
+    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)])
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #bb476265
 def _plain(values: pd.Series) -> list:

@@ -99,6 +99,14 @@ class Fima(Momentum):
         if not o.shared_decoder and o.pixel and o.motion_decoder: self.decoders["pixel"] = decoder()
         if not o.shared_decoder and o.frame: self.decoders["frame"] = decoder()
 
+    def _load_from_state_dict(self, state, prefix, *rest):
+        "Read weights of versions that called the head `projector`, too."
+        for part in ("projector", "key_projector"):
+            old, new = f"{prefix}{part}.", f"{prefix}{part}s.instance."
+            for name in [name for name in state if name.startswith(old)]:
+                state[new + name.removeprefix(old)] = state.pop(name)
+        super()._load_from_state_dict(state, prefix, *rest)
+
     projector = property(lambda self: self.projectors["instance"], doc="Give g, the head of all terms.")
     key_projector = property(lambda self: self.key_projectors["instance"], doc="Give its momentum copy.")
 

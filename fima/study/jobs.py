@@ -117,7 +117,7 @@ def execute(
     import papermill
     from papermill.exceptions import PapermillExecutionError
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
+    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1, "disable": None} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)

@@ -31,26 +31,25 @@ def read_numbers(
     "Read whole numbers with commas between them, each once."
     try: numbers = [int(number) for number in text.split(",") if number.strip()]
     except ValueError: raise ValueError(f"{name} must be numbers with commas between them, e.g. 1,2,3, got {text!r}") from None
-    if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each number once, got {text!r}")
+    if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each {name.strip('-').removesuffix('s')} once, got {text!r}")
     return numbers
 
 def request_evaluation(
     checkpoint: Path,          # folder of a finished pre-training, or a checkpoint file
     template: str,             # name of a template
-    data_set: str = "",        # a named set as it is; empty: the run's own videos, or `data`
-    splits: str = "",          # its splits, e.g. "1,2"
-    videos: Path | None = None, # folder of the named set
-    data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`: one's own videos, or a subset
+    splits: str = "",          # splits of a named set, e.g. "1,2"
+    data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`; none: the run's own videos
     changes: dict[str, Any] | None = None, # parameters of the template
     folder: Path | None = None, # where the numbers go; None: a folder of their own
 ) -> tuple[dict[str, Any], Path]: # parameters of the template; the folder
     "Say how one encoder is evaluated, and where its numbers go; raise ValueError, one line, before anything is computed."
     recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
-    if fields:
+    plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
+    if fields and not plain:
         about = evaluated_data(recipe, split=numbers[0] if numbers else 0, data=fields)
         fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
-    asked = dict(data_set=data_set, splits=numbers, videos=str(videos.resolve()) if videos else "", data=fields)
+    asked = dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", "")) if plain else dict(splits=numbers, data=fields)
     chosen = resolve(Evaluated(template=template, settings=(changes or {}) | {name: value for name, value in asked.items() if value}), Row(name="row", label=""), recipe)
     place = checkpoint.resolve()
     if not place.is_dir(): place = work_root() / "encoders" / fingerprint(place)[:16]

@@ -14,22 +14,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .files import Study, is_own, published_folder, reports_folder, results_folder, runs_folder, template_parameters
-from .jobs import JobError, Kernel, build_jobs, current, execute, hold, pending, visible_gpus
+from .aside import make_way
+from .files import Study, is_own, published_folder, reports_folder, results_folder, template_parameters
+from .jobs import JobError, Kernel, build_jobs, execute, hold, pending, visible_gpus
+from .page import build_page
 from .plan import Run, absent, expand, load_studies, plan, records
 from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
 from .watch import watch
-from ..evaluation.record_format import read_metrics, write_metrics
-from ..plugins import pandas as pd
 from ..training.checkpoint import write_json, write_text
-from ..training.code import code_fingerprint, own_folder, places
-from ..training.recipe import PLACES
+from ..training.code import own_folder
 from ..training.share import check_share
 
 # %% auto #0
-__all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'publish_records',
-           'publish', 'results_state', 'set_aside', 'run']
+__all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'results_state', 'run']
 
 # %% ../../nbs/6_study/61_run.ipynb #717ff3a7
 SNAKEFILE = '''# written by fima.study.run for one call; its processes are in processes.json
@@ -161,43 +159,6 @@ def report(
     if failed: raise JobError("; ".join(failed))
     return made
 
-def _published_recipe(text: str) -> str:
-    "Drop from a recipe where its videos lie: that is a matter of one machine."
-    told = json.loads(text)
-    told["data"] = {name: value for name, value in told["data"].items() if name not in PLACES}
-    return json.dumps(told, indent=1) + "\n"
-
-def publish_records(
-    runs: Sequence[Run], # of any studies
-    reports: Path,       # one's own folder
-    target: Path,        # the published one
-) -> list[Path]:         # the records that were copied
-    "Copy records that were made here, recipes and numbers alone, beside the published ones."
-    made = []
-    for run in {run.recipe.run_id: run for run in runs}.values():
-        folder, public = run.folder(reports), runs_folder(target) / run.recipe.run_id
-        if not (folder / "metrics.json").exists(): continue
-        for file in sorted(folder.glob("**/metrics.json")):
-            new = public / file.relative_to(folder)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            if file.parent == folder: write_text(new, file.read_text())
-            else: write_metrics(new, read_metrics(file))
-            made.append(new)
-        write_text(public / "recipe.json", _published_recipe((folder / "recipe.json").read_text()))
-    return made
-
-def publish(
-    studies: str | Path | Sequence[str | Path], # names or files
-    profile: str | None = None,                 # scale; None: each study's own
-) -> list[Path]:                                # the executed notebooks and the page
-    "Let one's own records of studies join the published ones, and make the published tables, figures and page anew; only a checkout can."
-    target = published_folder()
-    if not target: raise ValueError("publishing needs a checkout of the repository, whose reports/ is published; this package was installed without one")
-    own, target = reports_folder(None, profile), reports_folder(target / (profile if profile and profile != "demo" else ""))
-    copied = publish_records([run for study in load_studies(studies, profile) for run in expand(study)], own, target)
-    print(f"{len(copied)} records copied to {runs_folder(target)}", file=sys.stderr)
-    return report(studies, target, profile)
-
 def results_state(
     runs: list[Run],         # every run of the studies
     notebooks: list[Path],   # results notebooks
@@ -208,54 +169,6 @@ def results_state(
     return sha256("".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()).hexdigest()
 
 # %% ../../nbs/6_study/61_run.ipynb #6a84bd0c
-def _unusable(run: Run, reports: Path, recorded: bool) -> bool:
-    "Tell whether a pre-training that was made here cannot serve: its weights are gone, or this code gives other numbers."
-    return (run.folder(reports) / "metrics.json").exists() and not (current(run, reports, recorded=recorded) and run.has_weights(reports))
-
-def _begun_by_others(run: Run, reports: Path) -> bool:
-    "Tell whether a run that is not finished was begun by other code: nothing of it is continued."
-    begun = run.folder(reports) / "begun.json"
-    return not (begun.parent / "metrics.json").exists() and begun.exists() and json.loads(begun.read_text())["code"] != code_fingerprint(run.recipe)
-
-def _in_the_way(
-    same: list[Run],  # rows that need one run
-    reports: Path,    # reports folder
-    recorded: bool,   # be content with what is recorded
-) -> set[Path]:       # files and folders of the run's own folder
-    "List what must make way before a run is made: what cannot serve, with all that was read off it."
-    run, folder = same[0], same[0].folder(reports)
-    asked = {folder / e.name for each in same for e in each.evaluations}
-    evaluations = {folder / e.name for each in same for e in each.evaluations if (folder / e.name / "metrics.json").exists() and not current(each, reports, e.name, recorded)}
-    training = set()
-    if _unusable(run, reports, recorded) or (not recorded and _begun_by_others(run, reports)):
-        others = current(run, reports, recorded=recorded)  # only its weights are gone: what other studies read off them still holds
-        evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}") if file.parent in asked or not others}
-        training = {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "trace.json", "begun.json")}
-    features = {folder / "features"} if evaluations or training else set()  # read by code, and from weights, that may be others now
-    return {place for place in evaluations | training | features if place.exists()}
-
-def set_aside(
-    places: set[Path], # files and folders of a run's folder
-    folder: Path,      # the run's folder
-    reports: Path,     # reports folder
-) -> None:
-    "Move what makes way to `.work/set_aside` of the reports folder: nothing that was finished is lost."
-    if not places: return
-    aside = reports / ".work" / "set_aside" / folder.name
-    target = next(aside / str(number) for number in range(1, 10**6) if not (aside / str(number)).exists())
-    target.mkdir(parents=True)
-    for place in sorted(places): shutil.move(place, target / place.name)
-    print(f"{folder.name}: {', '.join(sorted(place.name for place in places))} made way and lies in {target}", file=sys.stderr)
-
-def _make_way(todo: dict[str, list[Run]], reports: Path, recorded: bool) -> None:
-    "Drop old failures and set aside what cannot serve. A run that another call is making is left to it."
-    for name, same in todo.items():
-        lock = hold(reports / ".work" / "locks" / name, wait=False)
-        if not lock: continue
-        with lock:
-            (same[0].folder(reports) / "failure.json").unlink(missing_ok=True)
-            set_aside(_in_the_way(same, reports, recorded), same[0].folder(reports), reports)
-
 def _interrupt(number, frame): raise KeyboardInterrupt
 
 def _run_jobs(name: str, jobs: list[dict[str, Any]], work: Path, cores: int, gpus: int | None, options: Sequence[str], slurm: Slurm | None, progress: bool) -> None:
@@ -298,7 +211,7 @@ def _make(todo: dict[str, list[Run]], studies: list[Study], reports: Path, work:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     write_text(work / "studies", " ".join(study.name for study in studies))
-    _make_way(todo, reports, recorded)
+    make_way(todo, reports, recorded)
     _run_jobs(work.name, build_jobs(todo, reports, work, devices, cores, processes, recorded), work, cores, gpus if slurm else len(devices), options, slurm, progress)
 
 def run(

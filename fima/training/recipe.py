@@ -240,7 +240,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo):
         "Refuse names that nothing registered, unless the recipe is read from a record for its encoder; note the plugins."
-        for where, registry, name, further in self._named() if not (info.context or {}).get("recorded") else ():
+        for where, registry, name, further in () if (info.context or {}).get("recorded") and self.plugins else self._named():
             if name not in further and name not in registry: raise ValueError(f"{where} must be one of {', '.join((*registry, *further))}, got {name!r}; FIMA_PLUGINS names a file with more")
         if not self.plugins: object.__setattr__(self, "plugins", plugin_digests([registry[name] for _, registry, name, _ in self._named() if name in registry]))
         return self

@@ -1,0 +1,244 @@
+"""A run is its content: other videos or other lists are never taken for those of a finished run, other code is shown and verified, and what a user makes stays the user's."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fima.data.catalog import data_root
+from fima.evaluation.record import evaluated_data, open_run, record, run_features
+from fima.study.files import load_study, own_folder, published_folder
+from fima.study.plan import expand, plan
+from fima.study.run import run
+from fima.study.verify import verify
+from fima.training.code import code_fingerprint, executed_code, parts_of
+from fima.training.pretrain import Stopped, pretrain
+from fima.training.recipe import make_recipe
+from fima.training.request import requested_recipe
+
+TOP = Path(__file__).resolve().parent.parent
+needs_videos = pytest.mark.skipif(not data_root() or not (data_root() / "videos" / "weizmann4").is_dir(), reason="the real videos are not on this machine")
+STUDY = {"name": "trial", "title": "a trial", "base": {"profile": "smoke"}, "evaluations": [{"template": "linear_probe"}],
+         "rows": [{"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}}, {"name": "random", "label": "random", "overrides": {"method.name": "random"}}]}
+
+
+@pytest.fixture(autouse=True)
+def own_runs(tmp_path, monkeypatch):
+    "What these tests run is nobody's."
+    monkeypatch.setenv("FIMA_RUNS", str(tmp_path / "own"))
+
+
+@pytest.fixture
+def weizmann(tmp_path, monkeypatch):
+    "A copy of a small named set that can be changed."
+    folder = tmp_path / "data" / "videos" / "weizmann4"
+    shutil.copytree(data_root() / "videos" / "weizmann4", folder, copy_function=shutil.copyfile)
+    for each in (folder, *folder.rglob("*")): each.chmod(0o755 if each.is_dir() else 0o644)
+    monkeypatch.setenv("FIMA_DATA", str(tmp_path / "data"))
+    return folder
+
+
+WEIZMANN = {"data.name": "weizmann4", "data.sprites": None, "data.cache_size": (48, 48), "optimisation.steps": 2}
+
+
+def swap_two(folder):
+    "Let a training video and a test video of one class change places in the lists."
+    lists = [next(folder.rglob(f"{kind}list01.txt")) for kind in ("train", "test")]
+    train, test = (file.read_text().splitlines() for file in lists)
+    name = test[0].split("/")[0]
+    place = next(number for number, line in enumerate(train) if line.startswith(f"{name}/"))
+    train[place], test[0] = test[0].split()[0] + train[place][len(train[place].split()[0]):], train[place].split()[0]
+    for file, lines in zip(lists, (train, test), strict=True): file.write_text("\n".join(lines) + "\n")
+
+
+def damage_and_repair(folder):
+    "Change bytes in the middle of a file, its size and its ends as they were."
+    file = max(folder.rglob("*.avi"), key=lambda each: each.stat().st_size, default=None) or max(folder.rglob("*.mp4"), key=lambda each: each.stat().st_size)
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@needs_videos
+@pytest.mark.parametrize("change", [swap_two, damage_and_repair])
+def test_other_videos_are_not_those_of_a_finished_run(change, weizmann, tmp_path):
+    "Refused by name, with both fingerprints and the way out; nothing finished is overwritten; by --videos they make a run of their own."
+    recipe, folder = make_recipe("smoke", overrides=WEIZMANN), tmp_path / "run"
+    told = pretrain(recipe, folder, progress=False)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert pretrain(recipe, folder, progress=False) == told
+    change(weizmann)
+    with pytest.raises(ValueError, match=f"holds the finished run {recipe.run_id} of weizmann4 with fingerprint {told['data_fingerprint']}; the videos that are here have [0-9a-f]{{16}}.*--videos") as refused:
+        pretrain(recipe, folder, progress=False)
+    assert "\n" not in str(refused.value)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    of_these = [requested_recipe("smoke", changes={"optimisation.steps": 2, "data.cache_size": (48, 48)}, videos={"data.name": "weizmann4", "data.videos": str(weizmann)}) for _ in range(2)]
+    assert of_these[0].run_id == of_these[1].run_id != recipe.run_id and of_these[0].data.content != told["data_fingerprint"]
+
+
+@needs_videos
+def test_an_interrupted_run_does_not_continue_with_other_videos(weizmann, tmp_path):
+    recipe, folder = make_recipe("smoke", overrides=WEIZMANN), tmp_path / "run"
+    with pytest.raises(Stopped): pretrain(recipe, folder, stop_after=1, progress=False)
+    swap_two(weizmann)
+    with pytest.raises(ValueError, match="was begun with other videos .*give another --folder"): pretrain(recipe, folder, progress=False)
+    assert not (folder / "metrics.json").exists()
+
+
+@needs_videos
+def test_an_evaluation_overwrites_no_numbers_of_other_videos(weizmann, tmp_path):
+    recipe, folder = make_recipe("smoke", overrides=WEIZMANN | {"method.name": "random"}), tmp_path / "run"
+    pretrain(recipe, folder, progress=False)
+    def evaluated():
+        opened = open_run(folder, evaluated_data(recipe))
+        rows = opened.rows("test")
+        features = run_features(opened, "test", 1)
+        return record(folder / "evaluation", opened, "linear_probe", {}, rows[["path", "label", "group"]].assign(predicted=rows.label), 0.), features
+    first, features = evaluated()
+    kept = (folder / "evaluation" / "metrics.json").read_bytes()
+    assert first["features"]["test-rgb-1x1-0.875"]["digest"] and first["code"] and first["data_fingerprint"]
+    damage_and_repair(weizmann)
+    with pytest.raises(ValueError, match="holds the numbers of another videos|numbers of other"): evaluated()
+    assert (folder / "evaluation" / "metrics.json").read_bytes() == kept
+    assert len(list((folder / "features").glob("weizmann4-1-*-test-*.npz"))) == 2               # features of both sets, each under its own name
+
+
+def test_a_stopped_run_keeps_its_trace(tmp_path):
+    recipe = make_recipe("smoke", overrides={"optimisation.steps": 12})
+    whole = pretrain(recipe, tmp_path / "whole", progress=False)
+    with pytest.raises(Stopped): pretrain(recipe, tmp_path / "halved", stop_after=5, progress=False)
+    halved = pretrain(recipe, tmp_path / "halved", progress=False)
+    assert len(whole["trace"]) == 10 and halved["trace"] == whole["trace"] and halved["weights"] == whole["weights"]
+    assert float.fromhex(whole["trace"][0]["loss"]) > 0 and whole["environment"]["libraries"]["torch"]
+
+
+def edited(monkeypatch, old, new, file):
+    "Let the package's code read as if one line of it were another."
+    import fima.training.code as code
+    read, target = Path.read_text, TOP / "fima" / file
+    assert old in read(target)
+    monkeypatch.setattr(Path, "read_text", lambda self, *rest, **named: read(self, *rest, **named).replace(old, new) if self == target else read(self, *rest, **named))
+    code._parsed.cache_clear()
+    code._fingerprint.cache_clear()
+
+
+@pytest.mark.parametrize("file, old, new, concerned", [
+    ("baselines/dual.py", 'raise ValueError(f"map_weight must be >= 0', 'raise ValueError(f"the weight of maps must be >= 0', set()),
+    ("baselines/dual.py", '"Compare the activation map of V', '"Hold the activation map of V', set()),
+    ("baselines/dual.py", "together / 2 if", "together / 3 if", {"dclr"}),
+    ("baselines/fame.py", "FLAT = 1e-6", "FLAT = 1e-7", {"fame"}),
+    ("method/encoders.py", "kernel = (3, 5, 5) if stage == 0", "kernel = (3, 3, 3) if stage == 0", {"fima", "moco", "dclr", "fame", "mcl"}),
+    ("method/encoders.py", '"Build I3D without', '"Make I3D without', set()),
+    ("method/inception.py", "padding", "paddings", set()),
+    ("data/flow.py", "import cv2", "import cv2 as cv2, math", {"mcl"} - {"mcl"}),
+    ("method/pixel.py", "temperature", "temperatur", {"fima", "moco", "fame"}),
+], ids=["message", "docstring", "DCLR", "FAME", "encoder", "another encoder's docstring", "another encoder", "import", "FIMA's loss"])
+def test_an_edit_concerns_the_runs_that_execute_it(monkeypatch, file, old, new, concerned):
+    recipes = {name: make_recipe("demo", method=None if name == "fima" else name) for name in ("fima", "moco", "dclr", "fame", "mcl")}
+    before = {name: code_fingerprint(recipe) for name, recipe in recipes.items()}
+    with monkeypatch.context() as patched:
+        edited(patched, old, new, file)
+        after = {name: code_fingerprint(recipe) for name, recipe in recipes.items()}
+    import fima.training.code as code
+    code._parsed.cache_clear()
+    code._fingerprint.cache_clear()
+    assert {name for name in recipes if before[name] != after[name]} == concerned
+
+
+def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call):
+    "Unverified: neither deleted nor run again. Verified: identical. Different: outdated, set aside, made anew."
+    study = tmp_path / "trial.yaml"
+    study.write_text(yaml.safe_dump(STUDY))
+    words = (str(study), "--reports", str(tmp_path))
+    table = run(study, reports=tmp_path, progress=False).set_index("row")
+    assert set(table.state) == {"done"} and set(table.verified) == {"same code, 1 same code"}
+    file = tmp_path / "runs" / table.run_id["vv"] / "metrics.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"code": "0" * 16}))
+    stamp = file.stat().st_mtime_ns
+    assert plan(study, tmp_path).set_index("row").state.to_dict() == {"vv": "unverified", "random": "done"}
+    assert run(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "unverified" and file.stat().st_mtime_ns == stamp
+    assert "unverified" in call("study", "status", *words).stdout and "unverified" in (tmp_path / "tables" / "trial.md").read_text()
+    found = verify(study, reports=tmp_path, progress=False, cores=1)
+    assert found.counts == {"identical": 2} and plan(study, tmp_path).set_index("row").state["vv"] == "done"
+    assert json.loads((tmp_path / "verified.json").read_text())[file.parent.name]["verdict"] == "identical"
+
+    told["trace"][1]["loss"] = (float.fromhex(told["trace"][1]["loss"]) * 1.5).hex()          # as another loss would have it
+    file.write_text(json.dumps(told | {"code": "0" * 16}))
+    assert plan(study, tmp_path).set_index("row").state["vv"] == "unverified"                  # the verdict was about another record
+    said = call("study", "verify", *words, "--cores", "1")
+    assert said.returncode == 1 and "different, at step 2 first, loss by" in said.stdout and "1 different" in said.stdout, said.stdout + said.stderr
+    assert plan(study, tmp_path).set_index("row").state["vv"] == "outdated"
+    assert run(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "done"
+    aside = tmp_path / ".work" / "set_aside" / file.parent.name / "1" / "metrics.json"
+    assert json.loads(aside.read_text())["trace"][1]["loss"] == told["trace"][1]["loss"]       # nothing that was finished is lost
+
+
+def snapshot(folder):
+    "List the files of a folder with their sizes and times."
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_user_runs_stays_the_users(tmp_path, call):
+    "A study of the package at smoke scale lands in one's own folder, with its table and page; reports/ is not touched; published records are found when planning."
+    before = snapshot(published_folder())
+    done = call("study", "run", "table_09", "--profile", "smoke")
+    assert done.returncode == 0, done.stderr
+    assert "profile smoke keeps" not in done.stderr                                            # one seed: nothing is cut
+    assert (own_folder() / "smoke" / "tables" / "table_09.md").exists() and (own_folder() / "smoke" / "index.html").exists()
+    assert len(list((own_folder() / "smoke").glob("fima-*/metrics.json"))) >= 3
+    assert snapshot(published_folder()) == before and not list(published_folder().rglob("*/smoke"))
+    assert set(plan("table_09").state) <= {"recorded", "unverified", "missing"}                # demo scale: the published records, without weights
+    assert {run.record(own_folder())[1] for run in expand(load_study("table_09"))} == {published_folder()}
+    ignored = subprocess.run(["git", "check-ignore", "-q", "runs/fima-0/metrics.json"], cwd=TOP)
+    assert ignored.returncode in (0, 128)                                                      # 128: not a checkout
+
+
+def test_a_changed_study_is_a_study_of_ones_own(tmp_path, call):
+    done = call("study", "run", "table_09", "--profile", "smoke", "--change", "method.beta=0.25", "--seeds", "3,4", "--no-results")
+    assert done.returncode == 0, done.stderr
+    file = next((own_folder() / "studies").glob("table_09_*.yaml"))
+    recipes = {run.recipe.run_id: run.recipe for run in expand(load_study(file, "smoke"))}
+    assert {recipe.method.beta for recipe in recipes.values()} == {.25} and {recipe.seed for recipe in recipes.values()} == {3, 4}
+    assert str(file) in done.stderr and set(plan(file, profile="smoke").state) == {"done"}
+    assert set(plan("table_09", profile="smoke").state) == {"missing"}                         # the study itself is as it was
+    cut = call("study", "plan", "table_01", "--profile", "smoke", "--no-picture")
+    assert "table_01: profile smoke keeps the first of 3 seeds (0)" in cut.stderr
+
+
+@needs_videos
+def test_folders_of_ones_own_from_the_command_line_to_a_table(tmp_path, call):
+    "Arbitrary names, no lists: pre-trained, evaluated by a drawn split that is recorded, and a study on lists, headed as the user's and without published numbers."
+    source, videos = data_root() / "videos" / "weizmann4", tmp_path / "videos of mine"
+    for number, file in enumerate(sorted(source.rglob("*.avi")) or sorted(source.rglob("*.mp4"))):
+        place = videos / file.parent.name / f"film ({number}), été{file.suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    shown = call("pretrain", "--profile", "smoke", "--videos", videos, "--show")
+    recipe = json.loads(shown.stdout)
+    assert recipe["data"]["name"] == "own" and len(recipe["data"]["content"]) == 16
+    done = call("pretrain", "--profile", "smoke", "--videos", videos, "--change", "optimisation.steps=2")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.splitlines()[-1])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["data"] == "own videos (videos of mine)" and metrics["groups"] == "each video by itself"
+    asked = call("evaluate", folder, "--template", "retrieval")
+    assert asked.returncode == 1 and "--test-share 0.25" in asked.stderr, asked.stderr
+    drawn = call("evaluate", folder, "--template", "retrieval", "--videos", videos, "--test-share", ".25", "--change", "ks=[1]", "--change", "clips=1")
+    assert drawn.returncode == 0, drawn.stderr
+    told = json.loads(Path(drawn.stdout.splitlines()[-2].removeprefix("numbers: ")).read_text())
+    assert told["settings"] and told["seen_in_training"] > 0 and told["data_fingerprint"] != metrics["data_fingerprint"]
+    moved = tmp_path / "elsewhere"
+    videos.rename(moved)
+    assert call("pretrain", "--profile", "smoke", "--videos", moved, "--change", "optimisation.steps=2").stdout.splitlines()[-1] == str(folder)   # the same videos in another place
+
+
+def test_verify_refuses_what_it_cannot_do(call):
+    for words, said in ((["--steps", "11"], "steps must be from 1 to 10"), (["--sample", "-1"], "sample must be at least 0"), (["--cores", "0"], "cores must be at least 1")):
+        done = call("study", "verify", "table_01", *words)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
