@@ -31,12 +31,13 @@ def asked_studies(
     change: list[str] | None,  # fields of every recipe
     seeds: str,                # e.g. "0,1,2"
     data: dict | None,         # of `video_changes`
+    profile: str | None = None, # scale
 ) -> tuple[list[str], list[int]]: # studies by name or file; the seeds to which they are cut, none: all
     "Turn the words of a call into studies: those that change something become study files of one's own."
     if not (change or seeds or data): return names, []
     from fima.study.requests import changed_study, read_numbers
     numbers, changes = read_numbers(seeds, "--seeds"), read_changes(change)
-    made = [changed_study(name, changes, numbers, data) for name in names]
+    made = [changed_study(name, changes, numbers, data, profile) for name in names]
     for name, other in zip(names, made, strict=True):
         if other != name: print(f"{name}, changed: {other}", file=sys.stderr)
     return [str(name) for name in made], numbers
@@ -69,8 +70,7 @@ def study_plan(
     data: dict | None = None,       # of `video_changes`: other videos
 ) -> None:
     "Show the runs of studies: what each varies, which tables need it, how far it is and what it will cost on this device."
-    names, _ = asked_studies(chosen(names, all), change, seeds, data)
-    import matplotlib.pyplot as plt
+    names, _ = asked_studies(chosen(names, all), change, seeds, data, profile)
     from fima.study.files import reports_folder
     from fima.study.plan import plan
     table = plan(names, reports, profile)
@@ -116,7 +116,7 @@ def study_run(
     data: dict | None = None,         # of `video_changes`: other videos
 ) -> int:                             # 0 when every run is there
     "Make what is missing of studies; a second call does only what is still missing."
-    names, few = asked_studies(chosen(names, all), change, seeds, data)
+    names, few = asked_studies(chosen(names, all), change, seeds, data, profile)
     from fima.study.jobs import JobError
     from fima.study.publish import publish as make_public
     from fima.study.run import run
