@@ -23,7 +23,7 @@ from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
 from .watch import watch
 from ..training.checkpoint import write_json, write_text
-from ..training.code import own_folder
+from ..training.code import own_folder, places
 from ..training.share import check_share
 
 # %% auto #0

@@ -1,0 +1,90 @@
+"""An installed package, without its repository, from a folder of one's own: train, evaluate, a study, a plugin; nothing is written beside it."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parent.parent
+PARTS = ("pyproject.toml", "LICENSE", "fima", "nbs/studies", "nbs/results")
+PLUGIN = '''
+from fima.method.encoders import build_encoder
+from fima.plugins import register_encoder
+
+@register_encoder("hum")
+def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
+'''
+STUDY = '''
+name: mine
+title: My study
+rows:
+  - {name: fima, label: FIMA}
+  - {name: hum, label: Hummed, overrides: {encoder.name: hum, encoder.options: {}}}
+evaluations:
+  - {template: linear_probe}
+'''
+
+
+def quiet(*words, **options):
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, **options)
+    if done.returncode: pytest.skip(f"a wheel cannot be built or installed here: {(done.stderr or done.stdout).strip()[-200:]}")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "Build a wheel of a copy, install it where only its dependencies are, and give the environment's folder."
+    place = tmp_path_factory.mktemp("installed")
+    ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for part in PARTS:
+        target = place / "copy" / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(TOP / part, target, ignore=ignored) if (TOP / part).is_dir() else shutil.copy(TOP / part, target)
+    alone = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    quiet(sys.executable, "-m", "pip", "wheel", *alone, "--no-build-isolation", "-w", place, place / "copy", env=environment)
+    quiet(sys.executable, "-m", "venv", "--without-pip", place / "venv")
+    inside = {"base": str(place / "venv"), "platbase": str(place / "venv")}
+    packages = Path(sysconfig.get_path("purelib", vars=inside))
+    packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # links inside it, such as an editable fima, are not followed
+    python, wheel = place / "venv" / "bin" / "python", next(place.glob("*.whl"))
+    quiet(sys.executable, "-m", "pip", "--python", python, "install", *alone, wheel, env=environment)
+    shutil.rmtree(place / "copy")
+    return python.parent, packages / "fima"
+
+
+def test_an_installed_package_does_it_all(installed, tmp_path):
+    scripts, package = installed
+    before = sorted(file.relative_to(package.parent.parent) for file in package.parent.parent.rglob("*") if "__pycache__" not in file.parts and file.is_file())
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("FIMA_")}
+    environment |= {"FIMA_PLUGINS": "hum.py", "COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": "1"}
+    (tmp_path / "hum.py").write_text(PLUGIN)
+    (tmp_path / "mine.yaml").write_text(STUDY)
+
+    def fima(*words, code=0):
+        done = subprocess.run([scripts / "fima", *map(str, words)], capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if not code else done.stderr
+
+    assert "Usage: fima" in fima("--help")
+    run = Path(fima("pretrain", "--profile", "smoke").splitlines()[-1])
+    assert run.parent == tmp_path / "runs" and (run / "metrics.json").exists()
+    said = fima("evaluate", run, "--template", "linear_probe")
+    assert "n = 24" in said and said.splitlines()[-1].startswith("pictures: ") and Path(said.split("pictures: ")[1].strip()).exists()
+    fima("study", "run", "mine.yaml", "--profile", "smoke")                          # jobs work in other folders, and find runs and plugin
+    table = (tmp_path / "runs" / "smoke" / "tables" / "mine.md").read_text()
+    assert "Hummed" in table and "not run" not in table
+    assert " fima " in fima("study", "plan", "table_01", "--no-picture")             # a study that comes with the package
+    assert "2 runs: 2 identical" in fima("study", "verify", "mine.yaml", "--profile", "smoke", "--steps", 2)
+    videos = next((tmp_path / "runs" / ".data").glob("**/videos"))
+    (tmp_path / "clips").mkdir()
+    for number, file in enumerate(sorted(videos.glob("**/*.mp4"))[:4]): shutil.copy(file, tmp_path / "clips" / f"day {number}.mp4")
+    own = json.loads(fima("pretrain", "--profile", "smoke", "--videos", "clips", "--show"))
+    assert own["data"]["videos"] == str(tmp_path / "clips") and own["data"]["content"]
+    refused = fima("study", "report", "table_01", "--publish", code=2)
+    assert "checkout" in refused and refused.count("\n") == 1
+    after = sorted(file.relative_to(package.parent.parent) for file in package.parent.parent.rglob("*") if "__pycache__" not in file.parts and file.is_file())
+    assert after == before and sorted(file.name for file in tmp_path.iterdir()) == ["clips", "hum.py", "mine.yaml", "runs"]
