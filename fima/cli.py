@@ -46,9 +46,9 @@ def pretrain(
     if show:
         print(recipe.model_dump_json(indent=1))
         return 0
-    from fima.training.code import own_folder
+    from fima.training.code import own_folder, writable
     from fima.training.pretrain import Stopped, pretrain as train
-    folder = folder or own_folder() / recipe.run_id
+    folder = writable(folder or own_folder() / recipe.run_id, "--folder")
     try: told = train(recipe, folder, device)
     except Stopped as stop:
         print(stop, file=sys.stderr)
@@ -82,8 +82,9 @@ def evaluate(
     "Evaluate one encoder under every protocol, or by one template."
     from fima.study.jobs import JobError, Kernel, execute
     from fima.study.requests import request_evaluation
-    from fima.training.code import template_file
+    from fima.training.code import template_file, writable
     given, folder = request_evaluation(checkpoint, template, splits, data, read_changes(change), folder)
+    writable(folder, "--folder")
     with failing(JobError), Kernel() as kernel: execute(template_file(template), folder / f"{template}.ipynb", given, kernel, progress=True)
     _print_estimates(json.loads((folder / "metrics.json").read_text()))
     print(f"numbers: {folder / 'metrics.json'}", f"pictures: {folder / template}.ipynb", sep="\n")

@@ -77,7 +77,7 @@ def test_an_installed_package_does_it_all(installed, tmp_path):
     fima("study", "run", "mine.yaml", "--profile", "smoke")                          # jobs work in other folders, and find runs and plugin
     table = (tmp_path / "runs" / "smoke" / "tables" / "mine.md").read_text()
     assert "Hummed" in table and "not run" not in table
-    assert " fima " in fima("study", "plan", "table_01", "--no-picture")             # a study that comes with the package
+    assert "pre-trainings for 1 study" in fima("study", "plan", "table_01")          # a study that comes with the package
     assert "2 runs: 2 identical" in fima("study", "verify", "mine.yaml", "--profile", "smoke", "--steps", 2)
     videos = next((tmp_path / "runs" / ".data").glob("**/videos"))
     (tmp_path / "clips").mkdir()

@@ -209,7 +209,9 @@ def read_study(
     study: str | Path,      # name of a study that comes with the package, or the path of a study file
 ) -> tuple[Study, Path]:    # the validated study, at no scale yet, and its file
     "Read a study file; raise ValueError, one line, naming the file, the field and the rule."
-    path = Path(study) if str(study).endswith((".yaml", ".yml")) else studies_folder() / f"{study}.yaml"
+    own = str(study).endswith((".yaml", ".yml"))
+    path = Path(study) if own else studies_folder() / f"{study}.yaml"
+    if own and not path.is_file(): raise ValueError(f"study {study}: there is no such file")
     if not path.is_file():
         near, known = get_close_matches(str(study), study_names(), 1), ", ".join(study_names())
         raise ValueError(f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}")

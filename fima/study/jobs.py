@@ -8,7 +8,7 @@ __all__ = ['SHORT', 'hold', 'visible_gpus', 'take_gpus', 'JobError', 'Kernel', '
 
 # %% ../../nbs/6_study/61_jobs.ipynb #7de345fb
 import fcntl, json, os, signal, sys, tempfile, time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +103,23 @@ class Kernel:
             client.wait_for_ready(timeout=120)
             client.execute(f"import os; os.chdir({str(folder)!r}); get_ipython().reset(new_session=True)", silent=True, reply=True, timeout=120)
         finally: client.stop_channels()
+        if self.stopped: raise JobError("Stopped: told to stop")  # while it started, when it does not hear
         return self.manager
+
+def _listening(
+    work: Callable,  # what to do
+    kernel: Kernel,  # where it is done
+) -> Any:            # what it returns
+    "Do in a thread what nbclient does, which would take Ctrl-C for itself; on Ctrl-C interrupt the kernel and wait for it."
+    with ThreadPoolExecutor(1) as thread:
+        doing = thread.submit(work)
+        try:
+            while not doing.done(): wait([doing], timeout=.5)
+        except KeyboardInterrupt:
+            kernel.interrupt()
+            if wait([doing], timeout=30).not_done: kernel.end()
+            raise
+    return doing.result()
 
 def execute(
     template: Path,             # a notebook with a tagged cell
@@ -117,7 +133,10 @@ def execute(
     import papermill
     from papermill.exceptions import PapermillExecutionError
     notebook.parent.mkdir(parents=True, exist_ok=True)
-    try: papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent), progress_bar={"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1, "disable": None} if progress else False, kernel_name="python3", km=kernel.ready(notebook.parent))
+    bar = {"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1, "disable": None}
+    def call(): papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent),
+                                           progress_bar=progress and bar, kernel_name="python3", km=kernel.ready(notebook.parent))
+    try: _listening(call, kernel)
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)

@@ -23,7 +23,7 @@ from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
 from .watch import watch
 from ..training.checkpoint import write_json, write_text
-from ..training.code import own_folder, places
+from ..training.code import own_folder, places, writable
 from ..training.share import check_share
 
 # %% auto #0
@@ -230,7 +230,7 @@ def run(
 ) -> pd.DataFrame:                     # the plan afterwards
     "Run what studies lack as one graph, then show the results; the same call after a stop or a failure continues."
     _check(cores, processes, gpus, slurm)
-    loaded, folder = load_studies(studies, profile), reports_folder(reports, profile)
+    loaded, folder = load_studies(studies, profile), writable(reports_folder(reports, profile), "--reports")
     runs, devices = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus]
     if devices and processes > len(devices): raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
     for each in runs: check_share(each.recipe, processes)

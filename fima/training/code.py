@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'FLOW', 'GENERATED', 'LISTED', 'Module', 'read_module', 'reached', 'Parts', 'parts_of', 'sources_state',
-           'executed_code', 'studies_folder', 'own_folder', 'places', 'template_file', 'template_cells',
+           'executed_code', 'studies_folder', 'own_folder', 'writable', 'places', 'template_file', 'template_cells',
            'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
@@ -181,6 +181,16 @@ def own_folder() -> Path:
     "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
     if named := os.environ.get("FIMA_RUNS"): return Path(named).resolve()
     return (checkout() or Path.cwd()) / "runs"
+
+def writable(
+    folder: Path, # where something is to be written; it need not be there
+    option: str,  # what names another one, e.g. "--folder"
+) -> Path:        # the same
+    "Refuse, before anything is computed, a folder in which nothing can be written."
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{folder} cannot be written ({there} {'is read-only' if there.is_dir() else 'is a file'}); {option} names another folder")
+    return folder
 
 def places() -> dict[str, str]: # variables of the environment
     "Say where everything lies by absolute paths, for processes that are started in another folder."
