@@ -68,7 +68,7 @@ def test_help_is_quick():
     (["data", "make", "--size", "7"], "size must be an integer >= 16"),
     (["data", "make", "--train", "many"], "--train"),
     (["pretrain", "--profile", "dmo"], "profile must be one of smoke, demo"),
-    (["pretrain", "--method", "mocov3"], "--method must be one of fima, moco, moco_vd, be, fame, iic, dclr, mcl, got 'mocov3'"),
+    (["pretrain", "--method", "mocov3"], "method must be one of fima, moco, moco_vd, be, fame, iic, dclr, mcl, got 'mocov3'"),
     (["pretrain", "--profile", "smoke", "--method", "mcl", "--change", "method.pixel=false"], "method.pixel is no setting of mcl"),
     (["pretrain", "--change", "method.pxel=false"], "method.pxel"),
     (["pretrain", "--change", "method.pixel"], "--change must look like name=value"),
@@ -81,6 +81,28 @@ def test_a_bad_argument_is_one_line(call, words, said):
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("fima: ") and said in lines[0], result.stderr
     assert result.stdout == ""
+
+
+HEAVY = ("sympy", "kornia", "matplotlib", "papermill", "jupyter_client", "nbformat", "pandas", "scipy", "sklearn", "snakemake", "tensorboard")
+WRONG = [["pretrain", "--profile", "dmo"], ["pretrain", "--method", "moka"], ["pretrain", "--change", "method.pxel=false"],
+         ["pretrain", "--change", "seed=-3"], ["pretrain", "--videos", "/nowhere"], ["study", "plan", "tabel_01"],
+         ["study", "plan", "table_01", "--change", "method.pxel=1"], ["study", "run", "table_01", "--change", "method.pxel=1"],
+         ["study", "run", "tabel_01"], ["study", "run", "table_01", "--cores", "0"], ["study", "report", "tabel_01"],
+         ["study", "status", "tabel_01"], ["study", "verify", "--steps", "11"], ["evaluate", "nowhere"],
+         ["evaluate", "/", "--template", "../../x"], ["compare", "a", "b"], ["data", "check", "ucf11"], ["data", "card", "ucf11"],
+         ["data", "make", "--size", "7"], ["checkpoint", "import", "nowhere", "run"], ["checkpoint", "export", "nowhere", "e.safetensors"]]
+
+
+def test_a_wrong_call_waits_for_nothing_heavy(tmp_path):
+    "One process for all of them: what one imports, it has imported for nothing. `benchmarks/start.py` tells the time."
+    code = """import json, sys
+from fima.cli import main
+heavy, wrong = json.loads(sys.argv[1])
+for words in wrong: print(json.dumps([main(words), sorted(set(heavy) & set(sys.modules))]))"""
+    environment = os.environ | {"FIMA_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run([sys.executable, "-c", code, json.dumps([HEAVY, WRONG])], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [[2, []]] * len(WRONG), done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())                                            # and nothing is written
 
 
 def test_the_program_itself():

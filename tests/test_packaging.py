@@ -100,3 +100,20 @@ def test_what_is_installed_is_what_is_locked(settings, locked):
 def test_nbdev_keeps_what_papermill_needs(settings):
     assert "tags" in settings["allowed_cell_metadata_keys"].split()
     assert settings["tst_flags"].split() == ["slow", "gpu"]
+
+
+def test_every_folder_of_the_package_is_shipped():
+    "setuptools is told the packages by name, because two of them lie under nbs/."
+    told = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(file.parent.relative_to(TOP).parts) for file in (TOP / "fima").rglob("*.py")}
+    assert set(told["packages"]) == folders | {"fima.templates", "fima.pages"}
+    assert all(list((TOP / folder).glob("*")) for folder in told["package-dir"].values())
+
+
+def test_what_an_installed_package_reads_is_shipped():
+    "Every template and study file, and of the results what is no notebook."
+    told = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, places in told["package-data"].items():
+        folder = TOP / told["package-dir"][package]
+        shipped = {file for pattern in places for file in folder.glob(pattern)}
+        assert shipped == {file for file in folder.iterdir() if file.is_file() and (package == "fima.templates" or file.suffix != ".ipynb")}

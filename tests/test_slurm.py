@@ -55,9 +55,10 @@ def sbatch():
     if option("-p") != "gpu": sys.exit(f"sbatch: error: invalid partition specified: {option('-p')}\nsbatch: error: Batch job submission failed")
     number = next(n for n in range(100, 10**6) if not (place / f"{n}.job").exists())
     tell(number, name=option("--job-name"), state="PENDING", over=False, groups=[])
+    handed_on = {name: value for name, value in os.environ.items() if not name.startswith("FIMA_")} # as a cluster may be set up
     environment = {"SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "3,5" if option("--gpus") else ""}
     subprocess.Popen([sys.executable, "-S", str(place.parent / "stand_in.py"), str(number), option("--output").replace("%j", str(number)), option("-D"), option("--wrap")],
-                     start_new_session=True, env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                     start_new_session=True, env=handed_on | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     print(number)
 
 def node(number, output, folder, wrapped): # what slurmd does with a batch script
@@ -196,6 +197,23 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd):
     assert queued(job_name(work)) == {"103"}
     assert set(run(write(tmp_path, rows=STUDY["rows"][:2]), reports=reports, results=False, progress=False).state) == {"done"}
     assert cluster("scancel") == [["103"]] and not queued(job_name(work))
+
+
+def test_a_job_finds_plugin_runs_and_caches(tmp_path, cluster, monkeypatch):
+    "The call names them by relative paths; the job works in another folder, and Slurm hands no variable of ours on."
+    (tmp_path / "hum.py").write_text("""from fima.method.encoders import build_encoder
+from fima.plugins import register_encoder
+@register_encoder("hum_on_slurm")
+def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
+""")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"FIMA_PLUGINS": "hum.py", "FIMA_RUNS": "mine", "FIMA_WORK": "work"}.items(): monkeypatch.setenv(name, value)
+    overrides = {"encoder.name": "hum_on_slurm", "encoder.options": {}, "optimisation.steps": 0}
+    study = write(tmp_path, rows=[{"name": "hum", "label": "Hummed", "overrides": overrides}])
+    after = run(study, slurm=Slurm("gpu", cpus=1), options=CHECKS, results=False, progress=False)
+    assert after.state.tolist() == ["done"]
+    assert (tmp_path / "mine" / after.run_id[0] / "metrics.json").exists()
+    assert (tmp_path / "work").is_dir() and not list((tmp_path / "mine" / ".work").glob("**/mine"))
 
 
 def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
