@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalog import (CatalogError, check_catalog, composed, counted, find_copies, read_class_index,
+from .catalog import (CatalogError, check_catalog, composed, find_copies, read_class_index,
                                read_split_list)
 from .classes import choose_classes, cut_classes, known_classes
 from .datasets import find_videos

@@ -7,7 +7,6 @@ __all__ = ['MASKS', 'MaskFrames', 'sample_frames', 'median_background', 'median_
            'clean_plate', 'Regions', 'read_regions', 'without_regions']
 
 # %% ../../nbs/5_evaluation/59_regions.ipynb #9d9faaf1
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ __all__ = ['Profile', 'Changes', 'NAME', 'SHOWN', 'KINDS', 'FOLDERS', 'INJECTED'
            'template_parameters', 'check_parameters', 'check_injected']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
-import ast, json, os
+import ast, json
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path

@@ -18,7 +18,7 @@ import torch
 
 from .cost import steps_of
 from .files import check_parameters
-from .plan import Run, records
+from .plan import Run
 from .verdicts import verification
 from ..training.checkpoint import write_json
 from ..training.code import places, sources_state, template_file

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib, json, sys
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -144,7 +144,6 @@ def report(
     progress: bool = True,                      # show a bar
 ) -> list[Path]:                                # the executed notebooks and the page
     "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
-    from .page import build_page # here: a wrong call does not wait for what reads tables
     folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
     with Kernel() as kernel:
         for template, notebook, given in tqdm(results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1):

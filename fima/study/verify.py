@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .files import load_study, reports_folder, study_names
+from .files import reports_folder, study_names
 from .plan import Run, absent, expand, load_studies
 from .verdicts import VERDICT_FILE, code_here, made_with, read_verdicts
 from ..plugins import pandas as pd
@@ -148,7 +148,8 @@ def verify(
 ) -> Verified:
     "Repeat the first steps of recorded runs and write down what came out."
     if not 1 <= steps <= TRACED: raise ValueError(f"steps must be from 1 to {TRACED}, the steps that a record keeps, got {steps}")
-    if sample < 0 or cores < 1: raise ValueError(f"sample must be at least 0 and cores at least 1, got {sample} and {cores}")
+    for name, value, least in (("sample", sample, 0), ("cores", cores, 1)):
+        if value < least: raise ValueError(f"{name} must be at least {least}, got {value}")
     given = [studies] if isinstance(studies, (str, Path)) else list(studies) or study_names()
     recorded = recorded_runs(given, reports_folder(reports, profile), profile)
     gone = absent([run for run, _ in recorded])

@@ -30,7 +30,7 @@ from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
 from .share import any_rank, barrier, check_share, find_method, reduce_mean, share_statistics, wrap_ddp
 from .trace import Trace, weights_digest
-from .videos import OpenData, content_here, open_data, settle
+from .videos import content_here, open_data, settle
 from .views import open_clips, open_modalities, with_flow
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972

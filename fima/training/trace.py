@@ -9,7 +9,7 @@ __all__ = ['TRACED', 'CLOSE', 'Trace', 'weights_digest', 'Comparison', 'relative
 import json, math
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn

@@ -5,7 +5,7 @@
 # %% ../../nbs/4_training/43_weights.ipynb #d854b0c0
 from __future__ import annotations
 
-import hashlib, json, re, time
+import hashlib, re, time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
