@@ -164,9 +164,25 @@ def record(folder):
     return told["data_fingerprint"], told["final"], {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")}
 
 
-def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd):
-    "What is submitted; two runs with the metrics of a run in this process; a failing one is a line and keeps its notebook."
-    study, slurm, reports = write(tmp_path), Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4), tmp_path / "reports"
+PLUGIN = """
+from fima.method.encoders import build_encoder
+from fima.plugins import register_encoder
+
+@register_encoder("hum_on_slurm")
+def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
+"""
+
+
+def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatch):
+    """What is submitted; two runs with the metrics of a run in this process; a failing one is a line and keeps its notebook.
+
+    One row has the encoder of a plugin, named by a relative path: jobs work in another folder, and are handed no variable of ours.
+    """
+    (tmp_path / "hum.py").write_text(PLUGIN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIMA_PLUGINS", "hum.py")
+    rows = [row | ({"overrides": {"encoder.name": "hum_on_slurm", "encoder.options": {}}} if row["name"] == "fima" else {}) for row in STUDY["rows"]]
+    study, slurm, reports = write(tmp_path, rows=rows), Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4), tmp_path / "reports"
     after = run(study, reports=reports, slurm=slurm, options=CHECKS, results=False, progress=False, cores=1).set_index("row")
     assert after.state.to_dict() == {"vv": "done", "fima": "done", "broken": "failed"}
 
@@ -195,25 +211,8 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd):
     (work / "slurm").write_text(job_name(work))
     subprocess.run(["sbatch", "-p", "gpu", "--job-name", f"{job_name(work)}_left", "--output", str(tmp_path / "%j.log"), "-D", str(tmp_path), "--wrap=sleep 600"], check=True, stdout=subprocess.DEVNULL)
     assert queued(job_name(work)) == {"103"}
-    assert set(run(write(tmp_path, rows=STUDY["rows"][:2]), reports=reports, results=False, progress=False).state) == {"done"}
+    assert set(run(write(tmp_path, rows=rows[:2]), reports=reports, results=False, progress=False).state) == {"done"}
     assert cluster("scancel") == [["103"]] and not queued(job_name(work))
-
-
-def test_a_job_finds_plugin_runs_and_caches(tmp_path, cluster, monkeypatch):
-    "The call names them by relative paths; the job works in another folder, and Slurm hands no variable of ours on."
-    (tmp_path / "hum.py").write_text("""from fima.method.encoders import build_encoder
-from fima.plugins import register_encoder
-@register_encoder("hum_on_slurm")
-def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
-""")
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"FIMA_PLUGINS": "hum.py", "FIMA_RUNS": "mine", "FIMA_WORK": "work"}.items(): monkeypatch.setenv(name, value)
-    overrides = {"encoder.name": "hum_on_slurm", "encoder.options": {}, "optimisation.steps": 0}
-    study = write(tmp_path, rows=[{"name": "hum", "label": "Hummed", "overrides": overrides}])
-    after = run(study, slurm=Slurm("gpu", cpus=1), options=CHECKS, results=False, progress=False)
-    assert after.state.tolist() == ["done"]
-    assert (tmp_path / "mine" / after.run_id[0] / "metrics.json").exists()
-    assert (tmp_path / "work").is_dir() and not list((tmp_path / "mine" / ".work").glob("**/mine"))
 
 
 def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
