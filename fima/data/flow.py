@@ -27,6 +27,7 @@ __all__ = ['METHOD', 'SMALLEST', 'FORMAT', 'BLOCK', 'STRETCH', 'baseline_opencv'
            'FlowFile', 'FlowCache']
 
 # %% ../../nbs/1_data/17_flow.ipynb #4e102df9
+METHOD = "DIS medium, baseline instructions" # What computes the flow
 _GUARD, _COMPUTING, _FOUND = Lock(), [0], [True] # Threads on the baseline path; the setting that the first one found
 
 @contextmanager
@@ -51,7 +52,6 @@ def flow_identity()->dict[str, str]: # Method, release and build of OpenCV, base
                 instructions=" ".join((platform.machine(), *baseline)))
 
 # %% ../../nbs/1_data/17_flow.ipynb #9abfdba9
-METHOD = "DIS medium, baseline instructions" # What computes the flow
 SMALLEST = 16         # Least height and width of a frame, pixels
 
 def dense_flow(

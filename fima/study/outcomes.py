@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def load_results(
             known = sum_up([told for told in (_known(run, folder), verification(file, run.recipe, place, evaluation.template, sources) if file.exists() else "") if told])
             lines.append(dict(row=run.row.name, label=run.row.label, template=evaluation.called, split=run.recipe.data.split, seed=run.recipe.seed,
                               run_id=run.recipe.run_id, evaluation=evaluation.name, data_set=run.recipe.data.title, verified=known if file.exists() else "", profile=run.recipe.profile, preset=run.recipe.preset,
-                              metrics=read_metrics(file) if file.exists() else None))
+                              file=Path(relpath(file, folder)).as_posix(), metrics=read_metrics(file) if file.exists() else None))
     return pd.DataFrame(lines)
 
 def predictions(

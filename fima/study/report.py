@@ -29,7 +29,7 @@ def run_links(
 ) -> str:                  # Markdown: a link per run, named after seed and fold
     "Link the metrics.json files behind a row's number, from a file in reports/tables."
     mine = results[(results.row == row) & (results.template == template) & results.metrics.notna()]
-    return " ".join(f"[s{line.seed}f{line.split}](../runs/{line.run_id}/{line.evaluation}/metrics.json)" for line in mine.itertuples()) or "not run"
+    return " ".join(f"[s{line.seed}f{line.split}](../{line.file})" for line in mine.itertuples()) or "not run"
 
 def published(
     table: str = "",   # "table_01", "table_03a", ... or "readme"; empty: all

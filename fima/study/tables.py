@@ -79,7 +79,7 @@ def gather(
         summary, chosen = summarise(results, column.evaluation, column.measure), results[results.template == column.evaluation]
         mine = {row: chosen[chosen.row == row] for row in summary.row}
         def each(name): return [" ".join(mine[row][name].unique()) for row in summary.row]
-        files = [" ".join(f"runs/{line.run_id}/{line.evaluation}/metrics.json" for line in mine[row][mine[row].metrics.notna()].itertuples()) for row in summary.row]
+        files = [" ".join(line.file for line in mine[row][mine[row].metrics.notna()].itertuples()) for row in summary.row]
         parts.append(summary.assign(run_ids=each("run_id"), study=study.name, data_set=each("data_set"), profile=each("profile"), preset=each("preset"), heading=column.heading,
                                     state=np.where(summary.value.notna(), "run", np.where(summary.made > 0, "incomplete", "not run")), files=files))
     return pd.concat(parts, ignore_index=True)
