@@ -19,6 +19,15 @@ def own_work_folder(monkeypatch):
     monkeypatch.setenv("FIMA_WORK", str(Path(__file__).resolve().parent.parent / "data" / "tests" / worker))
 
 
+@pytest.fixture(autouse=True)
+def own_registries():
+    "What one test registers is nothing that another one finds."
+    from fima.plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES
+    before = {registry.kind: (registry, {name: registry[name] for name in registry}) for registry in (DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES)}
+    yield
+    for registry, entries in before.values(): registry.entries = entries
+
+
 @pytest.fixture
 def call(capsys, monkeypatch):
     "Run the command line in this process (torch is imported once); answers as a finished process does."
