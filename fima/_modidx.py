@@ -716,6 +716,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fima.evaluation.record': { 'fima.evaluation.record.Opened': ('5_evaluation/record.html#opened', 'fima/evaluation/record.py'),
                                         'fima.evaluation.record.Opened.rows': ( '5_evaluation/record.html#opened.rows',
                                                                                 'fima/evaluation/record.py'),
+                                        'fima.evaluation.record._code': ('5_evaluation/record.html#_code', 'fima/evaluation/record.py'),
                                         'fima.evaluation.record._estimates': ( '5_evaluation/record.html#_estimates',
                                                                                'fima/evaluation/record.py'),
                                         'fima.evaluation.record._plain': ('5_evaluation/record.html#_plain', 'fima/evaluation/record.py'),

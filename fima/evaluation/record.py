@@ -23,7 +23,7 @@ from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
 from ..plugins import pandas as pd
 from ..training.checkpoint import provenance, save_encoder
-from ..training.code import code_fingerprint, template_cells
+from ..training.code import code_fingerprint, studies_folder, template_cells
 from ..training.pretrain import pretrain
 from ..training.recipe import OWN, Data, Recipe, make_recipe
 from ..training.trace import weights_digest
@@ -151,6 +151,11 @@ def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[st
     present = {name: values.dropna() for name, values in judged.items()}
     return {name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict() for name, values in present.items() if len(values)}
 
+def _code(recipe: Recipe, template: str) -> str | None:
+    "Fingerprint what an evaluation executed; None for a notebook that is no template: its record is unverified."
+    known = (studies_folder() / f"{template}.ipynb").is_file()
+    return code_fingerprint(recipe, template_cells(template)) if known else None
+
 def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos or of another encoder."
     there = json.loads(file.read_text()) if file.exists() else {}
@@ -182,7 +187,7 @@ def record(
         videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=sum(seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled),
         reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), groups=opened.data.catalog.attrs.get("groups", ""), data_fingerprint=one([each.data.content for each in pooled]), weights=weights_digest(opened.encoder), features=one([each.features for each in pooled]),
-        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | dict(code=code_fingerprint(recipe, template_cells(template)), plugins=recipe.plugins))
+        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | dict(code=_code(recipe, template), plugins=recipe.plugins))
     _refuse_other(Path(folder) / "metrics.json", metrics)
     write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics
