@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..plugins import pandas as pd
 from .aside import make_way
 from .files import Study, is_own, published_folder, reports_folder, results_folder, template_parameters
 from .jobs import JobError, Kernel, build_jobs, execute, hold, pending, visible_gpus
