@@ -32,7 +32,7 @@ from ..training.weights import load_encoder
 
 # %% auto #0
 __all__ = ['DIGESTED', 'NO_TEST', 'Opened', 'evaluated_data', 'seen_in_training', 'open_run', 'smoke_run', 'run_features',
-           'feature_digest', 'record', 'compare_records']
+           'first_features', 'feature_digest', 'record', 'compare_records']
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #acaa2cad
 class Opened(NamedTuple):
@@ -119,16 +119,30 @@ def run_features(
     progress: bool = False, # show a bar
 ) -> Features:              # of every video, in the order of `opened.rows(split)`
     "Read a split's features from the encoder's folder, or compute and keep them."
-    paths, views = opened.data.paths(opened.rows(split)), opened.recipe.views
+    paths = opened.data.paths(opened.rows(split))
     if not paths: raise ValueError(f"{opened.about.title}, split {opened.about.split}: {split} must hold videos, got none" + (NO_TEST if split == "test" and opened.about.name == OWN else ""))
-    compute = lambda: extract(opened.encoder, opened.data.frames, paths, clips, views.frames_per_clip, views.stride, views.crop_size,
-                              fraction, crops, modality, views.difference, progress=progress)
+    compute = lambda: _extract(opened, paths, clips, fraction, modality, crops, progress)
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
     name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
     features = cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.data.content}")
     opened.features[name] = feature_digest(features.pooled[:DIGESTED])
     return features
+
+def _extract(opened: Opened, paths: Sequence[str], clips: int, fraction: float, modality: str, crops: int, progress: bool) -> Features:
+    "Compute features as the run's recipe cuts clips."
+    v = opened.recipe.views
+    return extract(opened.encoder, opened.data.frames, paths, clips, v.frames_per_clip, v.stride, v.crop_size, fraction, crops, modality, v.difference, progress=progress)
+
+def first_features(
+    opened: Opened, # an encoder and its videos
+    name: str,      # as a record names features, e.g. "test-rgb-10x1-0.875"
+) -> dict[str, Any]: # of `feature_digest`
+    "Compute the features of a split's first videos anew."
+    split, modality, cuts, fraction = name.split("-")
+    clips, crops = map(int, cuts.split("x"))
+    paths = opened.data.paths(opened.rows(split))[:DIGESTED]
+    return feature_digest(_extract(opened, paths, clips, float(fraction), modality, crops, False).pooled)
 
 DIGESTED = 4 # videos, the first ones of a split, whose features have a digest in the record
 NO_TEST = ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json, os, tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,18 +18,20 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..evaluation.record import first_features, open_run
 from .files import reports_folder, study_names
 from .plan import Run, absent, expand, load_studies
 from .verdicts import VERDICT_FILE, code_here, made_with, read_verdicts
 from ..plugins import pandas as pd
-from ..training.checkpoint import read_recipe, provenance, write_json
+from ..training.checkpoint import read_recipe, provenance, write_text
 from ..training.pretrain import Stopped, pretrain
 from ..training.recipe import Recipe
+from ..training.videos import open_data
 from ..training.trace import TRACED, Comparison, compare_steps, read_trace
 
 # %% auto #0
 __all__ = ['IDLE', 'recorded_steps', 'repeated_steps', 'environment_of', 'other_environment', 'judge', 'verify_run',
-           'sample_runs', 'recorded_runs', 'Verified', 'verify']
+           'verify_evaluations', 'sample_runs', 'recorded_runs', 'comparable', 'Verified', 'verify', 'lines']
 
 # %% ../../nbs/6_study/61_verify.ipynb #62fb9924
 def recorded_steps(
@@ -99,6 +103,24 @@ def verify_run(
         return dict(verdict="different", steps=0, step=0, largest=None, term=f"cannot be repeated: {type(error).__name__}: {' '.join(str(error).split())[:200]}", environment=elsewhere)
     return dict(verdict=judge(compared, elsewhere), steps=compared.steps, step=compared.step, largest=compared.largest, term=compared.term, environment=elsewhere)
 
+def verify_evaluations(
+    folder: str, # of a recorded run whose weights are here
+) -> dict[str, dict[str, Any]]: # name of an evaluation -> verdict, ...; of those on the run's own videos whose record has features
+    "Compute the features of the first videos anew, for every evaluation of a run."
+    torch.set_num_threads(1)
+    place, found, opened = Path(folder), {}, None
+    trained = json.loads((place / "metrics.json").read_text())
+    for file in sorted(place.glob("*/metrics.json")):
+        told = json.loads(file.read_text())
+        if not isinstance(told.get("features"), dict) or not told["features"] or told["data_fingerprint"] != trained["data_fingerprint"]: continue
+        opened = opened or open_run(place, device="cpu")
+        pairs = {name: (kept, first_features(opened, name)) for name, kept in told["features"].items()}
+        compared = compare_steps(*([{f"{name}, video {row}": float.fromhex(value) for name, pair in pairs.items() for row, value in enumerate(pair[side]["lengths"])}] for side in (0, 1)))
+        if compared.verdict == "identical" and any(kept["digest"] != here["digest"] for kept, here in pairs.values()): compared = compared._replace(verdict="close")
+        elsewhere = other_environment(told, provenance())
+        found[file.parent.name] = dict(verdict=judge(compared, elsewhere), largest=compared.largest, term=compared.term, environment=elsewhere)
+    return found
+
 def _same_weights(told: dict[str, Any], recipe: Recipe) -> Comparison:
     "Compare the digest of an untrained encoder's weights; an older record has none."
     if "weights" not in told: return Comparison("nothing to compare")
@@ -130,10 +152,21 @@ def recorded_runs(
     found = [(run, *run.record(reports)) for run in runs.values()]
     return [(run, place) for run, file, place in found if file.exists()]
 
+def comparable(
+    run: Run,    # with a record
+    place: Path, # reports folder that it lies in
+    steps: int,  # that would be repeated
+) -> bool:
+    "Tell whether a record has what it takes to be verified."
+    told = json.loads(run.record(place)[0].read_text())
+    return "weights" in told if run.recipe.method.name == "random" else bool(recorded_steps(told, steps))
+
 class Verified(NamedTuple):
     "Carry what a call of `verify` found."
     table: pd.DataFrame      # a line a run: run_id, method, data, verdict, steps, step, largest, term
     counts: dict[str, int]   # verdict -> how many
+    evaluations: dict[str, int] # the same of evaluations
+    bare: int                # recorded runs that have nothing to compare
     files: list[Path]        # the files of verdicts
     left_out: list[str]      # data sets whose videos are not here
 
@@ -154,37 +187,60 @@ def verify(
     recorded = recorded_runs(given, reports_folder(reports, profile), profile)
     gone = absent([run for run, _ in recorded])
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
-    chosen = sample_runs([run for run, _ in here.values()], sample)
-    found = _repeat({run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress)
+    able = [run for run, place in here.values() if comparable(run, place, steps)]
+    chosen = sample_runs(able, sample)
+    found, evaluations = _repeat({run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress)
     table = pd.DataFrame([dict(run_id=name, method=here[name][0].recipe.method.name, data=here[name][0].recipe.data.title, **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")}) for name, told in found.items()],
                          columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"])
-    return Verified(table, table.verdict.value_counts().to_dict(), sorted({here[name][1] / VERDICT_FILE for name in found}), sorted(gone))
+    return Verified(table, table.verdict.value_counts().to_dict(), dict(Counter(evaluations)), len(here) - len(able), sorted({here[name][1] / VERDICT_FILE for name in found}), sorted(gone))
 
 def _prepare(chosen: dict[str, tuple[Run, Path]]) -> None:
     "Generate and decode the videos of the runs once, before several processes ask for them."
-    from fima.training.videos import open_data
     told = {run.recipe.data.model_dump_json(): run.recipe for run, _ in chosen.values()}
     for recipe in told.values(): open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
 
-def _repeat(chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progress: bool) -> dict[str, dict[str, Any]]:
-    "Verify runs side by side; keep every verdict as it comes."
-    found = {}
-    if not chosen: return found
-    _prepare(chosen)
-    before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS",)}
+def _verify_both(folder: str, steps: int, weights: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    "Verify a training, and its evaluations where the weights are here."
+    return verify_run(folder, steps), verify_evaluations(folder) if weights else {}
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    "Let the processes that are started compute with one thread each."
+    before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-            waiting = {pool.submit(verify_run, str(run.record(place)[0].parent), steps): name for name, (run, place) in chosen.items()}
+    try: yield
+    finally: os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+
+def _repeat(chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progress: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    "Verify runs side by side; keep every verdict as it comes. Give the verdicts of trainings by run, and those of evaluations."
+    found, evaluations = {}, []
+    if not chosen: return found, evaluations
+    _prepare(chosen)
+    with _one_thread(), ProcessPoolExecutor(min(cores, len(chosen)), mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(_verify_both, str(run.record(place)[0].parent), steps, run.has_weights(place)): name for name, (run, place) in chosen.items()}
+        try:
             for done in tqdm(as_completed(waiting), total=len(waiting), desc="verify", unit="run", disable=not progress, mininterval=1):
                 name = waiting[done]
-                found[name] = done.result()
-                _keep(*chosen[name], found[name])
-    finally:
-        for name, value in before.items(): os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return {name: found[name] for name in chosen}
+                found[name], read = done.result()
+                evaluations += [told["verdict"] for told in read.values()]
+                _keep(*chosen[name], found[name], read)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {name: found[name] for name in chosen}, evaluations
 
-def _keep(run: Run, place: Path, told: dict[str, Any]) -> None:
-    "Write a verdict into the file of its reports folder."
-    entry = {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(record=made_with(run.record(place)[0])[1], code=code_here(run.recipe))
-    write_json(place / VERDICT_FILE, dict(sorted((read_verdicts(place) | {run.recipe.run_id: entry}).items())))
+def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> None:
+    "Write the verdicts of a run into the file of its reports folder."
+    def entry(told, file, template): return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(record=made_with(file)[1], code=code_here(run.recipe, template))
+    file = run.record(place)[0]
+    new = {file.parent.name: entry(told, file, "")}
+    for name, each in evaluations.items():
+        mine = file.parent / name / "metrics.json"
+        new[f"{file.parent.name}/{name}"] = entry(each, mine, json.loads(mine.read_text())["template"])
+    write_text(place / VERDICT_FILE, lines(dict(sorted((read_verdicts(place) | new).items()))))
+
+def lines(
+    verdicts: dict[str, dict[str, Any]], # name -> verdict
+) -> str:                                # JSON, a line each
+    "Write verdicts so that git shows which of them changed."
+    return "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(told)}" for name, told in verdicts.items()) + "\n}\n"
