@@ -5,13 +5,16 @@ import torch
 from fima.baselines.erasing import ErasingContrast, ErasingOptions
 from fima.baselines.dual import Dual, DualOptions
 from fima.baselines.fame import Fame
-from fima.baselines.methods import CHANGES, COMPARATORS, PUBLISHED, RELEASED, STRUCTURE
+from fima.baselines.methods import PUBLISHED, RELEASED, STRUCTURE
 from fima.data.views import Batch, Modalities, RawBatch, RawView, View
 from fima.method.base import check_method
 from fima.method.encoders import build_encoder
 from fima.method.fima import Fima, FimaOptions
 from fima.method.moco import MomentumOptions
+from fima.plugins import METHODS, VIEW_CHANGES
 from fima.training.recipe import make_recipe
+
+COMPARATORS = [name for name, entry in METHODS.items() if entry.options]
 
 VIDEOS, FRAMES, SIZE, MAP = 6, 8, 32, (2, 4, 4)
 SHARED = dict(queue_size=12, hidden=16, dim=8, key_groups=2, momentum=.9)
@@ -30,7 +33,7 @@ def batch_of(needs, windows, seed=0):
 
 def build(name):
     torch.manual_seed(0)
-    method, own = COMPARATORS[name]
+    method, own = METHODS[name].load(), METHODS[name].load_options()
     encoder = build_encoder("small3d", widths=(4, 8, 8, 16))
     return check_method(method.build(encoder, MomentumOptions(**SHARED), own(), 0))
 
@@ -88,11 +91,11 @@ def test_without_its_parts_it_is_moco(kind, own, term):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", VIEW_CHANGES)
 def test_a_change_reaches_the_source_alone(name):
     raw_clip = lambda seed: torch.randint(0, 256, (VIDEOS, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     raw = RawBatch(*(RawView(raw_clip(seed), torch.zeros(VIDEOS, 4)) for seed in (0, 1)), torch.zeros(VIDEOS), torch.arange(VIDEOS), (RawView(raw_clip(2), torch.zeros(VIDEOS, 4)),))
-    plain, changed = (Modalities(change=change)(raw, torch.Generator().manual_seed(0), frozenset({"rgb"})) for change in (None, CHANGES[name]()))
+    plain, changed = (Modalities(change=change)(raw, torch.Generator().manual_seed(0), frozenset({"rgb"})) for change in (None, VIEW_CHANGES[name].load()()))
     assert not torch.equal(plain.source.rgb, changed.source.rgb)
     assert torch.equal(plain.target.rgb, changed.target.rgb) and torch.equal(plain.others[0].rgb, changed.others[0].rgb)
 
