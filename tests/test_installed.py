@@ -1,4 +1,4 @@
-"""An installed package, without its repository, from a folder of one's own: train, evaluate, a study, a plugin; nothing is written beside it."""
+"""An installed package, without its repository: train, evaluate, a study, a plugin; nothing is written beside it."""
 import json
 import os
 import shutil
@@ -31,7 +31,12 @@ evaluations:
 
 def quiet(*words, **options):
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, **options)
-    if done.returncode: pytest.skip(f"a wheel cannot be built or installed here: {(done.stderr or done.stdout).strip()[-200:]}")
+    said = (done.stderr or done.stdout).strip()[-200:]
+    if done.returncode: pytest.skip(f"a wheel cannot be built or installed here: {said}")
+
+
+def files(folder):
+    return sorted(str(file) for file in folder.rglob("*") if "__pycache__" not in file.parts and file.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +47,17 @@ def installed(tmp_path_factory):
     for part in PARTS:
         target = place / "copy" / part
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(TOP / part, target, ignore=ignored) if (TOP / part).is_dir() else shutil.copy(TOP / part, target)
+        if (TOP / part).is_dir(): shutil.copytree(TOP / part, target, ignore=ignored)
+        else: shutil.copy(TOP / part, target)
     alone = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    quiet(sys.executable, "-m", "pip", "wheel", *alone, "--no-build-isolation", "-w", place, place / "copy", env=environment)
+    quiet(sys.executable, "-m", "pip", "wheel", *alone, "--no-build-isolation", "-w", place, place / "copy",
+          env=environment)
     quiet(sys.executable, "-m", "venv", "--without-pip", place / "venv")
     inside = {"base": str(place / "venv"), "platbase": str(place / "venv")}
     packages = Path(sysconfig.get_path("purelib", vars=inside))
-    packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # links inside it, such as an editable fima, are not followed
+    # the dependencies; links among them, such as an editable fima, are not followed
+    packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python, wheel = place / "venv" / "bin" / "python", next(place.glob("*.whl"))
     quiet(sys.executable, "-m", "pip", "--python", python, "install", *alone, wheel, env=environment)
     shutil.rmtree(place / "copy")
@@ -58,14 +66,15 @@ def installed(tmp_path_factory):
 
 def test_an_installed_package_does_it_all(installed, tmp_path):
     scripts, package = installed
-    before = sorted(file.relative_to(package.parent.parent) for file in package.parent.parent.rglob("*") if "__pycache__" not in file.parts and file.is_file())
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("FIMA_")}
+    before = files(package.parent.parent)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FIMA_", "PYTHONPATH"))}
     environment |= {"FIMA_PLUGINS": "hum.py", "COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": "1"}
     (tmp_path / "hum.py").write_text(PLUGIN)
     (tmp_path / "mine.yaml").write_text(STUDY)
 
     def fima(*words, code=0):
-        done = subprocess.run([scripts / "fima", *map(str, words)], capture_output=True, text=True, cwd=tmp_path, env=environment)
+        call = [scripts / "fima", *map(str, words)]
+        done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if not code else done.stderr
 
@@ -73,18 +82,19 @@ def test_an_installed_package_does_it_all(installed, tmp_path):
     run = Path(fima("pretrain", "--profile", "smoke").splitlines()[-1])
     assert run.parent == tmp_path / "runs" and (run / "metrics.json").exists()
     said = fima("evaluate", run, "--template", "linear_probe")
-    assert "n = 24" in said and said.splitlines()[-1].startswith("pictures: ") and Path(said.split("pictures: ")[1].strip()).exists()
-    fima("study", "run", "mine.yaml", "--profile", "smoke")                          # jobs work in other folders, and find runs and plugin
+    assert "n = 24" in said and Path(said.splitlines()[-1].removeprefix("pictures: ")).exists()
+    fima("study", "run", "mine.yaml", "--profile", "smoke")               # jobs work in other folders, and find runs and plugin
     table = (tmp_path / "runs" / "smoke" / "tables" / "mine.md").read_text()
     assert "Hummed" in table and "not run" not in table
-    assert "pre-trainings for 1 study" in fima("study", "plan", "table_01")          # a study that comes with the package
+    assert "pre-trainings for 1 study" in fima("study", "plan", "table_01")   # a study that comes with the package
     assert "2 runs: 2 identical" in fima("study", "verify", "mine.yaml", "--profile", "smoke", "--steps", 2)
     videos = next((tmp_path / "runs" / ".data").glob("**/videos"))
     (tmp_path / "clips").mkdir()
-    for number, file in enumerate(sorted(videos.glob("**/*.mp4"))[:4]): shutil.copy(file, tmp_path / "clips" / f"day {number}.mp4")
+    for number, file in enumerate(sorted(videos.glob("**/*.mp4"))[:4]):
+        shutil.copy(file, tmp_path / "clips" / f"day {number}.mp4")
     own = json.loads(fima("pretrain", "--profile", "smoke", "--videos", "clips", "--show"))
     assert own["data"]["videos"] == str(tmp_path / "clips") and own["data"]["content"]
     refused = fima("study", "report", "table_01", "--publish", code=2)
     assert "checkout" in refused and refused.count("\n") == 1
-    after = sorted(file.relative_to(package.parent.parent) for file in package.parent.parent.rglob("*") if "__pycache__" not in file.parts and file.is_file())
-    assert after == before and sorted(file.name for file in tmp_path.iterdir()) == ["clips", "hum.py", "mine.yaml", "runs"]
+    assert files(package.parent.parent) == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clips", "hum.py", "mine.yaml", "runs"]

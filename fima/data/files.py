@@ -80,7 +80,7 @@ def checkout()->Path|None: # None where the package was installed without its re
     return root if (root/"nbs"/"studies").is_dir() else None
 
 def work_root()->Path: # it need not be there yet
-    "Give the folder for generated videos, decoded frames and the like: FIMA_WORK, data/ of the repository, or ./runs/.data."
+    "Give the folder for generated videos, decoded frames and the like: FIMA_WORK, the repository's data/, or ./runs/.data."
     root = checkout()
     return Path(os.environ.get("FIMA_WORK") or (root/"data" if root else Path.cwd()/"runs"/".data"))
 

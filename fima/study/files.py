@@ -195,12 +195,15 @@ def checked_study(
     path: Path,  # the file
 ) -> Study:      # at no scale yet
     "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
-    def fault(error): return f"{'.'.join(map(str, error['loc'])) or 'file'}: {error['msg'].removeprefix('Value error, ')} (got {str(error['input'])[:60]})"
+    def fault(error):
+        where, what = ".".join(map(str, error["loc"])) or "file", error["msg"].removeprefix("Value error, ")
+        return f"{where}: {what} (got {str(error['input'])[:60]})"
     try: study = Study.model_validate(told)
     except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(map(fault, error.errors()))}") from None
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
     strange = sorted({e.template for e in study.evaluations} - set(known))
-    if strange: raise ValueError(f"{path.name}: evaluations.template must be one of {', '.join(known)}, got {', '.join(strange)}")
+    rule = f"evaluations.template must be one of {', '.join(known)}"
+    if strange: raise ValueError(f"{path.name}: {rule}, got {', '.join(strange)}")
     if study.name != path.stem: raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {study.name}")
     data = study.data and study.data.located(path.resolve().parent)
     return study.model_copy(update={"file": str(path), "data": data})
@@ -249,8 +252,9 @@ KINDS = {"str": ("str",), "int": ("int",), "float": ("float", "int"), "bool": ("
 FOLDERS = ("run", "folder")  # parameters that the launcher fills in: the pre-training's folder and the evaluation's own
 
 def _declared(statement: ast.stmt) -> dict[str, str]:
-    "Tell the names that a statement of a tagged cell assigns, each with its kind: as annotated, else that of its value."
-    if isinstance(statement, ast.AnnAssign): return {statement.target.id: ast.unparse(statement.annotation).partition("[")[0]}
+    "Tell the names that a statement of a tagged cell assigns, each with its kind: as annotated, else its value's."
+    if isinstance(statement, ast.AnnAssign):
+        return {statement.target.id: ast.unparse(statement.annotation).partition("[")[0]}
     if not isinstance(statement, ast.Assign): return {}
     try: kind = type(ast.literal_eval(statement.value)).__name__
     except ValueError: kind = "" # computed, as float("nan") is
@@ -275,8 +279,9 @@ def check_parameters(
     "Refuse a parameter that the template does not declare, or a value of another kind; papermill alone would only warn, or run with it."
     known = template_parameters(template)
     unknown = sorted(set(parameters) - set(known))
-    near = {name: f" (did you mean {close[0]}?)" if (close := get_close_matches(name, known, 1)) else "" for name in unknown}
-    if unknown: raise ValueError(f"template {template.stem} takes {', '.join(known)}; got the unknown {', '.join(name + near[name] for name in unknown)}")
+    near = {name: get_close_matches(name, known, 1) for name in unknown}
+    told = [name + (f" (did you mean {near[name][0]}?)" if near[name] else "") for name in unknown]
+    if told: raise ValueError(f"template {template.stem} takes {', '.join(known)}; got the unknown {', '.join(told)}")
     for name, value in parameters.items():
         kind = type(value).__name__
         if known[name] in KINDS and kind not in KINDS[known[name]]: raise ValueError(f"{name} of template {template.stem} must be {' or '.join(KINDS[known[name]])}, got {value!r} ({kind})")
@@ -287,7 +292,7 @@ def check_injected(
     template: str,           # its name
     names: dict[str, Any],   # `globals()` of the notebook
 ) -> None:
-    "Inside a template: refuse a parameter that papermill was given and the tagged cell does not declare, or a value of another kind."
+    "Inside a template: refuse what papermill was given and the tagged cell does not declare, or values of another kind."
     injected = [cell for cell in names.get("In", []) if cell.startswith(INJECTED)][-1:]
     given = {name for cell in injected for statement in ast.parse(cell).body for name in _declared(statement)}
     check_parameters(template_file(template), {name: names[name] for name in sorted(given)})

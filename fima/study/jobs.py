@@ -96,7 +96,8 @@ class Kernel:
         if not self.manager:
             self.sources = sources
             self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
-            self.manager.start_kernel(cwd=str(folder), env=os.environ | places(), extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
+            self.manager.start_kernel(cwd=str(folder), env=os.environ | places(),
+                                      extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
         client = self.manager.blocking_client()
         client.start_channels()
         try:
@@ -110,7 +111,7 @@ def _listening(
     work: Callable,  # what to do
     kernel: Kernel,  # where it is done
 ) -> Any:            # what it returns
-    "Do in a thread what nbclient does, which would take Ctrl-C for itself; on Ctrl-C interrupt the kernel and wait for it."
+    "Do in a thread what nbclient does, which would take Ctrl-C for itself; on Ctrl-C interrupt the kernel, and wait."
     with ThreadPoolExecutor(1) as thread:
         doing = thread.submit(work)
         try:

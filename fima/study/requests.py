@@ -75,7 +75,7 @@ def changed_study(
     data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`
     profile: str | None = None, # scale at which its recipes must hold; None: the study's own
 ) -> Path | str:               # the file of the changed study; the study itself where nothing changes
-    "Write a study with changed settings, other seeds or other videos as a study of one's own; raise ValueError, and write nothing, where a recipe is refused."
+    "Write a study with changed settings, other seeds or videos as one's own; where a recipe is refused, write nothing."
     whole, path = read_study(study)
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     only_fewer = seeds and set(seeds) <= set(whole.seeds)

@@ -66,7 +66,8 @@ class Slurm:
     ) -> dict[str, Any]:         # threads, resources and command of its rule
         "Let each process compute with its own cores, and a job without GPUs see none."
         told = dict.fromkeys(THREADS, self.cpus) | (variables or {})
-        environment = ["env", *(f"{name}={value}" for name, value in told.items()), *([] if on_gpus else ["CUDA_VISIBLE_DEVICES="])]
+        if not on_gpus: told["CUDA_VISIBLE_DEVICES"] = ""
+        environment = ["env", *(f"{name}={value}" for name, value in told.items())]
         return dict(threads=self.cpus * processes, resources=self.resources(processes * on_gpus, processes), command=shlex.join([*environment, *command]))
 
 # %% ../../nbs/6_study/61_slurm.ipynb #6db5cf90

@@ -189,7 +189,8 @@ def writable(
     "Refuse, before anything is computed, a folder in which nothing can be written."
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f"{folder} cannot be written ({there} {'is read-only' if there.is_dir() else 'is a file'}); {option} names another folder")
+        why = "is read-only" if there.is_dir() else "is a file"
+        raise ValueError(f"{folder} cannot be written ({there} {why}); {option} names another folder")
     return folder
 
 def places() -> dict[str, str]: # variables of the environment
@@ -211,8 +212,8 @@ def template_file(
 def _cells(file: Path, changed: int) -> str:
     "Give the code of a notebook: all code cells but the tagged one."
     cells = json.loads(file.read_text())["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
-    return "\n".join("".join(cell["source"]) for cell in code)
+    tagged = lambda cell: "parameters" in cell["metadata"].get("tags", [])
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not tagged(cell))
 
 def template_cells(
     name: str, # of a template
