@@ -22,10 +22,14 @@ def own_work_folder(monkeypatch):
 @pytest.fixture(autouse=True)
 def own_registries():
     "What one test registers is nothing that another one finds."
+    import sys
+    from fima import plugins
     from fima.plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES
     before = {registry.kind: (registry, {name: registry[name] for name in registry}) for registry in (DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES)}
+    loaded = set(plugins._plugins)
     yield
     for registry, entries in before.values(): registry.entries = entries
+    for named in set(plugins._plugins) - loaded: sys.modules.pop(plugins._plugins.pop(named).name)
 
 
 @pytest.fixture
