@@ -1328,6 +1328,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fima.study.verdicts.read_verdicts': ('6_study/verdicts.html#read_verdicts', 'fima/study/verdicts.py'),
                                      'fima.study.verdicts.verification': ('6_study/verdicts.html#verification', 'fima/study/verdicts.py')},
             'fima.study.verify': { 'fima.study.verify.Verified': ('6_study/verify.html#verified', 'fima/study/verify.py'),
+                                   'fima.study.verify._judged': ('6_study/verify.html#_judged', 'fima/study/verify.py'),
                                    'fima.study.verify._keep': ('6_study/verify.html#_keep', 'fima/study/verify.py'),
                                    'fima.study.verify._one_thread': ('6_study/verify.html#_one_thread', 'fima/study/verify.py'),
                                    'fima.study.verify._prepare': ('6_study/verify.html#_prepare', 'fima/study/verify.py'),

@@ -168,6 +168,8 @@ def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call):
     assert found.counts == {"identical": 2} and plan(study, tmp_path).set_index("row").state["vv"] == "done"
     assert json.loads((tmp_path / "verified.json").read_text())[file.parent.name]["verdict"] == "identical"
 
+    assert verify(study, reports=tmp_path, progress=False, cores=1, unverified=True).counts == {}   # a call that goes on has nothing left
+
     told["trace"][1]["loss"] = (float.fromhex(told["trace"][1]["loss"]) * 1.5).hex()          # as another loss would have it
     file.write_text(json.dumps(told | {"code": "0" * 16}))
     assert plan(study, tmp_path).set_index("row").state["vv"] == "unverified"                  # the verdict was about another record

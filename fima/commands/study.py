@@ -138,14 +138,15 @@ def study_verify(
     profile: str | None = None,     # another scale: smoke, demo, small, paper
     reports: Path | None = None,    # folder that holds runs/; default: one's own, beside the published records
     cores: int = 2,                 # processes at a time, one computing thread each
+    unverified: bool = False,       # only records without a verdict for this code; continues a call that was interrupted
 ) -> int:                           # 1 where a record came out different
     "Repeat the first steps of recorded runs and say whether this code gives the same numbers."
     from fima.study.verify import verify
-    found = verify(names or (), sample, steps, reports, profile, cores)
+    found = verify(names or (), sample, steps, reports, profile, cores, unverified=unverified)
     for line in found.table[~found.table.verdict.isin(["identical"])].itertuples():
         where = f", at step {line.step} first, {line.term} by {line.largest:.2g}" if line.step else f", {line.term}" if line.term else ""
         print(f"{line.run_id} ({line.data}): {line.verdict}{where}")
-    print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or "none has a record"))
+    print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or ("each has a verdict for this code, or no record" if unverified else "none has a record")))
     if found.evaluations: print("evaluations: " + ", ".join(f"{count} {name}" for name, count in found.evaluations.items()))
     if found.bare: print(f"{found.bare} recorded runs have nothing to compare: made before first steps were kept")
     if found.left_out: print(f"left out: the runs on {', '.join(found.left_out)}, whose videos are not on this machine")

@@ -161,6 +161,12 @@ def comparable(
     told = json.loads(run.record(place)[0].read_text())
     return "weights" in told if run.recipe.method.name == "random" else bool(recorded_steps(told, steps))
 
+def _judged(run: Run, place: Path) -> bool:
+    "Tell whether the file of verdicts has one about this record and the code that is here."
+    file = run.record(place)[0]
+    told = read_verdicts(place).get(file.parent.name, {})
+    return (told.get("record"), told.get("code")) == (made_with(file)[1], code_here(run.recipe))
+
 class Verified(NamedTuple):
     "Carry what a call of `verify` found."
     table: pd.DataFrame      # a line a run: run_id, method, data, verdict, steps, step, largest, term
@@ -178,6 +184,7 @@ def verify(
     profile: str | None = None,         # scale
     cores: int = 2,                     # processes of one thread each
     progress: bool = True,              # show a bar
+    unverified: bool = False,           # leave out what has a verdict for this code, e.g. of an interrupted call
 ) -> Verified:
     "Repeat the first steps of recorded runs and write down what came out."
     if not 1 <= steps <= TRACED: raise ValueError(f"steps must be from 1 to {TRACED}, the steps that a record keeps, got {steps}")
@@ -188,7 +195,7 @@ def verify(
     gone = absent([run for run, _ in recorded])
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
     able = [run for run, place in here.values() if comparable(run, place, steps)]
-    chosen = sample_runs(able, sample)
+    chosen = sample_runs([run for run in able if not (unverified and _judged(run, here[run.recipe.run_id][1]))], sample)
     found, evaluations = _repeat({run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress)
     table = pd.DataFrame([dict(run_id=name, method=here[name][0].recipe.method.name, data=here[name][0].recipe.data.title, **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")}) for name, told in found.items()],
                          columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"])
