@@ -14,6 +14,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # What a CUDA build of torch needs: installed with it where there is a GPU, in no lock.
 CUDA_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
+# An option of jsonschema that builds a grammar whenever it is imported: 3 s in every process that reads a notebook.
+# It checks one format, iri, that no schema here has; without it jsonschema leaves that check out.
+SLOW_TO_IMPORT := rfc3987-syntax lark
+
 .PHONY: study test lab setup export readme lock
 
 study: setup
@@ -41,8 +45,8 @@ readme: setup
 	python scripts/readme.py
 
 lock: setup
-	printf '%s\n' $(CUDA_ONLY) > .venv/cuda_only.txt
+	printf '%s\n' $(CUDA_ONLY) $(SLOW_TO_IMPORT) > .venv/left_out.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	    --no-emit-package torch --excludes .venv/cuda_only.txt --annotation-style line \
+	    --no-emit-package torch --excludes .venv/left_out.txt --annotation-style line \
 	    --custom-compile-command 'make lock   (torch, pinned in settings.ini, is installed apart: scripts/environment.py)' \
 	    --output-file requirements.txt
