@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['pandas', 'METHODS', 'VIEW_CHANGES', 'ENCODERS', 'DATA_SETS', 'register_method', 'register_view_change',
-           'register_encoder', 'register_data_set', 'bare_code', 'LazyModule', 'import_string', 'Entry', 'Registry',
-           'Plugin', 'load_plugins', 'plugin_digests']
+           'register_encoder', 'register_data_set', 'without_prose', 'bare_code', 'LazyModule', 'import_string',
+           'Entry', 'Registry', 'Plugin', 'load_plugins', 'plugin_digests']
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #56d87978
 import ast, importlib, importlib.metadata, importlib.util, os, sys
@@ -37,11 +37,17 @@ class _WithoutProse(ast.NodeTransformer):
         node.keywords = [word for word in node.keywords if word.arg not in ("help", "desc")]
         return self.generic_visit(node)
 
+def without_prose(
+    tree: ast.Module, # is changed
+) -> ast.Module:      # the same tree
+    "Drop docstrings, messages and help texts from a syntax tree."
+    return _WithoutProse().visit(tree)
+
 def bare_code(
     source: str, # Python
 ) -> str:        # the same without comments, layout, docstrings and messages
     "Print code anew from its syntax tree, without its prose."
-    return ast.unparse(_WithoutProse().visit(ast.parse(source)))
+    return ast.unparse(without_prose(ast.parse(source)))
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #5b7e20d4
 class LazyModule:

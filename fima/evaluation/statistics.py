@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -70,6 +71,13 @@ def wilson(
     return Estimate(share, float(max(low, 0)), float(min(high, 1)), int(n))
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #503fe798
+@lru_cache(maxsize=4)
+def _picked(count:int, draws:int, seed:int)->np.ndarray:
+    "How often each draw takes each group, (D, G): drawn once for all statistics of the same videos."
+    generator = np.random.default_rng(seed)
+    blocks = (generator.multinomial(count, np.full(count, 1 / count), size=min(1000, draws - done)) for done in range(0, draws, 1000))
+    return np.concatenate([block.astype(np.min_scalar_type(count)) for block in blocks])
+
 def bootstrap_means(
     sums:np.ndarray,  # sum of the values per group, (G,)
     sizes:np.ndarray, # videos per group, (G,)
@@ -78,9 +86,9 @@ def bootstrap_means(
 )->np.ndarray:        # the mean of each draw, (D,)
     "Draw groups with replacement and return the mean over their videos for each draw."
     if draws < 100: raise ValueError(f"draws must be at least 100, got {draws}")
-    count, generator = len(sums), np.random.default_rng(seed)
-    blocks = (generator.multinomial(count, np.full(count, 1 / count), size=min(1000, draws - done)) for done in range(0, draws, 1000))
-    return np.concatenate([(picked @ sums) / (picked @ sizes) for picked in blocks])
+    picked = _picked(len(sums), draws, seed)
+    blocks = (picked[done:done + 1000].astype(float) for done in range(0, draws, 1000))
+    return np.concatenate([(block @ sums) / (block @ sizes) for block in blocks])
 
 def cluster_bootstrap(
     correct:Sequence, # right (1) or wrong (0) per video, or its mean over seeds, in [0, 1], (N,)
@@ -96,6 +104,13 @@ def cluster_bootstrap(
     return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #57ab1033
+@lru_cache(maxsize=4)
+def _signs(count:int, draws:int, seed:int)->np.ndarray:
+    "Draw random sign patterns, (D, G)."
+    generator = np.random.default_rng(seed)
+    patterns = (generator.choice((1., -1.), size=(min(1000, draws - done), count)) for done in range(0, draws, 1000))
+    return np.concatenate([pattern.astype(np.int8) for pattern in patterns])
+
 def flipped_sums(
     sums:np.ndarray, # sum of the differences per group, (G,)
     draws:int,       # largest number of sign patterns
@@ -103,9 +118,8 @@ def flipped_sums(
 )->np.ndarray:       # sum over the groups for each pattern, the observed one first, (2^G,) or (1 + draws,)
     "Add the groups up under every sign pattern when there are few, else under random ones."
     if 2**len(sums) <= draws: return np.array(list(product((1, -1), repeat=len(sums)))) @ sums
-    generator = np.random.default_rng(seed)
-    patterns = (generator.choice((1., -1.), size=(min(1000, draws - done), len(sums))) for done in range(0, draws, 1000))
-    return np.concatenate([[sums.sum()], *(pattern @ sums for pattern in patterns)])
+    signs = _signs(len(sums), draws, seed)
+    return np.concatenate([[sums.sum()], *(signs[done:done + 1000].astype(float) @ sums for done in range(0, draws, 1000))])
 
 def paired_test(
     correct_a:Sequence, # right or wrong per video for method a, in [0, 1], (N,)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import fima
 from ..data.files import checkout, work_root
-from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, bare_code, load_plugins, plugin_digests
+from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, Entry, load_plugins, plugin_digests, without_prose
 from .recipe import Recipe
 
 # %% ../../nbs/4_training/41_code.ipynb #14d13c08
@@ -52,8 +52,8 @@ def _owner(node: ast.stmt) -> list[str]:
 
 def _registers(node: ast.stmt) -> bool:
     "Tell whether a statement is a line of a registry: it runs at import, and concerns nobody but the run that asks for the name."
-    text = ast.unparse(node)
-    return any(text.startswith(f"{registry}.add(") for registry in ("METHODS", "ENCODERS", "VIEW_CHANGES", "DATA_SETS"))
+    called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+    return isinstance(called, ast.Attribute) and ast.unparse(called) in [f"{registry}.add" for registry in ("METHODS", "ENCODERS", "VIEW_CHANGES", "DATA_SETS")]
 
 def _mentioned(node: ast.AST) -> set[str]:
     "List the names, dotted ones too, that code mentions outside the annotations of parameters."
@@ -70,17 +70,17 @@ def read_module(
     "Read what a module defines."
     tree = ast.parse(source)
     found = Module({}, {}, _imports(tree, module))
-    for node in ast.parse(bare_code(source)).body:
+    for node in without_prose(tree).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) or _registers(node): continue
         if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test): continue
-        for name in _owner(node) or [""]:
-            uses = _mentioned(node)
-            found.code.setdefault(name, []).append(ast.unparse(node))
+        owners, uses, code = _owner(node) or [""], _mentioned(node), ast.unparse(node)
+        for name in owners:
+            found.code.setdefault(name, []).append(code)
             found.uses.setdefault(name, set()).update(uses)
     return found
 
 # %% ../../nbs/4_training/41_code.ipynb #88b5125c
-OUTSIDE = ("fima.report", "fima.study", "fima.commands", "fima.cli", "fima.plugins", "fima._modidx") # rooms without influence on a number
+OUTSIDE = ("fima.report", "fima.study", "fima.commands", "fima.cli", "fima.plugins", "fima.training.code", "fima._modidx") # without influence on a number
 FLOW = ("fima.data.flow", "fima.data.motion", "fima.data.tubelets") # entered where views follow the motion, or a method aligns with it
 GENERATED = ("fima.data.sprites", "fima.data.motions")              # entered where the videos are generated
 LISTED = ("fima.data.datasets", "fima.data.lists", "fima.data.catalog") # entered where they are not
