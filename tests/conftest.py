@@ -32,6 +32,26 @@ def own_registries():
     for named in set(plugins._plugins) - loaded: sys.modules.pop(plugins._plugins.pop(named).name)
 
 
+@pytest.fixture(scope="session")
+def kernel():
+    "One kernel for every template that a test process executes; it is emptied in between, and holds what was imported."
+    from fima.study.jobs import Kernel
+    with Kernel() as held: yield held
+
+
+@pytest.fixture
+def made(kernel):
+    "Make what a study lacks by its jobs, without Snakemake and the processes that it starts; gives the plan afterwards."
+    from fima.study.files import load_study
+    from fima.study.jobs import build_jobs, make_run, pending, prepare_data
+    from fima.study.plan import expand, plan
+    def make(study, reports):
+        jobs = build_jobs(pending(expand(load_study(study)), reports), reports, reports / ".work" / "here")
+        for job in jobs: assert not (prepare_data(job) if job["kind"] == "data" else make_run(job, kernel))
+        return plan(study, reports)
+    return make
+
+
 @pytest.fixture
 def call(capsys, monkeypatch):
     "Run the command line in this process (torch is imported once); answers as a finished process does."

@@ -150,12 +150,12 @@ def test_an_edit_concerns_the_runs_that_execute_it(monkeypatch, file, old, new, 
     assert {name for name in recipes if before[name] != after[name]} == concerned
 
 
-def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call):
+def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call, made):
     "Unverified: neither deleted nor run again. Verified: identical. Different: outdated, set aside, made anew."
     study = tmp_path / "trial.yaml"
     study.write_text(yaml.safe_dump(STUDY))
     words = (str(study), "--reports", str(tmp_path))
-    table = run(study, reports=tmp_path, progress=False).set_index("row")
+    table = made(study, tmp_path).set_index("row")
     assert set(table.state) == {"done"} and set(table.verified) == {"same code, 1 same code"}
     file = tmp_path / "runs" / table.run_id["vv"] / "metrics.json"
     told = json.loads(file.read_text())
@@ -202,13 +202,15 @@ def test_what_a_user_runs_stays_the_users(tmp_path, call):
 
 
 def test_a_changed_study_is_a_study_of_ones_own(tmp_path, call):
-    done = call("study", "run", "table_09", "--profile", "smoke", "--change", "method.beta=0.25", "--seeds", "3,4", "--no-results")
+    done = call("study", "run", "table_09", "--profile", "smoke", "--change", "method.beta=0.25", "--seeds", "3", "--no-results")
     assert done.returncode == 0, done.stderr
     file = next((own_folder() / "studies").glob("table_09_*.yaml"))
     recipes = {run.recipe.run_id: run.recipe for run in expand(load_study(file, "smoke"))}
-    assert {recipe.method.beta for recipe in recipes.values()} == {.25} and {recipe.seed for recipe in recipes.values()} == {3, 4}
+    assert {recipe.method.beta for recipe in recipes.values()} == {.25} and {recipe.seed for recipe in recipes.values()} == {3}
     assert str(file) in done.stderr and set(plan(file, profile="smoke").state) == {"done"}
     assert set(plan("table_09", profile="smoke").state) == {"missing"}                         # the study itself is as it was
+    both = call("study", "plan", "table_09", "--profile", "smoke", "--change", "method.beta=0.25", "--seeds", "3,4", "--no-picture")
+    assert both.returncode == 0 and f"{2 * len(recipes)} pre-trainings for 1 study, {len(recipes)} to do" in both.stdout, both.stdout + both.stderr
     cut = call("study", "plan", "table_01", "--profile", "smoke", "--no-picture")
     assert "table_01: profile smoke keeps the first of 3 seeds (0)" in cut.stderr
 

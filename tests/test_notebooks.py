@@ -23,8 +23,8 @@ def test_notebook(path, monkeypatch):
 
 
 @each(TEMPLATES)
-def test_template(path, tmp_path):
-    papermill.execute_notebook(path, tmp_path / path.name, cwd=tmp_path, progress_bar=False)
+def test_template(path, tmp_path, kernel):
+    papermill.execute_notebook(path, tmp_path / path.name, cwd=tmp_path, progress_bar=False, km=kernel.ready(tmp_path))
 
 
 def test_a_failing_notebook_fails(tmp_path):

@@ -131,10 +131,10 @@ def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
     assert "3 to do" in call("study", "plan", *words).stdout
 
 
-def test_other_code_requeues_nothing_by_itself(tmp_path, monkeypatch):
+def test_other_code_requeues_nothing_by_itself(tmp_path, made):
     "A record made by other code is unverified: shown as such, neither deleted nor run again."
     study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
-    table = run(study, reports=tmp_path, progress=False)
+    table = made(study, tmp_path)
     assert table.state.tolist() == ["done"]
     folder = tmp_path / "runs" / table.run_id[0]
     record = folder / table.evaluations[0] / "metrics.json"
@@ -195,10 +195,10 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midwa
     assert steps == sorted(set(steps)) and steps[-1] == 150
 
 
-def test_numbers_without_weights_are_made_anew(tmp_path):
+def test_numbers_without_weights_are_made_anew(tmp_path, made):
     "What a fresh clone holds, recipes and numbers alone: a run is trained and evaluated again, and no old number survives."
     study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
-    table = run(study, reports=tmp_path, progress=False)
+    table = made(study, tmp_path)
     folder = tmp_path / "runs" / table.run_id[0]
     record = folder / table.evaluations[0] / "metrics.json"
     first = json.loads(record.read_text())

@@ -12,8 +12,8 @@ from fima.training.code import studies_folder
 TEMPLATES = sorted(studies_folder().glob("*.ipynb"))
 
 
-def execute(name, folder, given):
-    papermill.execute_notebook(studies_folder() / f"{name}.ipynb", folder / "out.ipynb", given, cwd=folder, progress_bar=False)
+def execute(name, folder, given, kernel):
+    papermill.execute_notebook(studies_folder() / f"{name}.ipynb", folder / "out.ipynb", given, cwd=folder, progress_bar=False, km=kernel.ready(folder))
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.stem)
@@ -31,15 +31,15 @@ def test_every_template_checks_itself_before_it_computes(template):
     ({"clips": 2.5}, "clips of template linear_probe must be int, got 2.5 (float)"),
     ({"run": 3}, "run of template linear_probe must be str, got 3 (int)"),
 ], ids=lambda value: str(value) if isinstance(value, dict) else "")
-def test_papermill_called_directly_is_refused(tmp_path, given, said):
+def test_papermill_called_directly_is_refused(tmp_path, kernel, given, said):
     with pytest.raises(PapermillExecutionError) as caught:
-        execute("linear_probe", tmp_path, given)
+        execute("linear_probe", tmp_path, given, kernel)
     assert caught.value.ename == "ValueError" and said in caught.value.evalue and "\n" not in caught.value.evalue
 
 
-def test_papermill_completes_a_part_of_a_recipe(tmp_path):
+def test_papermill_completes_a_part_of_a_recipe(tmp_path, kernel):
     changes = {"optimisation.steps": 1}
-    execute("pretrain", tmp_path, {"recipe": {"method": {"pixel": False}}, "changes": changes, "folder": str(tmp_path / "run")})
+    execute("pretrain", tmp_path, {"recipe": {"method": {"pixel": False}}, "changes": changes, "folder": str(tmp_path / "run")}, kernel)
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (recipe["profile"], recipe["method"]["pixel"], recipe["optimisation"]["steps"]) == ("smoke", False, 1)
 
