@@ -1474,6 +1474,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fima.training.recipe.Encoder._known': ( '4_training/recipe.html#encoder._known',
                                                                                'fima/training/recipe.py'),
                                       'fima.training.recipe.Evaluation': ('4_training/recipe.html#evaluation', 'fima/training/recipe.py'),
+                                      'fima.training.recipe.Evaluation._ranks': ( '4_training/recipe.html#evaluation._ranks',
+                                                                                  'fima/training/recipe.py'),
                                       'fima.training.recipe.Method': ('4_training/recipe.html#method', 'fima/training/recipe.py'),
                                       'fima.training.recipe.Method.__post_init__': ( '4_training/recipe.html#method.__post_init__',
                                                                                      'fima/training/recipe.py'),

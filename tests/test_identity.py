@@ -150,6 +150,26 @@ def test_an_edit_concerns_the_runs_that_execute_it(monkeypatch, file, old, new, 
     assert {name for name in recipes if before[name] != after[name]} == concerned
 
 
+@pytest.mark.parametrize("file, old, new, concerned", [
+    ("data/flow.py", "PRESET_MEDIUM", "PRESET_FAST", {"bias"}),
+    ("evaluation/retrieval.py", '"""', '""" # another remark\n', set()),
+    ("training/pretrain.py", "zero_grad(", "zero_grad (", set()),
+    ("training/pretrain.py", "zero_grad(", "none_grad(", {"finetune"}),
+    ("data/own.py", "CONTRADICTION = ", "CONTRADICTION = 'so: ' + ", set()),
+], ids=["flow", "remark", "layout", "step", "folders of one's own"])
+def test_an_edit_concerns_the_evaluations_that_execute_it(monkeypatch, file, old, new, concerned):
+    from fima.training.code import template_cells
+    recipe, templates = make_recipe("demo", base="ut_interaction"), ("bias", "linear_probe", "retrieval", "finetune")
+    before = {name: code_fingerprint(recipe, template_cells(name)) for name in templates}
+    with monkeypatch.context() as patched:
+        edited(patched, old, new, file)
+        after = {name: code_fingerprint(recipe, template_cells(name)) for name in templates}
+    import fima.training.code as code
+    code._parsed.cache_clear()
+    code._fingerprint.cache_clear()
+    assert {name for name in templates if before[name] != after[name]} == concerned
+
+
 def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call, made):
     "Unverified: neither deleted nor run again. Verified: identical. Different: outdated, set aside, made anew."
     study = tmp_path / "trial.yaml"

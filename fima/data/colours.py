@@ -109,7 +109,8 @@ class Photometric:
         for name in ("grayscale_p", "jitter_p", "blur_p"):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if len(self.jitter) != 4 or min(self.jitter) < 0: raise ValueError(f"jitter must be four strengths >= 0, got {self.jitter}")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]: raise ValueError(f"blur_sigma must satisfy 0 < low <= high, got {self.blur_sigma}")
+        if max(self.jitter[:3]) > 10 or self.jitter[3] > .5: raise ValueError(f"jitter must be at most 10 for brightness, contrast and saturation, and half a turn for hue, got {self.jitter}")
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100: raise ValueError(f"blur_sigma must satisfy 0 < low <= high <= 100 pixels, got {self.blur_sigma}")
 
     def settled(self,
         generator:Generator, # Generator of the process: the seed it started from decides, its state is not touched

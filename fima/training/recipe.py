@@ -171,12 +171,12 @@ class Optimisation(Section):
     "Say how the weights are found (Section 4.1)."
     optimiser: Literal["sgd", "adamw"] = "sgd"        # published: SGD
     learning_rate: float = Field(0.00375, gt=0, le=1e6) # initial rate; published 0.00375 for UCF101, batch 24
-    weight_decay: float = Field(1e-4, ge=0)           # published 1e-4
+    weight_decay: float = Field(1e-4, ge=0, le=1e6)   # published 1e-4
     sgd_momentum: float = Field(0.9, ge=0, lt=1)      # published 0.9; used by sgd alone
     batch_size: int = Field(24, ge=2, le=100_000)     # videos a step
-    epochs: int | None = Field(None, ge=1)            # published 200 (UCF101); give epochs or steps
-    steps: int | None = Field(None, ge=0)             # optimiser steps
-    warmup_steps: int = Field(0, ge=0)                # linear warm-up; published: none
+    epochs: int | None = Field(None, ge=1, le=10**6)  # published 200 (UCF101); give epochs or steps
+    steps: int | None = Field(None, ge=0, le=10**9)   # optimiser steps
+    warmup_steps: int = Field(0, ge=0, le=10**9)      # linear warm-up; published: none
     cosine_by: Literal["epoch", "step"] = "epoch"     # how often the half-period cosine moves the rate; released: each epoch
     precision: Literal["float32", "bf16"] = "float32" # bf16 is autocast, for GPUs
     reseed: Literal["step", "epoch"] = "step"         # how often the shuffles of BatchNorm are new; MCL's released code: each epoch, so that all its steps shuffle alike
@@ -193,14 +193,21 @@ class Evaluation(Section):
     fraction: float = Field(0.875, gt=0, le=1)        # side of the centre crop over the shorter side of the frame (224 of 256)
     modality: Literal["rgb", "difference"] = "rgb"    # what the encoder is fed
     solver: Literal["logistic", "sgd"] = "logistic"   # linear probe: scikit-learn's logistic regression, or SGD on the published schedule
-    C: float = Field(1.0, gt=0)                       # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
+    C: float = Field(1.0, gt=0, le=1e12)              # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
     ks: tuple[int, ...] = (1, 5, 10, 20)              # retrieval ranks (Section 4.1)
+
+    @model_validator(mode="after")
+    def _ranks(self):
+        "Refuse ranks that no list of neighbours has."
+        if not self.ks or list(self.ks) != sorted(set(self.ks)) or not 1 <= self.ks[0] <= self.ks[-1] <= 10**6:
+            raise ValueError(f"evaluation.ks must be rising ranks from 1 to {10**6:,}, at least one, got {self.ks}")
+        return self
 
 # %% ../../nbs/4_training/40_recipe.ipynb #1e99fcf8
 LATER_FIELDS = {("data", "short"): "loop", ("views", "target"): "other", ("views", "change"): "none", ("views", "change_options"): {}, ("views", "tubelets"): None, ("views", "motion"): asdict(MotionOptions()),
                 ("data", "classes"): None, ("data", "content"): None, ("method", "weights"): None, ("method", "options"): {}, ("method", "query_groups"): 1, ("optimisation", "reseed"): "step"} # (section, field) -> what runs did before it existed
 PLACES = {"videos", "train_list", "test_list", "groups", "test_share"} # fields of `data` that say where videos lie and how rows are made: `content` holds what comes of them
-MOST = {"queue_size": 10**8, "dense_queue_size": 10**9, "hidden": 10**5, "dim": 10**5, "decoder_width": 10**5, "decoder_depth": 1000} # of the method section
+MOST = {"queue_size": 10**8, "dense_queue_size": 10**8, "negatives": 10**5, "temperature": 1000, "distance_threshold": 1000, "hidden": 10**5, "dim": 10**5, "decoder_width": 10**5, "decoder_depth": 1000} # of the method section
 
 def _numbers(tree: Any, where: str = "") -> Iterator[tuple[str, float]]:
     "Walk through nested settings; give every number with its dotted name."
@@ -248,7 +255,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _sizes(self):
         for name, most in MOST.items():
-            if getattr(self.method, name) > most: raise ValueError(f"method.{name} must be at most {most:,}, got {getattr(self.method, name):,}")
+            value = getattr(self.method, name)
+            if not isinstance(value, str) and value > most: raise ValueError(f"method.{name} must be at most {most:,}, got {value:,}")
         return self
 
     @model_validator(mode="after")
