@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # What a CUDA build of torch needs: installed with it where there is a GPU, in no lock.
 CUDA_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-# An option of jsonschema that builds a grammar whenever it is imported: 3 s in every process that reads a notebook.
+# An option of jsonschema that builds a grammar whenever it is imported: over a second in every process that reads a notebook (findings/).
 # It checks one format, iri, that no schema here has; without it jsonschema leaves that check out.
 SLOW_TO_IMPORT := rfc3987-syntax lark
 
