@@ -211,6 +211,7 @@ def test_what_a_user_runs_stays_the_users(tmp_path, call):
     before = snapshot(published_folder())
     done = call("study", "run", "table_09", "--profile", "smoke")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"tables and figures: {own_folder() / 'smoke' / 'index.html'}"
     assert "profile smoke keeps" not in done.stderr                                            # one seed: nothing is cut
     assert (own_folder() / "smoke" / "tables" / "table_09.md").exists() and (own_folder() / "smoke" / "index.html").exists()
     assert len(list((own_folder() / "smoke").glob("fima-*/metrics.json"))) >= 3

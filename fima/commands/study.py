@@ -117,6 +117,7 @@ def study_run(
 ) -> int:                             # 0 when every run is there
     "Make what is missing of studies; a second call does only what is still missing."
     names, few = asked_studies(chosen(names, all), change, seeds, data, profile)
+    from fima.study.files import reports_folder
     from fima.study.jobs import JobError
     from fima.study.publish import publish as make_public
     from fima.study.run import run
@@ -126,6 +127,7 @@ def study_run(
         table = run(names, cores, gpus, reports, recorded, results, options=option or (), profile=profile, seeds=few, processes=processes,
                     slurm=cluster)
         if publish: print(*make_public(names, profile), sep="\n")
+    if results: print(f"tables and figures: {reports_folder(reports, profile) / 'index.html'}")
     undone = table[~table.state.isin(["done", "recorded", "unverified"] + ["outdated"] * recorded) & (table.seed.isin(few) if few else True)].drop_duplicates("run_id")
     if len(undone): print(undone[["run_id", "study", "row", "state"]].to_string(index=False), file=sys.stderr)
     return int(len(undone) > 0)
