@@ -375,7 +375,8 @@ check.check_data("ucf101", sys.argv[1], report=sys.argv[2], progress=False)
 
 def started(tree, report):
     "Start a slow check and wait until a part of it is done."
-    process = subprocess.Popen([sys.executable, "-c", SLOWED, str(tree), str(report)], start_new_session=True, stderr=subprocess.PIPE)
+    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C, and hand that on
+    process = subprocess.Popen([sys.executable, "-c", SLOWED, str(tree), str(report)], start_new_session=True, stderr=subprocess.PIPE, preexec_fn=hears)
     journal, patience = report.with_suffix(".jsonl"), time.monotonic() + 60
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 30:
         assert process.poll() is None and time.monotonic() < patience, process.stderr.read().decode()

@@ -117,3 +117,15 @@ def test_what_an_installed_package_reads_is_shipped():
         folder = TOP / told["package-dir"][package]
         shipped = {file for pattern in places for file in folder.glob(pattern)}
         assert shipped == {file for file in folder.iterdir() if file.is_file() and (package == "fima.templates" or file.suffix != ".ipynb")}
+
+
+def test_the_citation_is_of_this_version(settings):
+    told = yaml.safe_load((TOP / "CITATION.cff").read_text())
+    assert told["version"] == settings["version"] and told["references"][0]["doi"] == "10.1145/3581783.3611932"
+    assert f"## {told['version']}" in (TOP / "CHANGELOG.md").read_text()
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", (TOP / page).read_text()) if "://" not in link and not link.startswith("#")]
+        assert not [link for link in links if not (TOP / link).exists()], page
