@@ -1506,6 +1506,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fima.training.recipe._nested': ('4_training/recipe.html#_nested', 'fima/training/recipe.py'),
                                       'fima.training.recipe._numbers': ('4_training/recipe.html#_numbers', 'fima/training/recipe.py'),
                                       'fima.training.recipe._ordered': ('4_training/recipe.html#_ordered', 'fima/training/recipe.py'),
+                                      'fima.training.recipe.fault_line': ('4_training/recipe.html#fault_line', 'fima/training/recipe.py'),
                                       'fima.training.recipe.make_recipe': ('4_training/recipe.html#make_recipe', 'fima/training/recipe.py'),
                                       'fima.training.recipe.own_options': ( '4_training/recipe.html#own_options',
                                                                             'fima/training/recipe.py')},

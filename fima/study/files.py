@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import fima
 from ..training.code import checkout, own_folder, studies_folder, template_file
-from ..training.recipe import PROFILES
+from ..training.recipe import PROFILES, fault_line
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML has it: ten times as fast
 
@@ -195,11 +195,8 @@ def checked_study(
     path: Path,  # the file
 ) -> Study:      # at no scale yet
     "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
-    def fault(error):
-        where, what = ".".join(map(str, error["loc"])) or "file", error["msg"].removeprefix("Value error, ")
-        return f"{where}: {what} (got {str(error['input'])[:60]})"
     try: study = Study.model_validate(told)
-    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(map(fault, error.errors()))}") from None
+    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file') for e in error.errors())}") from None
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
     strange = sorted({e.template for e in study.evaluations} - set(known))
     rule = f"evaluations.template must be one of {', '.join(known)}"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OWN', 'MOST_PARAMETERS', 'LATER_FIELDS', 'PLACES', 'MOST', 'SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES',
            'PRESETS', 'PUBLISHED_SIZES', 'UT_VIEWS', 'OWN_VIEWS', 'BASES', 'Section', 'Data', 'own_options', 'Views',
-           'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'make_recipe']
+           'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'fault_line', 'make_recipe']
 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
 import hashlib, json, math
@@ -321,6 +321,16 @@ def _nested(dotted: dict[str, Any]) -> dict:
         node[last] = dict(value) if isinstance(value, dict) else value
     return tree
 
+def fault_line(
+    error: dict[str, Any], # one of a ValidationError's
+    whole: str,            # what to call a fault of the whole
+) -> str:                  # e.g. "seed: Input should be greater than or equal to 0 (got -3)"
+    "Say in one line what is wrong with a setting; our own rules name field and value themselves."
+    where, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error": return said if not where or said.startswith(f"{where}.") else f"{where}: {said}"
+    if error["type"] == "string_pattern_mismatch": said = f"must match {error['ctx']['pattern']}"
+    return f"{where or whole}: {said} (got {str(error['input'])[:80]})"
+
 def make_recipe(
     profile: str = "demo",                  # "smoke", "demo", "small" or "paper"
     preset: str = "paper",                  # "paper" or "released"
@@ -340,5 +350,4 @@ def make_recipe(
     if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
     try: return Recipe.model_validate(tree)
     except ValidationError as error:
-        where = lambda e: ".".join(map(str, e["loc"])) or "recipe"
-        raise ValueError("; ".join(f"{where(e)}: {e['msg'].removeprefix('Value error, ')} (got {str(e['input'])[:80]})" for e in error.errors())) from None
+        raise ValueError("; ".join(fault_line(e, "recipe") for e in error.errors())) from None
