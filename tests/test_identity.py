@@ -263,6 +263,45 @@ def test_folders_of_ones_own_from_the_command_line_to_a_table(tmp_path, call):
     assert call("pretrain", "--profile", "smoke", "--videos", moved, "--change", "optimisation.steps=2").stdout.splitlines()[-1] == str(folder)   # the same videos in another place
 
 
+def test_videos_that_no_evaluation_can_use_are_refused_before_a_kernel_starts(tmp_path, call, monkeypatch):
+    "No test videos, no classes, one group: said with the way out, and nothing is computed; the training's rule of groups holds where no other is given."
+    from fima.data.video import encode
+    from fima.data.sprites import SpriteOptions, render_video
+    import fima.study.jobs
+    monkeypatch.setattr(fima.study.jobs.Kernel, "ready", lambda *given: pytest.fail("a kernel was started"))
+    names = [f"{kind}/{person}_{number}.mp4" for kind in "ab" for person in ("p1", "p2") for number in (1, 2)]
+    for folder in ("flat", "classes"):
+        for number, name in enumerate(names):
+            place = tmp_path / folder / (name if folder == "classes" else name.replace("/", "_"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            encode(render_video(SpriteOptions(size=48), number, "train")[0], str(place))
+    (tmp_path / "train.txt").write_text("".join(f"{name} {1 + (name[0] == 'b')}\n" for name in names if "p1" in name))
+    (tmp_path / "test.txt").write_text("".join(f"{name} {1 + (name[0] == 'b')}\n" for name in names if "p2" in name))
+    def trained(*words):
+        done = call("pretrain", "--profile", "smoke", *words, "--change", "method.name=random", "--change", "optimisation.steps=0")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+    flat = trained("--videos", tmp_path / "flat")
+    lists = ("--train-list", tmp_path / "train.txt", "--test-list", tmp_path / "test.txt")
+    listed = trained("--videos", tmp_path / "classes", *lists, "--groups", r"(p\d)_")
+    for words, said in (((flat,), "test must hold videos, got none: give --train-list and --test-list, or --test-share 0.25"),
+                        ((flat, "--videos", tmp_path / "flat", "--test-share", ".25"), "an evaluation needs training videos of at least 2 classes"),
+                        ((listed,), "test videos must be of at least 2 groups, since intervals draw whole groups (--groups), got p2 alone"),
+                        ((listed, "--videos", tmp_path / "classes", *lists), "got p2 alone")):
+        done = call("evaluate", *words)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_another_encoder_starts_from_no_options(call):
+    shown = json.loads(call("pretrain", "--profile", "smoke", "--change", "encoder.name=r3d_18", "--show").stdout)
+    assert shown["encoder"]["name"] == "r3d_18" and "widths" not in shown["encoder"]["options"]
+    kept = json.loads(call("pretrain", "--profile", "smoke", "--change", "encoder.name=small3d", "--show").stdout)
+    assert kept["encoder"]["options"]["widths"] == [4, 8, 8, 16]
+    for change, said in (("optimisation.learning_rat=1", "is no setting (did you mean learning_rate?), got 1"), ("method.betta=.1", "did you mean beta?"), ("views.photometric.jiter=1", "did you mean jitter?")):
+        done = call("pretrain", "--profile", "smoke", "--change", change, "--show")
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 def test_verify_refuses_what_it_cannot_do(call):
     for words, said in ((["--steps", "11"], "steps must be from 1 to 10"), (["--sample", "-1"], "sample must be at least 0"), (["--cores", "0"], "cores must be at least 1")):
         done = call("study", "verify", "table_01", *words)

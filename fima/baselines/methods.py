@@ -6,6 +6,7 @@
 __all__ = ['PLAIN', 'STRUCTURE', 'BASE', 'PUBLISHED', 'RELEASED', 'method_names', 'method_recipe']
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #ab8201e4
+from difflib import get_close_matches
 from typing import Any
 
 from ..plugins import METHODS, VIEW_CHANGES
@@ -74,7 +75,9 @@ def method_recipe(
     preset: str = "paper",  # "released" adds what the released code does against its paper
 ) -> dict[str, Any]:        # dotted names and values of the recipe
     "Say what makes a recipe a method; raise ValueError for a method that there is not."
-    if name not in method_names(): raise ValueError(f"method must be one of {', '.join(method_names())}, got {name!r}; FIMA_PLUGINS names a file with more")
+    if name not in method_names():
+        near = get_close_matches(str(name), method_names(), 1)
+        raise ValueError(f"method must be one of {', '.join(method_names())}, got {name!r}{f' (did you mean {near[0]}?)' if near else ''}; FIMA_PLUGINS names a file with more")
     facts = METHODS[name].facts if name in METHODS and METHODS[name].plugin else dict(recipe=STRUCTURE.get(name, {}), published=PUBLISHED.get(name, {}), released=RELEASED.get(name, {}))
     own = {"method.name": name} if name in METHODS and METHODS[name].plugin else {}
     return (facts.get("published", {}) if profile == "paper" else {}) | own | facts.get("recipe", {}) | (facts.get("released", {}) if preset == "released" else {})

@@ -148,7 +148,7 @@ def study_verify(
     for line in found.table[~found.table.verdict.isin(["identical"])].itertuples():
         where = f", at step {line.step} first, {line.term} by {line.largest:.2g}" if line.step else f", {line.term}" if line.term else ""
         print(f"{line.run_id} ({line.data}): {line.verdict}{where}")
-    print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or ("each has a verdict for this code, or no record" if unverified else "none has a record")))
+    print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or ("each has a verdict for this code, or no record" if unverified else "none that could be compared")))
     if found.evaluations: print("evaluations: " + ", ".join(f"{count} {name}" for name, count in found.evaluations.items()))
     if found.bare: print(f"{found.bare} recorded runs have nothing to compare: made before first steps were kept")
     if found.left_out: print(f"left out: the runs on {', '.join(found.left_out)}, whose videos are not on this machine")

@@ -15,12 +15,14 @@ from typing import Any
 import yaml
 
 from ..data.files import fingerprint
-from ..evaluation.record import evaluated_data
+from ..data.own import UNLABELLED
+from ..evaluation.record import NO_TEST, evaluated_data
 from .files import Evaluated, Row, checked_study, read_study
 from .plan import expand, resolve
 from ..training.checkpoint import write_text
 from ..training.code import own_folder
-from ..training.videos import work_root
+from ..training.recipe import OWN, Data
+from ..training.videos import data_folder, read_catalog, work_root
 from ..training.weights import load_encoder
 
 # %% ../../nbs/6_study/60_requests.ipynb #34e72735
@@ -34,6 +36,16 @@ def read_numbers(
     if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each {name.strip('-').removesuffix('s')} once, got {text!r}")
     return numbers
 
+def _check_own(
+    about: Data, # a folder of one's own
+) -> None:
+    "Refuse videos that no evaluation can use, before a kernel is started."
+    catalog = read_catalog(about, data_folder(about))
+    tested, classes = catalog[catalog.split.eq("test")], set(catalog["class"][catalog.split.eq("train")]) - {UNLABELLED}
+    if not len(tested): raise ValueError(f"{about.title}: test must hold videos, got none{NO_TEST}")
+    if len(classes) < 2: raise ValueError(f"{about.title}: an evaluation needs training videos of at least 2 classes (class folders, or lists with lines 'path label', labels from 1), got {len(classes)}")
+    if tested.group.nunique() < 2: raise ValueError(f"{about.title}: test videos must be of at least 2 groups, since intervals draw whole groups (--groups), got {tested.group.iloc[0]} alone")
+
 def request_evaluation(
     checkpoint: Path,          # folder of a finished pre-training, or a checkpoint file
     template: str,             # name of a template
@@ -46,6 +58,8 @@ def request_evaluation(
     recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
+    if fields and not plain and recipe.data.name == OWN: fields = {"groups": recipe.data.groups} | fields  # the training's rule, unless another is given
+    if not plain and fields.get("name", recipe.data.name) == OWN: _check_own(evaluated_data(recipe, data=fields or None))
     if fields and not plain:
         about = evaluated_data(recipe, split=numbers[0] if numbers else 0, data=fields)
         fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}

@@ -11,9 +11,10 @@ __all__ = ['OWN', 'MOST_PARAMETERS', 'LATER_FIELDS', 'PLACES', 'MOST', 'SMALL_ME
 import hashlib, json, math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
@@ -321,6 +322,14 @@ def _nested(dotted: dict[str, Any]) -> dict:
         node[last] = dict(value) if isinstance(value, dict) else value
     return tree
 
+def _fields(path: tuple) -> list[str]:
+    "List the settings of the section, or of the dataclass within one, that a path leads to; none where it leads to neither."
+    kind = Recipe
+    for name in path:
+        held = {each: field.annotation for each, field in getattr(kind, "model_fields", {}).items()} | get_type_hints(kind)
+        kind = next((part for part in (held.get(name), *get_args(held.get(name))) if isinstance(part, type)), object)
+    return [*getattr(kind, "model_fields", {}), *getattr(kind, "__dataclass_fields__", {})]
+
 def fault_line(
     error: dict[str, Any], # one of a ValidationError's
     whole: str,            # what to call a fault of the whole
@@ -328,6 +337,9 @@ def fault_line(
     "Say in one line what is wrong with a setting; our own rules name field and value themselves."
     where, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error": return said if not where or said.startswith(f"{where}.") else f"{where}: {said}"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        near = get_close_matches(str(error["loc"][-1]), _fields(error["loc"][:-1]), 1)
+        return f"{where} is no setting{f' (did you mean {near[0]}?)' if near else ''}, got {str(error['input'])[:80]}"
     if error["type"] == "string_pattern_mismatch": said = f"must match {error['ctx']['pattern']}"
     return f"{where or whole}: {said} (got {str(error['input'])[:80]})"
 
@@ -344,7 +356,9 @@ def make_recipe(
     if base and (base, profile) not in BASES:
         raise ValueError(f"base and profile must be one of {', '.join(map(str, BASES))}, got {(base, profile)}")
     sizes = PUBLISHED_SIZES.get(preset, {}) if profile == "paper" else {}
+    before = (PROFILES[profile] | BASES.get((base, profile), {})).get("encoder.name", "i3d")  # options are another encoder's: they go with it
     tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | method_recipe(method or "fima", profile, preset) | {"preset": preset, "profile": profile} | (overrides or {}))
+    if (overrides or {}).get("encoder.name", before) != before: tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})["encoder"]
     schedule = tree.setdefault("optimisation", {})
     if not {"epochs", "steps"} & set(schedule): schedule["epochs"] = 200 # Section 4.1
     if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
