@@ -25,7 +25,8 @@ from ..plugins import pandas as pd
 from ..training.checkpoint import provenance, save_encoder
 from ..training.code import code_fingerprint, studies_folder, template_cells
 from ..training.pretrain import pretrain
-from ..training.recipe import OWN, Data, Recipe, fault_line, make_recipe
+from ..training.faults import fault_line
+from ..training.recipe import OWN, Data, Recipe, make_recipe
 from ..training.trace import weights_digest
 from ..training.videos import OpenData, open_data, read_catalog, settle, work_root
 from ..training.weights import load_encoder
@@ -68,7 +69,7 @@ def evaluated_data(
         raise ValueError(f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}")
     if told["name"] != OWN: DATA_SETS[told["name"]]  # refuses a name that there is not
     try: about = settle(Data.model_validate(told))
-    except ValidationError as error: raise ValueError("; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data") for e in error.errors())) from None
+    except ValidationError as error: raise ValueError("; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data", Recipe) for e in error.errors())) from None
     if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
         raise ValueError(f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}")
     return about

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import fima
 from ..training.code import checkout, own_folder, studies_folder, template_file
-from ..training.recipe import PROFILES, fault_line
+from ..training.faults import fault_line
+from ..training.recipe import PROFILES
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML has it: ten times as fast
 
@@ -196,7 +197,7 @@ def checked_study(
 ) -> Study:      # at no scale yet
     "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
     try: study = Study.model_validate(told)
-    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file') for e in error.errors())}") from None
+    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file', Study) for e in error.errors())}") from None
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
     strange = sorted({e.template for e in study.evaluations} - set(known))
     rule = f"evaluations.template must be one of {', '.join(known)}"

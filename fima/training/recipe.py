@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['OWN', 'MOST_PARAMETERS', 'LATER_FIELDS', 'PLACES', 'MOST', 'SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES',
            'PRESETS', 'PUBLISHED_SIZES', 'UT_VIEWS', 'OWN_VIEWS', 'BASES', 'Section', 'Data', 'own_options', 'Views',
-           'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'fault_line', 'make_recipe']
+           'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'make_recipe']
 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
 import hashlib, json, math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
@@ -28,6 +27,7 @@ from ..data.tubelets import Tubelets
 from ..data.views import Photometric
 from ..method.encoders import build_encoder
 from ..method.fima import FimaOptions
+from .faults import fault_line
 from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, plugin_digests
 
 # %% ../../nbs/4_training/40_recipe.ipynb #6bf1448a
@@ -199,7 +199,6 @@ class Evaluation(Section):
 
     @model_validator(mode="after")
     def _ranks(self):
-        "Refuse ranks that no list of neighbours has."
         if not self.ks or list(self.ks) != sorted(set(self.ks)) or not 1 <= self.ks[0] <= self.ks[-1] <= 10**6:
             raise ValueError(f"evaluation.ks must be rising ranks from 1 to {10**6:,}, at least one, got {self.ks}")
         return self
@@ -322,27 +321,6 @@ def _nested(dotted: dict[str, Any]) -> dict:
         node[last] = dict(value) if isinstance(value, dict) else value
     return tree
 
-def _fields(path: tuple) -> list[str]:
-    "List the settings of the section, or of the dataclass within one, that a path leads to; none where it leads to neither."
-    kind = Recipe
-    for name in path:
-        held = {each: field.annotation for each, field in getattr(kind, "model_fields", {}).items()} | get_type_hints(kind)
-        kind = next((part for part in (held.get(name), *get_args(held.get(name))) if isinstance(part, type)), object)
-    return [*getattr(kind, "model_fields", {}), *getattr(kind, "__dataclass_fields__", {})]
-
-def fault_line(
-    error: dict[str, Any], # one of a ValidationError's
-    whole: str,            # what to call a fault of the whole
-) -> str:                  # e.g. "seed: Input should be greater than or equal to 0 (got -3)"
-    "Say in one line what is wrong with a setting; our own rules name field and value themselves."
-    where, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error": return said if not where or said.startswith(f"{where}.") else f"{where}: {said}"
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = get_close_matches(str(error["loc"][-1]), _fields(error["loc"][:-1]), 1)
-        return f"{where} is no setting{f' (did you mean {near[0]}?)' if near else ''}, got {str(error['input'])[:80]}"
-    if error["type"] == "string_pattern_mismatch": said = f"must match {error['ctx']['pattern']}"
-    return f"{where or whole}: {said} (got {str(error['input'])[:80]})"
-
 def make_recipe(
     profile: str = "demo",                  # "smoke", "demo", "small" or "paper"
     preset: str = "paper",                  # "paper" or "released"
@@ -356,12 +334,11 @@ def make_recipe(
     if base and (base, profile) not in BASES:
         raise ValueError(f"base and profile must be one of {', '.join(map(str, BASES))}, got {(base, profile)}")
     sizes = PUBLISHED_SIZES.get(preset, {}) if profile == "paper" else {}
-    before = (PROFILES[profile] | BASES.get((base, profile), {})).get("encoder.name", "i3d")  # options are another encoder's: they go with it
     tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | method_recipe(method or "fima", profile, preset) | {"preset": preset, "profile": profile} | (overrides or {}))
-    if (overrides or {}).get("encoder.name", before) != before: tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})["encoder"]
+    if (overrides or {}).get("encoder.name", usual := PROFILES[profile].get("encoder.name", "i3d")) != usual: tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})["encoder"]
     schedule = tree.setdefault("optimisation", {})
     if not {"epochs", "steps"} & set(schedule): schedule["epochs"] = 200 # Section 4.1
     if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
     try: return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise ValueError("; ".join(fault_line(e, "recipe") for e in error.errors())) from None
+        raise ValueError("; ".join(fault_line(e, "recipe", Recipe) for e in error.errors())) from None
