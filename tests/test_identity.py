@@ -183,6 +183,8 @@ def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call, made)
     stamp = file.stat().st_mtime_ns
     assert plan(study, tmp_path).set_index("row").state.to_dict() == {"vv": "unverified", "random": "done"}
     assert run(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "unverified" and file.stat().st_mtime_ns == stamp
+    planned = call("study", "plan", *words)                                                    # with its picture
+    assert planned.returncode == 0 and "1 unverified" in planned.stdout, planned.stderr
     assert "unverified" in call("study", "status", *words).stdout and "unverified" in (tmp_path / "tables" / "trial.md").read_text()
     found = verify(study, reports=tmp_path, progress=False, cores=1)
     assert found.counts == {"identical": 2} and plan(study, tmp_path).set_index("row").state["vv"] == "done"
@@ -300,6 +302,17 @@ def test_another_encoder_starts_from_no_options(call):
     for change, said in (("optimisation.learning_rat=1", "is no setting (did you mean learning_rate?), got 1"), ("method.betta=.1", "did you mean beta?"), ("views.photometric.jiter=1", "did you mean jitter?")):
         done = call("pretrain", "--profile", "smoke", "--change", change, "--show")
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_the_picture_of_a_plan_knows_every_state(call, tmp_path):
+    from fima.study.picture import COLOURS, MARKS, SHADES
+    from fima.study.plan import STATES
+    assert set(SHADES) == set(MARKS) == set(STATES) and set(SHADES.values()) <= set(COLOURS)
+    done = call("study", "plan", "mcl_ut")                                                     # the published records, some of them unverified
+    assert done.returncode == 0, done.stderr
+    for words in (("evaluate", tmp_path, "--template", "../../x"), ("evaluate", tmp_path, "--template", "linear_prob")):
+        refused = call(*words)
+        assert refused.returncode == 2 and "template must be one of" in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
 
 
 def test_verify_refuses_what_it_cannot_do(call):

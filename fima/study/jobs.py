@@ -141,7 +141,7 @@ def execute(
     except Exception as error:
         kernel.end()
         name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)
-        if name == "DeadKernelError": said = "the process that computed died (killed, or out of memory); what it had kept is there, and the same call continues"
+        if name == "DeadKernelError" or "Kernel died" in str(said): said = "the process that computed died (killed, or out of memory); what it had kept is there, and the same call continues"
         raise JobError(f"{name}: {' '.join(str(said).split())[:300]}") from None
 
 # %% ../../nbs/6_study/61_jobs.ipynb #0c898140

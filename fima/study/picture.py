@@ -26,8 +26,8 @@ def variants(
     runs = planned.drop_duplicates("run_id")
     return runs.groupby(["data", "varies"], sort=False).agg(runs=("run_id", "size"), needed_by=("needed_by", users), state=("state", states), hours=("hours", lambda h: h.sum(skipna=False))).reset_index()
 
-SHADES = {"done": "green", "recorded": "sky", "outdated": "pink", "partial": "orange", "failed": "red", "missing": "black"} # state -> a colour that the colour-blind tell apart
-MARKS = {"done": "o", "recorded": "o", "outdated": "D", "partial": "^", "failed": "X", "missing": "."}
+SHADES = {"done": "green", "recorded": "sky", "unverified": "blue", "outdated": "pink", "partial": "orange", "failed": "red", "missing": "black"} # state -> a colour that the colour-blind tell apart
+MARKS = {"done": "o", "recorded": "o", "unverified": "s", "outdated": "D", "partial": "^", "failed": "X", "missing": "."}
 
 def draw_plan(
     planned: pd.DataFrame, # of `plan`

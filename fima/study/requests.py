@@ -20,7 +20,7 @@ from ..evaluation.record import NO_TEST, evaluated_data
 from .files import Evaluated, Row, checked_study, read_study
 from .plan import expand, resolve
 from ..training.checkpoint import write_text
-from ..training.code import own_folder
+from ..training.code import own_folder, template_file
 from ..training.recipe import OWN, Data
 from ..training.videos import data_folder, read_catalog, work_root
 from ..training.weights import load_encoder
@@ -55,6 +55,7 @@ def request_evaluation(
     folder: Path | None = None, # where the numbers go; None: a folder of their own
 ) -> tuple[dict[str, Any], Path]: # parameters of the template; the folder
     "Say how one encoder is evaluated, and where its numbers go; raise ValueError, one line, before anything is computed."
+    template_file(template)  # refuses a name that there is not
     recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
