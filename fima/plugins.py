@@ -148,7 +148,7 @@ class Registry(Mapping):
 
     def __contains__(self, name: object) -> bool:
         try: return bool(self[name])
-        except ValueError: return False
+        except (ValueError, TypeError): return False  # no such name, or no name at all
 
     def __iter__(self) -> Iterator[str]:
         importlib.import_module(self.home)
