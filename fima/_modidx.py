@@ -1263,6 +1263,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fima.study.plan.verified': ('6_study/plan.html#verified', 'fima/study/plan.py')},
             'fima.study.publish': { 'fima.study.publish._published_recipe': ( '6_study/publish.html#_published_recipe',
                                                                               'fima/study/publish.py'),
+                                    'fima.study.publish._refuse_other': ('6_study/publish.html#_refuse_other', 'fima/study/publish.py'),
                                     'fima.study.publish.publish': ('6_study/publish.html#publish', 'fima/study/publish.py'),
                                     'fima.study.publish.publish_records': ( '6_study/publish.html#publish_records',
                                                                             'fima/study/publish.py')},

@@ -9,6 +9,7 @@ __all__ = ['publish_records', 'publish']
 import json, sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..evaluation.record_format import read_metrics, write_metrics
 from .files import published_folder, reports_folder, runs_folder
@@ -24,13 +25,21 @@ def _published_recipe(text: str) -> str:
     told["data"] = {name: value for name, value in told["data"].items() if name not in PLACES}
     return json.dumps(told, indent=1) + "\n"
 
+def _refuse_other(new: Path, told: dict[str, Any]) -> None:
+    "Refuse to put a record in the place of a published one that was made from other videos."
+    there = read_metrics(new).get("data_fingerprint") if new.exists() else None
+    if there and there != told.get("data_fingerprint"):
+        raise ValueError(f"{new} is published with data fingerprint {there}, and the record here has {told.get('data_fingerprint')}: other videos make another run (--videos); nothing was copied")
+
 def publish_records(
     runs: Sequence[Run], # of any studies
     reports: Path,       # one's own folder
     target: Path,        # the published one
 ) -> list[Path]:         # the records that were copied
-    "Copy records that were made here, recipes and numbers alone, beside the published ones."
+    "Copy records that were made here, recipes and numbers alone, beside the published ones; raise ValueError where one of other videos is in a place."
     made = []
+    for run in runs:
+        for file in run.folder(reports).glob("**/metrics.json"): _refuse_other(runs_folder(target) / run.recipe.run_id / file.relative_to(run.folder(reports)), read_metrics(file))
     for run in {run.recipe.run_id: run for run in runs}.values():
         folder, public = run.folder(reports), runs_folder(target) / run.recipe.run_id
         if not (folder / "metrics.json").exists(): continue
