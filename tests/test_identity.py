@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fima.data.catalog import data_root
-from fima.evaluation.record import evaluated_data, open_run, record, run_features
+from fima.evaluation.record import evaluated_data, open_run, record, run_features, seen_in_training
 from fima.study.files import load_study, own_folder, published_folder
 from fima.study.plan import expand, plan
 from fima.study.run import run
@@ -106,6 +106,86 @@ def test_an_evaluation_overwrites_no_numbers_of_other_videos(weizmann, tmp_path)
     with pytest.raises(ValueError, match="holds the numbers of another videos|numbers of other"): evaluated()
     assert (folder / "evaluation" / "metrics.json").read_bytes() == kept
     assert len(list((folder / "features").glob("weizmann4-1-*-test-*.npz"))) == 2               # features of both sets, each under its own name
+
+
+
+
+@needs_videos
+def test_an_evaluation_overwrites_no_other_evaluation(weizmann, tmp_path):
+    recipe, folder = make_recipe("smoke", overrides=WEIZMANN | {"method.name": "random"}), tmp_path / "run"
+    pretrain(recipe, folder, progress=False)
+    opened = open_run(folder, evaluated_data(recipe))
+    tested = opened.rows("test")[["path", "label", "group"]].assign(predicted=0)
+    for _ in range(2): record(folder / "evaluation", opened, "linear_probe", {"clips": 1}, tested, 0.)  # the same once more
+    kept = (folder / "evaluation" / "metrics.json").read_bytes()
+    for template, settings, what in (("linear_probe", {"clips": 2}, "settings"), ("retrieval", {"clips": 1}, "template")):
+        with pytest.raises(ValueError, match=f"holds the numbers of another {what}"): record(folder / "evaluation", opened, template, settings, tested, 0.)
+    assert (folder / "evaluation" / "metrics.json").read_bytes() == kept
+
+
+@needs_videos
+def test_features_of_frames_of_another_size_are_not_used(weizmann, tmp_path):
+    recipe, folder = make_recipe("smoke", overrides=WEIZMANN | {"method.name": "random"}), tmp_path / "run"
+    pretrain(recipe, folder, progress=False)
+    at = {size: run_features(open_run(folder, recipe.data.model_copy(update={"cache_size": size})), "test", 1).pooled for size in ((48, 48), (40, 40))}
+    again = run_features(open_run(folder, recipe.data), "test", 1).pooled
+    assert (at[48, 48] == again).all() and not (at[40, 40] == again).all()
+
+
+@needs_videos
+def test_a_study_does_not_take_runs_of_other_videos(weizmann, tmp_path, call, made):
+    "Its plan says so, its run is refused by name, its runs are left out of a verification; the records stay."
+    study = tmp_path / "trial.yaml"
+    study.write_text(yaml.safe_dump(STUDY | {"rows": STUDY["rows"][1:], "base": {"profile": "smoke", "overrides": WEIZMANN | {"data.cache_size": [48, 48]}}}))
+    words = (str(study), "--reports", str(tmp_path))
+    name = made(study, tmp_path).run_id[0]
+    before = snapshot(tmp_path / "runs")
+    swap_two(weizmann)
+    planned = call("study", "plan", *words, "--no-picture")
+    assert planned.returncode == 0 and f"{name} was made from videos with fingerprint" in planned.stderr
+    refused = call("study", "run", *words)
+    assert refused.returncode == 2 and f"holds the finished run {name}, made from videos with fingerprint" in refused.stderr and "--videos" in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
+    found = verify(study, reports=tmp_path, progress=False, cores=1)
+    assert set(found.others) == {name} and not found.counts and not (tmp_path / "verified.json").exists()
+    assert snapshot(tmp_path / "runs") == before
+
+
+@needs_videos
+def test_videos_seen_in_training_are_told_by_content(tmp_path):
+    "Trained on one folder, tested on another: other names, the same bytes; an unrelated folder has none of them."
+    from fima.data.files import fingerprint
+    films = sorted((data_root() / "videos" / "weizmann4").rglob("*.avi"))[:12] or sorted((data_root() / "videos" / "weizmann4").rglob("*.mp4"))[:12]
+    folders = {"trained": films[:6], "mixed": films[4:10], "other": films[6:12]}
+    for folder, mine in folders.items():
+        for number, file in enumerate(mine):
+            place = tmp_path / folder / "ab"[number % 2] / f"{folder} {number}{file.suffix}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+    recipe = requested_recipe("smoke", changes={"optimisation.steps": 1, "data.cache_size": (48, 48)}, videos={"data.name": "own", "data.videos": str(tmp_path / "trained")})
+    pretrain(recipe, tmp_path / "run", progress=False)
+    known = {fingerprint(file) for file in folders["trained"]}
+    for folder in ("mixed", "other"):
+        about = evaluated_data(recipe, data={"name": "own", "videos": str(tmp_path / folder), "test_share": .5, "cache_size": (48, 48)})
+        opened = open_run(tmp_path / "run", about)
+        rows = opened.rows("test")
+        expected = sum(fingerprint(opened.data.folder / path) in known for path in rows.path)
+        assert seen_in_training(recipe, rows, about, opened.data.folder) == expected and (folder == "mixed" or expected == 0)
+    shutil.rmtree(tmp_path / "trained")
+    assert seen_in_training(recipe, rows, about, opened.data.folder) is None                     # nobody knows
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"evaluations": [{"template": "linear_probe", "settings": {"clips": 0}}]}, "linear_probe, clips: Input should be greater than or equal to 1"),
+    ({"evaluations": [{"template": "linear_probe", "settings": {"clips": 10**9}}]}, "linear_probe, clips: Input should be less than or equal to 10000"),
+    ({"evaluations": [{"template": "linear_probe", "settings": {"fraction": float("nan")}}]}, "linear_probe, fraction: Input should be"),
+    ({"evaluations": [{"template": "retrieval", "settings": {"ks": [5, 1]}}]}, "must be rising ranks"),
+    ({"factors": {"seed": []}}, "factors.seed"),
+], ids=["none", "too many", "no number", "falling", "no values"])
+def test_settings_of_evaluations_are_checked_by_planning(tmp_path, call, change, said):
+    study = tmp_path / "trial.yaml"
+    study.write_text(yaml.safe_dump(STUDY | change))
+    done = call("study", "plan", study, "--no-picture")
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_stopped_run_keeps_its_trace(tmp_path):
@@ -255,7 +335,7 @@ def test_folders_of_ones_own_from_the_command_line_to_a_table(tmp_path, call):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["data"] == "own videos (videos of mine)" and metrics["groups"] == "each video by itself"
     asked = call("evaluate", folder, "--template", "retrieval")
-    assert asked.returncode == 1 and "--test-share 0.25" in asked.stderr, asked.stderr
+    assert asked.returncode == 2 and "--test-share 0.25" in asked.stderr, asked.stderr
     drawn = call("evaluate", folder, "--template", "retrieval", "--videos", videos, "--test-share", ".25", "--change", "ks=[1]", "--change", "clips=1")
     assert drawn.returncode == 0, drawn.stderr
     told = json.loads(Path(drawn.stdout.splitlines()[-2].removeprefix("numbers: ")).read_text())

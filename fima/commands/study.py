@@ -151,6 +151,7 @@ def study_verify(
     print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or ("each has a verdict for this code, or no record" if unverified else "none that could be compared")))
     if found.evaluations: print("evaluations: " + ", ".join(f"{count} {name}" for name, count in found.evaluations.items()))
     if found.bare: print(f"{found.bare} recorded runs have nothing to compare: made before first steps were kept")
+    for name, (made, here) in found.others.items(): print(f"left out: {name}, made from videos with fingerprint {made}; those that are here have {here}")
     if found.left_out: print(f"left out: the runs on {', '.join(found.left_out)}, whose videos are not on this machine")
     print(*found.files, sep="\n")
     return int(found.counts.get("different", 0) > 0)

@@ -16,7 +16,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..data.files import fingerprint
+from ..data.catalog import CatalogError, content_fingerprint
+from ..data.files import fingerprint, fingerprints
 from ..plugins import DATA_SETS
 from .features import Features, cached_features, extract
 from .record_format import read_metrics, write_metrics
@@ -74,16 +75,26 @@ def evaluated_data(
         raise ValueError(f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}")
     return about
 
+def _trained_bytes(data: Data, folder: Path) -> set[str] | None:
+    "Fingerprint the training videos of a folder of one's own, where it was or in another place; None where it is in neither."
+    for place in (Path(data.videos), folder):
+        try: catalog = read_catalog(data, place)
+        except CatalogError: continue
+        if content_fingerprint(catalog, place) == data.content: return set(fingerprints(place / path for path in catalog.path[catalog.split == "train"]).values())
+    return None
+
 def seen_in_training(
     recipe: Recipe,    # of an encoder
     rows: pd.DataFrame, # videos it is tested on
     about: Data,       # where they are from
     folder: Path,      # where the videos lie
-) -> int:              # how many of them its pre-training has seen (without labels)
-    "Count the test videos that pre-training has seen, where another split of its own data set is tested."
+) -> int | None:       # how many of them its pre-training has seen (without labels); None: the videos of its training are not here
+    "Count the test videos that pre-training has seen, where other videos of its data set are tested: by path, in folders of one's own by content."
     if recipe.method.name in ("random", "imported") or about.name != recipe.data.name or (about.split, about.content) == (recipe.data.split, recipe.data.content): return 0
-    place = str(folder) if recipe.data.videos else ""
-    trained = read_catalog(recipe.data.model_copy(update={"videos": place}), folder)
+    if about.name == OWN:
+        trained = _trained_bytes(recipe.data, folder)
+        return None if trained is None else sum(digest in trained for digest in fingerprints(folder / path for path in rows.path).values())
+    trained = read_catalog(recipe.data, folder)
     return int(rows.path.isin(trained.path[trained.split == "train"]).sum())
 
 def open_run(
@@ -126,7 +137,7 @@ def run_features(
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
     name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
-    features = cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.data.content}")
+    features = cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}")
     opened.features[name] = feature_digest(features.pooled[:DIGESTED])
     return features
 
@@ -172,11 +183,11 @@ def _code(recipe: Recipe, template: str) -> str | None:
     return code_fingerprint(recipe, template_cells(template)) if known else None
 
 def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
-    "Refuse to overwrite numbers of other videos or of another encoder."
-    there = json.loads(file.read_text()) if file.exists() else {}
-    for name, what in (("data_fingerprint", "videos"), ("weights", "encoder")):
-        if name in there and there[name] != metrics[name]:
-            raise ValueError(f"{file} holds the numbers of another {what} ({there[name]}, here {metrics[name]}); nothing was overwritten: give another --folder")
+    "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
+    there, here = json.loads(file.read_text()) if file.exists() else {}, json.loads(json.dumps(metrics, default=str))
+    for name, what in (("data_fingerprint", "videos"), ("weights", "encoder"), ("template", "template"), ("settings", "settings")):
+        if name in there and there[name] != here[name]:
+            raise ValueError(f"{file} holds the numbers of another {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder")
 
 def record(
     folder: Path | str,        # the evaluation's folder, made if absent
@@ -195,12 +206,13 @@ def record(
     if set(floats) - set(tested): raise ValueError(f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(set(floats) - set(tested)))}")
     recipe, pooled = opened.recipe, (opened, *further)
     one = lambda values: values[0] if len(pooled) == 1 else values
+    seen = [seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled]
     metrics = dict(
         run=recipe.run_id, template=template, settings=settings, method=recipe.method.name, data_set=opened.about.title, split=one([each.about.split for each in pooled]), seed=recipe.seed,
         profile=recipe.profile, preset=recipe.preset, trained_on=f"{recipe.data.title}, split {recipe.data.split}" if recipe.method.name not in ("random", "imported") else None,
         estimates=_estimates(tested, floats),
         videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
-        seen_in_training=sum(seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled),
+        seen_in_training=None if None in seen else sum(seen),
         reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), groups=opened.data.catalog.attrs.get("groups", ""), data_fingerprint=one([each.data.content for each in pooled]), weights=weights_digest(opened.encoder), features=one([each.features for each in pooled]),
         **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | dict(code=_code(recipe, template), plugins=recipe.plugins))
     _refuse_other(Path(folder) / "metrics.json", metrics)

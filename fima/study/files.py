@@ -152,7 +152,7 @@ class Study(Part):
     title: str                                    # heading of its table
     base: Base = Base()
     rows: list[Row] = []
-    factors: dict[str, list] = {}                 # dotted name -> values, e.g. {"data.split": [1, 2]}; all combinations are run
+    factors: dict[str, Annotated[list, Field(min_length=1)]] = {} # dotted name -> values, e.g. {"data.split": [1, 2]}; all combinations are run
     seeds: list[int] = Field([0], min_length=1)   # recipe seeds
     evaluations: list[Evaluated] = []
     shows: list[Shown] = []                       # of a figure, in place of rows: whose encoders it draws

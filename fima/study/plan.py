@@ -11,12 +11,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 
 from ..data.catalog import CatalogError
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
 from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_parameters
-from .verdicts import SURE, UNSURE, verification
+from .verdicts import SURE, UNSURE, other_videos, verification
 from ..plugins import pandas as pd
+from ..training.faults import fault_line
 from ..training.code import sources_state, template_file
 from ..training.recipe import PLACES, Recipe, make_recipe, BASES
 from ..training.request import check_used, default_base, flat, settled
@@ -51,6 +54,8 @@ def resolve(
     check_parameters(template, chosen)
     if set(chosen) & set(FOLDERS): raise ValueError(f"settings of {evaluated.template} must not name {', '.join(FOLDERS)}: the launcher fills them in")
     defaults = recipe.evaluation.model_dump(mode="json")
+    try: type(recipe.evaluation).model_validate(defaults | {name: chosen[name] for name in defaults if name in chosen})
+    except ValidationError as error: raise ValueError("; ".join(f"{evaluated.template}, {fault_line(e, 'settings')}" for e in error.errors())) from None
     return Evaluation(evaluated.template, {k: v for k, v in defaults.items() if k in template_parameters(template)} | chosen, evaluated.name)
 
 # %% ../../nbs/6_study/60_plan.ipynb #60144895
@@ -207,6 +212,8 @@ def plan(
     runs = [(study, run) for study in loaded for run in expand(study)]
     folder, users = reports_folder(reports, profile), needed_by(profile, loaded)
     measured, sources = measured_steps(folder, this_device()), sources_state()
+    others = other_videos((run.recipe.run_id, run.record(folder)[0], run.recipe.data) for _, run in runs)
+    for name, (made, here) in others.items(): print(f"{name} was made from videos with fingerprint {made}; those that are here have {here}", file=sys.stderr)
     lines = [dict(study=study.name, row=run.row.name, label=run.row.label, run_id=run.recipe.run_id, varies=varied(run), data=run.recipe.data.title, split=run.recipe.data.split, seed=run.recipe.seed,
                   needed_by=", ".join(sorted(users[run.recipe.run_id])), evaluations=", ".join(e.name for e in run.evaluations), state=state(run, folder, sources), verified=verified(verdicts(run, folder, sources)), steps=steps_of(run.recipe),
                   seconds=_recorded_seconds(run.record(folder)[0]), hours=estimated_seconds(run.recipe, measured) / 3600) for study, run in runs]

@@ -59,10 +59,10 @@ def request_evaluation(
     recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
-    if fields and not plain and recipe.data.name == OWN: fields = {"groups": recipe.data.groups} | fields  # the training's rule, unless another is given
-    if not plain and fields.get("name", recipe.data.name) == OWN: _check_own(evaluated_data(recipe, data=fields or None))
+    if fields and not plain and recipe.data.name == OWN: fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields # as in training, unless said otherwise
+    about = None if plain else evaluated_data(recipe, split=numbers[0] if numbers else 0, data=fields or None)
+    if about and about.name == OWN: _check_own(about)
     if fields and not plain:
-        about = evaluated_data(recipe, split=numbers[0] if numbers else 0, data=fields)
         fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
     asked = dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", "")) if plain else dict(splits=numbers, data=fields)
     chosen = resolve(Evaluated(template=template, settings=(changes or {}) | {name: value for name, value in asked.items() if value}), Row(name="row", label=""), recipe)

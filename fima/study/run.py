@@ -22,6 +22,7 @@ from .page import build_page
 from .plan import Run, absent, expand, load_studies, plan, records
 from .slurm import THREADS, Slurm, job_name, stop_submitted
 from .tables import keep, tabulate
+from .verdicts import other_videos
 from .watch import watch
 from ..training.checkpoint import write_json, write_text
 from ..training.code import own_folder, places, writable
@@ -199,6 +200,12 @@ def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     if gone: print(f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)", file=sys.stderr)
     return [run for run in runs if run.recipe.data.title not in gone]
 
+def _refuse_other_videos(runs: list[Run], reports: Path) -> None:
+    "Refuse to take runs that were made from other videos for those of the videos that are here."
+    others = other_videos((run.recipe.run_id, run.folder(reports) / "metrics.json", run.recipe.data) for run in runs)
+    for name, (made, here) in others.items():
+        raise ValueError(f"{reports} holds the finished run {name}, made from videos with fingerprint {made}; those that are here have {here}: bring back the others, or name these with --videos: they make runs of their own")
+
 def _scratch(studies: list[Study], reports: Path) -> Path:
     "Name the scratch folder of a call after its studies; stop what an earlier call that was killed left running of any of them."
     names = sorted(study.name for study in studies)
@@ -234,6 +241,7 @@ def run(
     runs, devices = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus]
     if devices and processes > len(devices): raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
     for each in runs: check_share(each.recipe, processes)
+    _refuse_other_videos(runs, folder)
     with ExitStack() as stack:
         for study in loaded:
             held = hold(folder / ".work" / "locks" / f"study-{study.name}", wait=False)

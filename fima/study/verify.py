@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..evaluation.record import first_features, open_run
 from .files import reports_folder, study_names
 from .plan import Run, absent, expand, load_studies
-from .verdicts import VERDICT_FILE, code_here, made_with, read_verdicts
+from .verdicts import VERDICT_FILE, code_here, made_with, other_videos, read_verdicts
 from ..plugins import pandas as pd
 from ..training.checkpoint import read_recipe, provenance, write_text
 from ..training.pretrain import Stopped, pretrain
@@ -31,7 +31,7 @@ from ..training.trace import TRACED, Comparison, compare_steps, read_trace
 
 # %% auto #0
 __all__ = ['IDLE', 'recorded_steps', 'repeated_steps', 'environment_of', 'other_environment', 'judge', 'verify_run',
-           'verify_evaluations', 'sample_runs', 'recorded_runs', 'comparable', 'Verified', 'verify', 'lines']
+           'verify_evaluations', 'sample_runs', 'recorded_runs', 'comparable', 'Verified', 'verify', 'verdict_lines']
 
 # %% ../../nbs/6_study/61_verify.ipynb #62fb9924
 def recorded_steps(
@@ -175,6 +175,7 @@ class Verified(NamedTuple):
     bare: int                # recorded runs that have nothing to compare
     files: list[Path]        # the files of verdicts
     left_out: list[str]      # data sets whose videos are not here
+    others: dict[str, tuple[str, str]] # runs whose videos are not those that are here: fingerprint recorded, and here
 
 def verify(
     studies: str | Path | Sequence[str | Path] = (), # names or files; none: all
@@ -194,12 +195,14 @@ def verify(
     recorded = recorded_runs(given, reports_folder(reports, profile), profile)
     gone = absent([run for run, _ in recorded])
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
+    others = other_videos((name, run.record(place)[0], run.recipe.data) for name, (run, place) in here.items())
+    here = {name: held for name, held in here.items() if name not in others}
     able = [run for run, place in here.values() if comparable(run, place, steps)]
     chosen = sample_runs([run for run in able if not (unverified and _judged(run, here[run.recipe.run_id][1]))], sample)
     found, evaluations = _repeat({run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress)
     table = pd.DataFrame([dict(run_id=name, method=here[name][0].recipe.method.name, data=here[name][0].recipe.data.title, **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")}) for name, told in found.items()],
                          columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"])
-    return Verified(table, table.verdict.value_counts().to_dict(), dict(Counter(evaluations)), len(here) - len(able), sorted({here[name][1] / VERDICT_FILE for name in found}), sorted(gone))
+    return Verified(table, table.verdict.value_counts().to_dict(), dict(Counter(evaluations)), len(here) - len(able), sorted({here[name][1] / VERDICT_FILE for name in found}), sorted(gone), others)
 
 def _prepare(chosen: dict[str, tuple[Run, Path]]) -> None:
     "Generate and decode the videos of the runs once, before several processes ask for them."
@@ -244,9 +247,9 @@ def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, di
     for name, each in evaluations.items():
         mine = file.parent / name / "metrics.json"
         new[f"{file.parent.name}/{name}"] = entry(each, mine, json.loads(mine.read_text())["template"])
-    write_text(place / VERDICT_FILE, lines(dict(sorted((read_verdicts(place) | new).items()))))
+    write_text(place / VERDICT_FILE, verdict_lines(dict(sorted((read_verdicts(place) | new).items()))))
 
-def lines(
+def verdict_lines(
     verdicts: dict[str, dict[str, Any]], # name -> verdict
 ) -> str:                                # JSON, a line each
     "Write verdicts so that git shows which of them changed."
