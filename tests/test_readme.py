@@ -1,4 +1,4 @@
-"""README.md is made from nbs/index.ipynb, and what it says can be typed and followed."""
+"""README.md and its sister pages are made from notebooks, and what they say can be typed and followed."""
 import importlib.util
 import re
 import shlex
@@ -21,22 +21,34 @@ def readme():
     return module
 
 
-def test_readme_is_made_from_the_front_door(readme):
-    assert readme.render(TOP / "nbs" / "index.ipynb") == README, "make readme"
+PAGES = ["README.md", "reports/README.md", "nbs/README.md"]
 
 
-def test_links_start_at_the_root(readme):
+def test_pages_are_made_from_their_notebooks(readme):
+    assert sorted(readme.PAGES.values()) == sorted(PAGES)
+    for name, page in readme.PAGES.items(): assert readme.render(TOP / "nbs" / f"{name}.ipynb") == (TOP / page).read_text(), f"{page}: make readme"
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 180
+
+
+def test_links_start_at_the_page(readme):
+    assert readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png)", "reports/README.md") == "[a](../nbs/1_data/b.ipynb) ![c](d.png)"
+    assert readme.moved("[a](1_data/b.ipynb#e)", "nbs/README.md") == "[a](1_data/b.ipynb#e)"
     assert readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png) [e](#f) [g](other://h/i)") == "[a](nbs/1_data/b.ipynb) ![c](reports/d.png) [e](#f) [g](other://h/i)"
 
 
-def test_links_lead_somewhere():
-    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in t]
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    targets = [t.split("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", (TOP / page).read_text()) if "://" not in t]
     assert len(targets) > 30
-    assert not [t for t in targets if t and not (TOP / t).exists()]
+    assert not [t for t in targets if t and not ((TOP / page).parent / t).exists()]
 
 
 def test_every_notebook_is_in_the_reading_order():
-    for path in sorted((TOP / "nbs").glob("*/*.ipynb")): assert f"]({path.relative_to(TOP)})" in README, f"{path.name}: make readme"
+    reading = (TOP / "nbs" / "README.md").read_text()
+    for path in sorted((TOP / "nbs").glob("*/*.ipynb")): assert f"]({path.relative_to(TOP / 'nbs')})" in reading, f"{path.name}: make readme"
 
 
 def test_make_commands_exist():
