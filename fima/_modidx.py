@@ -1342,6 +1342,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fima.study.verify': { 'fima.study.verify.Verified': ('6_study/verify.html#verified', 'fima/study/verify.py'),
                                    'fima.study.verify._judged': ('6_study/verify.html#_judged', 'fima/study/verify.py'),
                                    'fima.study.verify._keep': ('6_study/verify.html#_keep', 'fima/study/verify.py'),
+                                   'fima.study.verify._not_repeated': ('6_study/verify.html#_not_repeated', 'fima/study/verify.py'),
                                    'fima.study.verify._one_thread': ('6_study/verify.html#_one_thread', 'fima/study/verify.py'),
                                    'fima.study.verify._prepare': ('6_study/verify.html#_prepare', 'fima/study/verify.py'),
                                    'fima.study.verify._repeat': ('6_study/verify.html#_repeat', 'fima/study/verify.py'),

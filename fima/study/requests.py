@@ -60,8 +60,8 @@ def request_evaluation(
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
     if fields and not plain and recipe.data.name == OWN: fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields # as in training, unless said otherwise
-    about = None if plain else evaluated_data(recipe, split=numbers[0] if numbers else 0, data=fields or None)
-    if about and about.name == OWN: _check_own(about)
+    about = evaluated_data(recipe, fields["name"] if plain else "", numbers[0] if numbers else 0, data=None if plain else fields or None)
+    if about.name == OWN: _check_own(about)
     if fields and not plain:
         fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
     asked = dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", "")) if plain else dict(splits=numbers, data=fields)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..data.catalog import CatalogError
 from ..evaluation.record import first_features, open_run
 from .files import reports_folder, study_names
 from .plan import Run, absent, expand, load_studies
@@ -99,9 +100,13 @@ def verify_run(
             here = repeated_steps(recipe, steps, means="trace" not in told) if rows else []
             here = here if "trace" in told else [{name: row[name] for name in rows[0]} for row in here]
             compared = compare_steps(rows, here)
-    except (ValueError, RuntimeError, FloatingPointError, KeyError) as error:
-        return dict(verdict="different", steps=0, step=0, largest=None, term=f"cannot be repeated: {type(error).__name__}: {' '.join(str(error).split())[:200]}", environment=elsewhere)
+    except CatalogError as error: return _not_repeated("unverified", error, elsewhere)  # the videos are at fault, not the code
+    except (ValueError, RuntimeError, FloatingPointError, KeyError) as error: return _not_repeated("different", error, elsewhere)
     return dict(verdict=judge(compared, elsewhere), steps=compared.steps, step=compared.step, largest=compared.largest, term=compared.term, environment=elsewhere)
+
+def _not_repeated(verdict: str, error: Exception, elsewhere: dict[str, list[str]]) -> dict[str, Any]:
+    "Keep why something could not be repeated."
+    return dict(verdict=verdict, steps=0, step=0, largest=None, term=f"cannot be repeated: {type(error).__name__}: {' '.join(str(error).split())[:200]}", environment=elsewhere)
 
 def verify_evaluations(
     folder: str, # of a recorded run whose weights are here
@@ -113,11 +118,15 @@ def verify_evaluations(
     for file in sorted(place.glob("*/metrics.json")):
         told = json.loads(file.read_text())
         if not isinstance(told.get("features"), dict) or not told["features"] or told["data_fingerprint"] != trained["data_fingerprint"]: continue
-        opened = opened or open_run(place, device="cpu")
-        pairs = {name: (kept, first_features(opened, name)) for name, kept in told["features"].items()}
+        elsewhere = other_environment(told, provenance())
+        try:
+            opened = opened or open_run(place, device="cpu")
+            pairs = {name: (kept, first_features(opened, name)) for name, kept in told["features"].items()}
+        except (ValueError, RuntimeError, OSError) as error:
+            found[file.parent.name] = _not_repeated("unverified", error, elsewhere)
+            continue
         compared = compare_steps(*([{f"{name}, video {row}": float.fromhex(value) for name, pair in pairs.items() for row, value in enumerate(pair[side]["lengths"])}] for side in (0, 1)))
         if compared.verdict == "identical" and any(kept["digest"] != here["digest"] for kept, here in pairs.values()): compared = compared._replace(verdict="close")
-        elsewhere = other_environment(told, provenance())
         found[file.parent.name] = dict(verdict=judge(compared, elsewhere), largest=compared.largest, term=compared.term, environment=elsewhere)
     return found
 
