@@ -195,7 +195,7 @@ def test_pretrain_and_evaluate(call, tmp_path, monkeypatch):
     assert "n = 24" in ends(call(*probe, "clips=2"), 0).stdout
     assert len(list(run.glob("linear_probe-*/metrics.json"))) == 1
     assert "unknown clip" in ends(call(*probe, "clip=2"), 2).stderr
-    assert "solver must be" in ends(call(*probe, "solver=magic"), 1).stderr
+    assert "solver: Input should be 'logistic' or 'sgd' (got magic)" in ends(call(*probe, "solver=magic"), 2).stderr
 
 
 def test_a_file_under_every_protocol(call, tmp_path, monkeypatch):

@@ -185,9 +185,9 @@ def _code(recipe: Recipe, template: str) -> str | None:
 def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
     there, here = json.loads(file.read_text()) if file.exists() else {}, json.loads(json.dumps(metrics, default=str))
-    for name, what in (("data_fingerprint", "videos"), ("weights", "encoder"), ("template", "template"), ("settings", "settings")):
+    for name, what in (("data_fingerprint", "other videos"), ("weights", "another encoder"), ("template", "another template"), ("settings", "other settings")):
         if name in there and there[name] != here[name]:
-            raise ValueError(f"{file} holds the numbers of another {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder")
+            raise ValueError(f"{file} holds the numbers of {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder")
 
 def record(
     folder: Path | str,        # the evaluation's folder, made if absent
