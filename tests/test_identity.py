@@ -314,6 +314,8 @@ def test_a_changed_study_is_a_study_of_ones_own(tmp_path, call):
     assert set(plan("table_09", profile="smoke").state) == {"missing"}                         # the study itself is as it was
     both = call("study", "plan", "table_09", "--profile", "smoke", "--change", "method.beta=0.25", "--seeds", "3,4", "--no-picture")
     assert both.returncode == 0 and f"{2 * len(recipes)} pre-trainings for 1 study, {len(recipes)} to do" in both.stdout, both.stdout + both.stderr
+    none = call("study", "plan", "table_09", "--seeds", "")
+    assert none.returncode != 0 and "--seeds must name at least one seed, got ''" in none.stderr
     cut = call("study", "plan", "table_01", "--profile", "smoke", "--no-picture")
     assert "table_01: profile smoke keeps the first of 3 seeds (0)" in cut.stderr
 

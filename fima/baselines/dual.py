@@ -41,7 +41,7 @@ class DualOptions:
     sum_of_maps: Literal["halved", "whole"] = "halved" # target of that term: half of a_s + a_d, which has mean one, or the sum as it is
 
     def __post_init__(self):
-        if self.map_weight < 0: raise ValueError(f"map_weight must be >= 0, got {self.map_weight}")
+        if not 0 <= self.map_weight < float("inf"): raise ValueError(f"map_weight must be >= 0, got {self.map_weight}")
         if self.sum_of_maps not in ("halved", "whole"): raise ValueError(f"sum_of_maps must be 'halved' or 'whole', got {self.sum_of_maps!r}")
 
 class Dual(Momentum):

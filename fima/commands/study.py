@@ -29,14 +29,15 @@ def chosen(
 def asked_studies(
     names: list[str],          # studies by name or file
     change: list[str] | None,  # fields of every recipe
-    seeds: str,                # e.g. "0,1,2"
+    seeds: str | None,         # e.g. "0,1,2"; None: as they are
     data: dict | None,         # of `video_changes`
     profile: str | None = None, # scale
 ) -> tuple[list[str], list[int]]: # studies by name or file; the seeds to which they are cut, none: all
     "Turn the words of a call into studies: those that change something become study files of one's own."
-    if not (change or seeds or data): return names, []
+    if not (change or data) and seeds is None: return names, []
     from fima.study.requests import changed_study, read_numbers
-    numbers, changes = read_numbers(seeds, "--seeds"), read_changes(change)
+    numbers, changes = read_numbers(seeds, "--seeds") if seeds is not None else [], read_changes(change)
+    if not numbers and seeds is not None: raise ValueError(f"--seeds must name at least one seed, got {seeds!r}")
     made = [changed_study(name, changes, numbers, data, profile) for name in names]
     for name, other in zip(names, made, strict=True):
         if other != name: print(f"{name}, changed: {other}", file=sys.stderr)
@@ -64,7 +65,7 @@ def study_plan(
     profile: str | None = None,     # another scale: smoke, demo, small, paper
     reports: Path | None = None,    # folder that holds runs/; default: one's own, runs/, beside the published records
     change: list[str] | None = None, # a field of every recipe, e.g. method.beta=0.8; may be repeated
-    seeds: str = "",                # seeds in place of the studies', e.g. 0,1,2
+    seeds: str | None = None,       # seeds in place of the studies', e.g. 0,1,2
     each: bool = False,             # a line for each run instead of each variant
     picture: bool = True,           # draw the graph to plan.svg in the reports folder
     data: dict | None = None,       # of `video_changes`: other videos
@@ -97,7 +98,7 @@ def study_run(
     all: bool = False,                # every study that comes with the package, as one graph
     profile: str | None = None,       # another scale: smoke, demo, small, paper
     change: list[str] | None = None,  # a field of every recipe, e.g. method.beta=0.8; may be repeated
-    seeds: str = "",                  # seeds in place of the studies', e.g. 0,1,2
+    seeds: str | None = None,         # seeds in place of the studies', e.g. 0,1,2
     cores: int | None = None,         # processes at a time, one computing thread each; default: 2, or as many as the GPUs can serve
     gpus: int | None = None,          # GPUs to use; default: all that are visible
     processes: int = 1,               # GPUs (on a CPU: processes) of one pre-training, by torchrun

@@ -40,9 +40,10 @@ class SpriteOptions:
     seed:int=0                 # Everything random comes from it, >= 0
 
     def __post_init__(self):
-        for name, least in (("train", 1), ("test", 1), ("size", 16), ("frames", 4), ("clutter", 0), ("seed", 0)):
+        for name, least, most in (("train", 1, 10**6), ("test", 1, 10**6), ("size", 16, 4096), ("frames", 4, 10_000), ("clutter", 0, 1000), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least: raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+            if value > most: raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
             if name in ("size", "frames") and value % 2: raise ValueError(f"{name} must be even, got {value}")
         for name in ("camera_motion", "background_bias"):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

@@ -41,6 +41,7 @@ class Tubelets:
             if not 0 < getattr(self, name) <= 1: raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in ("grid", "attempts", "flows_per_map"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1: raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+            if getattr(self, name) > 10_000: raise ValueError(f"{name} must be at most 10,000, got {getattr(self, name):,}")
         if not 0 <= self.border_share < .5: raise ValueError(f"border_share must be in [0, 0.5), got {self.border_share}")
         if self.sum not in get_args(Variant): raise ValueError(f"sum must be one of {get_args(Variant)}, got {self.sum!r}")
         cells = [most for most, _ in self.coverage]

@@ -18,13 +18,13 @@ from torch import nn
 
 from ..data.catalog import CatalogError, content_fingerprint
 from ..data.files import fingerprint, fingerprints
-from ..plugins import DATA_SETS
+from ..plugins import DATA_SETS, plugin_digests
 from .features import Features, cached_features, extract
 from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
 from ..plugins import pandas as pd
 from ..training.checkpoint import provenance, save_encoder
-from ..training.code import code_fingerprint, studies_folder, template_cells
+from ..training.code import code_fingerprint, parts_of, studies_folder, template_cells
 from ..training.pretrain import pretrain
 from ..training.faults import fault_line
 from ..training.recipe import OWN, Data, Recipe, make_recipe
@@ -177,10 +177,11 @@ def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[st
     present = {name: values.dropna() for name, values in judged.items()}
     return {name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict() for name, values in present.items() if len(values)}
 
-def _code(recipe: Recipe, template: str) -> str | None:
-    "Fingerprint what an evaluation executed; None for a notebook that is no template: its record is unverified."
-    known = (studies_folder() / f"{template}.ipynb").is_file()
-    return code_fingerprint(recipe, template_cells(template)) if known else None
+def _executed(opened: Opened, template: str) -> dict[str, Any]:
+    "Fingerprint what an evaluation executed, code and plugins; no code for a notebook that is no template: its record is unverified."
+    known, tested = (studies_folder() / f"{template}.ipynb").is_file(), opened.about.name
+    code = code_fingerprint(opened.recipe, template_cells(template), tested=tested) if known else None
+    return dict(code=code, tested_on=tested, plugins=opened.recipe.plugins | plugin_digests(parts_of(opened.recipe, tested).entries()))
 
 def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
@@ -214,7 +215,7 @@ def record(
         videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=None if None in seen else sum(seen),
         reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), groups=opened.data.catalog.attrs.get("groups", ""), data_fingerprint=one([each.data.content for each in pooled]), weights=weights_digest(opened.encoder), features=one([each.features for each in pooled]),
-        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | dict(code=_code(recipe, template), plugins=recipe.plugins))
+        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | _executed(opened, template))
     _refuse_other(Path(folder) / "metrics.json", metrics)
     write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics

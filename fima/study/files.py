@@ -119,7 +119,7 @@ SHOWN = {"linear_probe": ("linear probe", ["accuracy"]), "finetune": ("fine-tune
 class Evaluated(Part):
     "Say which template reads out the features, and how."
     template: str = Field(pattern=NAME) # name of a template, e.g. "linear_probe"
-    name: str = ""                  # tells two evaluations of one template apart; empty: the template
+    name: str = Field("", pattern=NAME)  # tells two evaluations of one template apart; left out: the template
     label: str = ""                 # heading of its column
     measures: list[str] = []        # what is shown of it: "accuracy", or columns of its per-video rows such as "hit_5"
     settings: dict[str, Any] = {}   # its parameters, over the recipe's evaluation section
@@ -153,13 +153,13 @@ class Study(Part):
     base: Base = Base()
     rows: list[Row] = []
     factors: dict[str, Annotated[list, Field(min_length=1)]] = {} # dotted name -> values, e.g. {"data.split": [1, 2]}; all combinations are run
-    seeds: list[int] = Field([0], min_length=1)   # recipe seeds
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1) # recipe seeds
     evaluations: list[Evaluated] = []
     shows: list[Shown] = []                       # of a figure, in place of rows: whose encoders it draws
     results: list[Annotated[str, Field(pattern=NAME)]] = [] # notebooks in nbs/results that show the outcome, by name
     data: Videos | None = None                    # videos of one's own, or a subset of a named set, for every row
     every_seed: bool = False                      # keep all seeds and factor values at profile smoke, too
-    published: str = ""                           # its table in nbs/results/published.csv
+    published: str = Field("", pattern=f"^$|{NAME}") # its table in nbs/results/published.csv
     claims: list[Claim] = []                      # orderings of the paper, tested on our runs
     reference: dict[str, dict[str, float]] = {}   # evaluation -> name of a reference line -> accuracy in [0, 1]
     untouched: list[int] = []                     # splits on which no setting was chosen; they are shown apart too
@@ -174,8 +174,12 @@ class Study(Part):
         for told, names in (("rows", [row.name for row in self.rows]), ("evaluations", [e.name for e in self.evaluations])):
             doubled = sorted({name for name in names if names.count(name) > 1})
             if doubled: raise ValueError(f"{told} must have different names, got {', '.join(doubled)} twice")
-        unknown = sorted({name for claim in self.claims for name in (claim.better, claim.worse)} - {row.name for row in self.rows})
-        if unknown: raise ValueError(f"claims must be of rows of the study, got {', '.join(unknown)}")
+        if len(set(self.seeds)) < len(self.seeds): raise ValueError(f"seeds must differ, got {self.seeds}")
+        read = [name for claim in self.claims for name in claim.evaluations] + list(self.reference)
+        for what, names, known in (("claims must be of rows", [name for claim in self.claims for name in (claim.better, claim.worse)], self.rows),
+                                   ("claims and reference must be of evaluations", read, self.evaluations)):
+            unknown = sorted(set(names) - {each.name for each in known})
+            if unknown: raise ValueError(f"{what} of the study ({', '.join(each.name for each in known)}), got {', '.join(unknown)}")
         return self
 
     def scaled(self,

@@ -23,16 +23,17 @@ SURE = ("same code", "identical", "close")      # what counts as verified
 UNSURE = ("unverified", "other environment")    # what is shown as unverified
 
 @lru_cache(maxsize=8192)
-def _made(file: Path, changed: int) -> tuple[str | None, str]:
-    "Read which code made a record, and hash its bytes; `changed` makes an edited file a new entry."
+def _made(file: Path, changed: int) -> tuple[str | None, str, str]:
+    "Read which code made a record, hash its bytes, and read the data set tested on; `changed` makes an edited file a new entry."
     content = file.read_bytes()
-    return json.loads(content).get("code"), sha256(content).hexdigest()[:16]
+    record = json.loads(content)
+    return record.get("code"), sha256(content).hexdigest()[:16], record.get("tested_on", "")
 
 def made_with(
     file: Path,              # a metrics.json that exists
 ) -> tuple[str | None, str]: # fingerprint of the code, None where the record does not tell; digest of the record, 16 hexadecimal digits
     "Tell which code made a record, and which record it is."
-    return _made(file, file.stat().st_mtime_ns)
+    return _made(file, file.stat().st_mtime_ns)[:2]
 
 @lru_cache(maxsize=64)
 def _verdicts(file: Path, changed: int) -> dict[str, dict[str, Any]]:
@@ -50,9 +51,10 @@ def code_here(
     recipe: Recipe,            # of the run
     template: str = "",        # of an evaluation; empty: the pre-training
     state: tuple | None = None, # of `sources_state`, where many are asked for
+    tested: str = "",          # data set of the evaluation; empty: that of the recipe
 ) -> str:                      # 16 hexadecimal digits
     "Fingerprint the code that a pre-training, or an evaluation of it, executes here."
-    return code_fingerprint(recipe, template_cells(template) if template else "", state)
+    return code_fingerprint(recipe, template_cells(template) if template else "", state, tested)
 
 def verification(
     file: Path,                 # a metrics.json that exists
@@ -62,8 +64,8 @@ def verification(
     state: tuple | None = None, # of `sources_state`, where many are asked for
 ) -> str:                       # "same code", "unverified", or a verdict
     "Say what is known of a record."
-    made, record = made_with(file)
-    here = code_here(recipe, template, state)
+    made, record, tested = _made(file, file.stat().st_mtime_ns)
+    here = code_here(recipe, template, state, tested)
     if made == here: return "same code"
     name = file.parent.name if not template else f"{file.parent.parent.name}/{file.parent.name}"
     told = read_verdicts(reports).get(name, {})

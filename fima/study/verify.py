@@ -250,12 +250,13 @@ def _repeat(chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progres
 
 def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> None:
     "Write the verdicts of a run into the file of its reports folder."
-    def entry(told, file, template): return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(record=made_with(file)[1], code=code_here(run.recipe, template))
+    def entry(told, file, *of): return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(record=made_with(file)[1], code=code_here(run.recipe, *of))
     file = run.record(place)[0]
-    new = {file.parent.name: entry(told, file, "")}
+    new = {file.parent.name: entry(told, file)}
     for name, each in evaluations.items():
         mine = file.parent / name / "metrics.json"
-        new[f"{file.parent.name}/{name}"] = entry(each, mine, json.loads(mine.read_text())["template"])
+        record = json.loads(mine.read_text())
+        new[f"{file.parent.name}/{name}"] = entry(each, mine, record["template"], None, record.get("tested_on", ""))
     write_text(place / VERDICT_FILE, verdict_lines(dict(sorted((read_verdicts(place) | new).items()))))
 
 def verdict_lines(

@@ -157,10 +157,10 @@ class Parts(NamedTuple):
 
 def parts_of(
     recipe: Recipe,       # of a run
-    trained: bool = True, # is it trained, or its encoder evaluated?
+    tested: str = "",     # data set on which its encoder is evaluated; empty: it is trained
 ) -> Parts:
     "Say what a recipe names."
-    if not trained: return Parts(recipe.encoder.name, recipe.data.name)
+    if tested: return Parts(recipe.encoder.name, tested)
     method = METHODS[recipe.method.name] if recipe.method.name in METHODS else None
     reads = bool(method) and (bool(method.plugin) or "motion" in method.facts.get("reads", ()))
     return Parts(recipe.encoder.name, recipe.data.name, recipe.method.name, recipe.views.change, recipe.views.tubelets is not None or reads)
@@ -238,6 +238,8 @@ def code_fingerprint(
     recipe: Recipe,  # of the run, or of the encoder that is evaluated
     cells: str = "", # code of the template of an evaluation; empty: the pre-training itself
     state: tuple | None = None, # of `sources_state`, where many are asked for; None: look
+    tested: str = "", # data set of the evaluation; empty: that of the recipe
 ) -> str:            # 16 hexadecimal digits
     "Fingerprint the code that a run or an evaluation executes."
-    return _fingerprint(parts_of(recipe, trained=not cells), cells, sources_state() if state is None else state)
+    parts = parts_of(recipe, (tested or recipe.data.name) if cells else "")
+    return _fingerprint(parts, cells, sources_state() if state is None else state)

@@ -27,26 +27,13 @@ from ..data.tubelets import Tubelets
 from ..data.views import Photometric
 from ..method.encoders import build_encoder
 from ..method.fima import FimaOptions
-from .faults import fault_line
+from .faults import check_range, fault_line
 from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, plugin_digests
 
 # %% ../../nbs/4_training/40_recipe.ipynb #6bf1448a
 class Section(BaseModel):
     "Refuse unknown names and later changes."
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-def _ordered(
-    name: str,                   # of the field, for messages
-    pair: tuple[float, float],   # its two values
-    least: float,                # the first may equal it only where `open` is False
-    most: float = math.inf,      # of the second
-    open: bool = True,           # must the first lie above `least`?
-) -> None:
-    "Refuse a range that is reversed or leaves its bounds."
-    low, high = pair
-    if not ((least < low if open else least <= low) and low <= high <= most):
-        bounds = f"{least:g} {'<' if open else '<='} low <= high" + (f" <= {most:g}" if most < math.inf else "")
-        raise ValueError(f"{name} must be a range with {bounds}, got {list(pair)}")
 
 OWN = "own" # name of a data set that is a folder of one's own
 
@@ -75,7 +62,7 @@ class Data(Section):
         if self.name == OWN and self.split != 1: raise ValueError(f"data.split must be 1 for a folder of one's own, got {self.split}")
         if self.test_share and (self.train_list or self.test_list): raise ValueError("data.test_share is for a folder without lists, got both")
         if self.classes is not None and self.name in (OWN, "motion_sprites"): raise ValueError(f"data.classes is for a named set of real video, got it for {self.name}")
-        if self.cache_size: _ordered("data.cache_size", (min(self.cache_size), max(self.cache_size)), 8, 4096, open=False)
+        if self.cache_size: check_range("data.cache_size", (min(self.cache_size), max(self.cache_size)), 8, 4096, open=False)
         return self
 
     @property
@@ -125,8 +112,8 @@ class Views(Section):
 
     @model_validator(mode="after")
     def _ranges(self):
-        _ordered("views.scale", self.scale, 0, 1)
-        _ordered("views.aspect", self.aspect, 0, 100)
+        check_range("views.scale", self.scale, 0, 1)
+        check_range("views.aspect", self.aspect, 0, 100)
         return self
 
 @lru_cache(maxsize=None)
@@ -254,6 +241,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sizes(self):
+        self._finite(self.model_dump())                                # also what came as text, such as "inf", and what options hold
         for name, most in MOST.items():
             value = getattr(self.method, name)
             if not isinstance(value, str) and value > most: raise ValueError(f"method.{name} must be at most {most:,}, got {value:,}")
@@ -336,7 +324,9 @@ def make_recipe(
     sizes = PUBLISHED_SIZES.get(preset, {}) if profile == "paper" else {}
     tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | method_recipe(method or "fima", profile, preset) | {"preset": preset, "profile": profile} | (overrides or {}))
     if (overrides or {}).get("encoder.name", usual := PROFILES[profile].get("encoder.name", "i3d")) != usual: tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})["encoder"]
-    schedule = tree.setdefault("optimisation", {})
+    for name in ("data", "optimisation"):
+        if not isinstance(tree.setdefault(name, {}), dict): raise ValueError(f"{name} must be a section of settings such as {name}.{list(Recipe.model_fields[name].annotation.model_fields)[0]}, got {tree[name]!r}")
+    schedule = tree["optimisation"]
     if not {"epochs", "steps"} & set(schedule): schedule["epochs"] = 200 # Section 4.1
     if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
     try: return Recipe.model_validate(tree)
