@@ -6,6 +6,7 @@ A step is the real one (colour changes, differences, both encoders, losses, back
 Every measurement has a process of its own, because peak memory is a property of a process; repetitions are interleaved, so that a change in the machine's load meets all variants.
 Writes <output>/tables/cost.{md,csv,tex}; lines of an earlier call about another encoder, device or precision are kept. Nothing is asserted; the numbers depend on the machine.
 """
+
 import argparse
 import csv
 import os
@@ -24,10 +25,14 @@ from fima.training.checkpoint import provenance
 from fima.training.pretrain import build_method, build_optimiser, pick_device, step_seed, take_step
 from fima.training.recipe import Recipe, make_recipe
 
-VARIANTS = {  # name: (as the paper calls it, switches over the full method); the rows of Table 11 between MoCo and the full method
+# name: (as the paper calls it, switches over the full method); the rows of Table 11 between MoCo and the full method
+VARIANTS = {
     "vv": ("VV", {"method.pixel": False, "method.frame": False}),
     "vd": ("VV + VD", {"method.instance_motion": True, "method.pixel": False, "method.frame": False}),
-    "dc": ("VV + Pix: DC", {"method.motion_decoder": False, "method.foreground_position": "none", "method.frame": False}),
+    "dc": (
+        "VV + Pix: DC",
+        {"method.motion_decoder": False, "method.foreground_position": "none", "method.frame": False},
+    ),
     "dc_fs": ("VV + Pix: DC, FS", {"method.motion_decoder": False, "method.frame": False}),
     "dc_fs_md": ("VV + Pix: DC, FS, MD", {"method.frame": False}),
     "fima": ("VV + Pix + Fra (FIMA)", {}),
@@ -39,14 +44,34 @@ BACKBONES = {  # name: (profile, settings over it, videos a step and steps timed
 }
 GPU_BATCH, GPU_STEPS, GPU_WARM_UP = 8, 10, 5  # 8: the published batch of one GPU
 WARM_UP_CROP = 64  # on a CPU a full step takes long, and small frames load what a first step loads
-COLUMNS = ("variant", "row", "backbone", "batch", "crop", "frames", "parameters_encoder", "parameters_trained", "seconds_per_step", "seconds_low", "seconds_high",
-           "peak_mebibytes", "device", "precision", "threads", "repetitions", "commit")
+COLUMNS = (
+    "variant",
+    "row",
+    "backbone",
+    "batch",
+    "crop",
+    "frames",
+    "parameters_encoder",
+    "parameters_trained",
+    "seconds_per_step",
+    "seconds_low",
+    "seconds_high",
+    "peak_mebibytes",
+    "device",
+    "precision",
+    "threads",
+    "repetitions",
+    "commit",
+)
 
 
 def build_recipe(variant: str, backbone: str, on_gpu: bool, precision: str) -> Recipe:
     "Take the published settings of a backbone and the switches of a variant; one GPU's batch is one group of the shuffled BatchNorm."
     profile, settings, batch, _ = BACKBONES[backbone]
-    published = {"optimisation.batch_size": GPU_BATCH if on_gpu and profile == "paper" else batch, "optimisation.precision": precision}
+    published = {
+        "optimisation.batch_size": GPU_BATCH if on_gpu and profile == "paper" else batch,
+        "optimisation.precision": precision,
+    }
     groups = {"method.key_groups": 1, "optimisation.epochs": 200} if profile == "paper" else {}
     return make_recipe(profile, "paper", settings | published | groups | VARIANTS[variant][1])
 
@@ -57,7 +82,10 @@ def random_batch(recipe: Recipe, needs: frozenset, crop: int) -> RawBatch:
     frames = lambda *sizes: torch.randint(256, (size, *sizes, crop, crop, 3), dtype=torch.uint8, generator=generator)
     box = lambda *edges: torch.tensor(edges).expand(size, 4)
     sub_clips = lambda: frames(v.sub_clips, v.frames_per_clip) if "sub_clips" in needs else None
-    views = [RawView(frames(v.frames_per_clip), edges, sub_clips(), None) for edges in (box(0., 0., .8, .8), box(.2, .2, 1., 1.))]
+    views = [
+        RawView(frames(v.frames_per_clip), edges, sub_clips(), None)
+        for edges in (box(0.0, 0.0, 0.8, 0.8), box(0.2, 0.2, 1.0, 1.0))
+    ]
     return RawBatch(*views, torch.zeros(size, dtype=torch.long), torch.arange(size))
 
 
@@ -73,37 +101,73 @@ def measure(variant: str, backbone: str, device: str, precision: str, threads: i
     on_gpu = target.type == "cuda"
     recipe = build_recipe(variant, backbone, on_gpu, precision)
     method, crop = build_method(recipe).to(target).train(), recipe.views.crop_size
-    optimiser, modalities, clock = build_optimiser(method, recipe.optimisation), Modalities(recipe.views.photometric, recipe.views.difference), pick_clock(on_gpu, threads)
+    optimiser, modalities, clock = (
+        build_optimiser(method, recipe.optimisation),
+        Modalities(recipe.views.photometric, recipe.views.difference),
+        pick_clock(on_gpu, threads),
+    )
 
     def step(number: int, batch: RawBatch) -> float:
         "Take a step and give its seconds."
         start = clock()
         take_step(method, optimiser, batch, modalities, step_seed(repetition, number), precision)
-        if on_gpu: torch.cuda.synchronize()
+        if on_gpu:
+            torch.cuda.synchronize()
         return clock() - start
 
-    small, raw = (random_batch(recipe, method.needs, side) for side in (crop if on_gpu else min(crop, WARM_UP_CROP), crop))
-    for number in range(GPU_WARM_UP if on_gpu else 1): step(number, small)
+    small, raw = (
+        random_batch(recipe, method.needs, side) for side in (crop if on_gpu else min(crop, WARM_UP_CROP), crop)
+    )
+    for number in range(GPU_WARM_UP if on_gpu else 1):
+        step(number, small)
     seconds = [step(number, raw) for number in range(GPU_STEPS if on_gpu else BACKBONES[backbone][3])]
     count = lambda parameters: sum(p.numel() for p in parameters)
     told = provenance(target)
-    return dict(seconds=seconds, parameters_encoder=count(method.encoder.parameters()), parameters_trained=count(p for p in method.parameters() if p.requires_grad),
-                batch=recipe.optimisation.batch_size, crop=crop, frames=recipe.views.frames_per_clip,
-                peak_mebibytes=told["peak_memory_mb"], device=told["device"], commit=told["commit"])
+    return dict(
+        seconds=seconds,
+        parameters_encoder=count(method.encoder.parameters()),
+        parameters_trained=count(p for p in method.parameters() if p.requires_grad),
+        batch=recipe.optimisation.batch_size,
+        crop=crop,
+        frames=recipe.views.frames_per_clip,
+        peak_mebibytes=told["peak_memory_mb"],
+        device=told["device"],
+        commit=told["commit"],
+    )
 
 
 def alone(*arguments) -> dict:
     "Measure in a process of its own."
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: return pool.submit(measure, *arguments).result()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def line(variant: str, backbone: str, precision: str, threads: int, told: list[dict]) -> dict:
     "Put the repetitions of a variant together: median and quartiles of all timed steps, median of the peaks."
     seconds = [value for one in told for value in one["seconds"]]
     low, middle, high = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
-    shared = {name: told[0][name] for name in ("batch", "crop", "frames", "parameters_encoder", "parameters_trained", "device", "commit")}
-    measured = dict(seconds_per_step=round(middle, 4), seconds_low=round(low, 4), seconds_high=round(high, 4), peak_mebibytes=round(median(one["peak_mebibytes"] for one in told)))
-    filled = dict(variant=variant, row=VARIANTS[variant][0], backbone=backbone, precision=precision, threads=threads, repetitions=len(told)) | shared | measured
+    shared = {
+        name: told[0][name]
+        for name in ("batch", "crop", "frames", "parameters_encoder", "parameters_trained", "device", "commit")
+    }
+    measured = dict(
+        seconds_per_step=round(middle, 4),
+        seconds_low=round(low, 4),
+        seconds_high=round(high, 4),
+        peak_mebibytes=round(median(one["peak_mebibytes"] for one in told)),
+    )
+    filled = (
+        dict(
+            variant=variant,
+            row=VARIANTS[variant][0],
+            backbone=backbone,
+            precision=precision,
+            threads=threads,
+            repetitions=len(told),
+        )
+        | shared
+        | measured
+    )
     return {name: filled[name] for name in COLUMNS}
 
 
@@ -112,21 +176,41 @@ def measure_backbone(backbone: str, device: str, precision: str, threads: int, r
     told = {variant: [] for variant in VARIANTS}
     for repetition in range(repetitions):
         for variant in [name for name, done in told.items() if len(done) == repetition]:
-            try: told[variant].append(alone(variant, backbone, device, precision, threads, repetition))
+            try:
+                told[variant].append(alone(variant, backbone, device, precision, threads, repetition))
             except Exception as error:
-                print(f"{backbone} {variant} {precision}: failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+                print(
+                    f"{backbone} {variant} {precision}: failed: {type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:200]}",
+                    file=sys.stderr,
+                )
                 continue
             one = told[variant][-1]
-            print(f"{backbone:<12} {variant:<9} {precision:<8} repetition {repetition}: {median(one['seconds']):8.3f} s a step, peak {one['peak_mebibytes']:6d} MiB", flush=True)
+            print(
+                f"{backbone:<12} {variant:<9} {precision:<8} repetition {repetition}: {median(one['seconds']):8.3f} s "
+                f"a step, peak {one['peak_mebibytes']:6d} MiB",
+                flush=True,
+            )
     return [line(variant, backbone, precision, threads, done) for variant, done in told.items() if done]
 
 
 def merge(file: Path, fresh: list[dict]) -> list[dict]:
     "Keep the lines of an earlier call that this one does not measure anew; encoders, then variants, in one order."
-    key = lambda row: tuple(str(row[name]) for name in ("variant", "backbone", "batch", "device", "precision", "threads"))
+    key = lambda row: tuple(
+        str(row[name]) for name in ("variant", "backbone", "batch", "device", "precision", "threads")
+    )
     earlier = list(csv.DictReader(file.open())) if file.exists() else []
     rows = {key(row): row for row in [*earlier, *fresh]}.values()
-    return sorted(rows, key=lambda row: (list(BACKBONES).index(row["backbone"]), row["device"], row["precision"], int(row["batch"]), list(VARIANTS).index(row["variant"])))
+    return sorted(
+        rows,
+        key=lambda row: (
+            list(BACKBONES).index(row["backbone"]),
+            row["device"],
+            row["precision"],
+            int(row["batch"]),
+            list(VARIANTS).index(row["variant"]),
+        ),
+    )
 
 
 def write(rows: list[dict], reports: Path | None, notes: list[str]) -> list[Path]:
@@ -134,46 +218,87 @@ def write(rows: list[dict], reports: Path | None, notes: list[str]) -> list[Path
     import pandas as pd
 
     from fima.study.report import write_tables
-    table = pd.DataFrame(rows).astype({name: float for name in ("seconds_per_step", "seconds_low", "seconds_high")} | {name: int for name in ("peak_mebibytes", "parameters_encoder", "parameters_trained")})
+
+    table = pd.DataFrame(rows).astype(
+        {name: float for name in ("seconds_per_step", "seconds_low", "seconds_high")}
+        | {name: int for name in ("peak_mebibytes", "parameters_encoder", "parameters_trained")}
+    )
     parts = {}
-    for (backbone, batch, crop, frames, device, precision), same in table.groupby(["backbone", "batch", "crop", "frames", "device", "precision"], sort=False):
+    for (backbone, batch, crop, frames, device, precision), same in table.groupby(
+        ["backbone", "batch", "crop", "frames", "device", "precision"], sort=False
+    ):
         base = same.loc[same.variant == "vd", "seconds_per_step"]
-        parts[f"{backbone}: batch {batch}, {frames} x {crop} x {crop}, {device}, {precision}"] = pd.DataFrame({
-            "losses": same.row, "encoder": [f"{n / 1e6:.2f} M" for n in same.parameters_encoder], "trained": [f"{n / 1e6:.2f} M" for n in same.parameters_trained],
-            "seconds a step [quartiles]": [f"{r.seconds_per_step:.3g} [{r.seconds_low:.3g}, {r.seconds_high:.3g}]" for r in same.itertuples()],
-            "over VV + VD": [f"{s / base.iloc[0]:.2f}" if len(base) else "-" for s in same.seconds_per_step],
-            "peak memory, MiB": [f"{n}" for n in same.peak_mebibytes], "repetitions": [str(n) for n in same.repetitions], "commit": same.commit})
+        parts[f"{backbone}: batch {batch}, {frames} x {crop} x {crop}, {device}, {precision}"] = pd.DataFrame(
+            {
+                "losses": same.row,
+                "encoder": [f"{n / 1e6:.2f} M" for n in same.parameters_encoder],
+                "trained": [f"{n / 1e6:.2f} M" for n in same.parameters_trained],
+                "seconds a step [quartiles]": [
+                    f"{r.seconds_per_step:.3g} [{r.seconds_low:.3g}, {r.seconds_high:.3g}]" for r in same.itertuples()
+                ],
+                "over VV + VD": [f"{s / base.iloc[0]:.2f}" if len(base) else "-" for s in same.seconds_per_step],
+                "peak memory, MiB": [f"{n}" for n in same.peak_mebibytes],
+                "repetitions": [str(n) for n in same.repetitions],
+                "commit": same.commit,
+            }
+        )
     return write_tables("cost", "Cost of a pre-training step, measured here", parts, table, notes, reports)
 
 
 def describe(rows: list[dict], load: str) -> list[str]:
     "Say how it was measured and what the decoder holds."
     trained = {(row["backbone"], row["variant"]): int(row["parameters_trained"]) for row in rows}
-    sizes = {name: trained[name, "dc_fs_md"] - trained[name, "dc_fs"] for name in BACKBONES if {(name, "dc_fs_md"), (name, "dc_fs")} <= set(trained)}
+    sizes = {
+        name: trained[name, "dc_fs_md"] - trained[name, "dc_fs"]
+        for name in BACKBONES
+        if {(name, "dc_fs_md"), (name, "dc_fs")} <= set(trained)
+    }
     decoder = "; ".join(f"{name} {size:,}" for name, size in sizes.items())
-    return ["A step is one call of the training loop's own function on random frames: colour changes and differences, query and key encoders, losses, backward pass, optimiser; reading videos is left out. "
-            "DC: dense contrast, FS: foreground sampling, MD: motion decoder. Published settings apart from the batch: on a CPU 2 videos (24 for small3d, the demo profile), on a GPU 8, the published batch of one GPU.",
-            "Each measurement has its own process: after a warm-up (a step on small frames; five full ones on a GPU) 1 step is timed (10 for small3d and on a GPU); repetitions are interleaved over the variants. "
-            "Seconds are processor time of the one thread on a CPU, so that other work on the machine disturbs them little, and wall time elsewhere. "
-            "Peak memory on a CPU is the largest resident set of that process, libraries included; on a GPU it is what PyTorch allocated at most.",
-            f"Trained parameters hold the projection head and the decoder, not the momentum copies. Parameters of the motion decoder: {decoder}. "
-            "The paper counts 14.4 M - 12.3 M = 2.1 M for I3D's, its released code has 4,206,592; the released size is reproduced here.",
-            load + ("" if any(not row["device"].startswith("cpu") for row in rows) else " The GPU path (batch 8, float32 and bf16) is written and has not been tried.")]
+    return [
+        "A step is one call of the training loop's own function on random frames: colour changes and differences, "
+        "query and key encoders, losses, backward pass, optimiser; reading videos is left out. "
+        "DC: dense contrast, FS: foreground sampling, MD: motion decoder. Published settings apart from the batch: on "
+        "a CPU 2 videos (24 for small3d, the demo profile), on a GPU 8, the published batch of one GPU.",
+        "Each measurement has its own process: after a warm-up (a step on small frames; five full ones on a GPU) 1 "
+        "step is timed (10 for small3d and on a GPU); repetitions are interleaved over the variants. "
+        "Seconds are processor time of the one thread on a CPU, so that other work on the machine disturbs them "
+        "little, and wall time elsewhere. "
+        "Peak memory on a CPU is the largest resident set of that process, libraries included; on a GPU it is what "
+        "PyTorch allocated at most.",
+        "Trained parameters hold the projection head and the decoder, not the momentum copies. Parameters of the "
+        f"motion decoder: {decoder}. "
+        "The paper counts 14.4 M - 12.3 M = 2.1 M for I3D's, its released code has 4,206,592; the released size is "
+        "reproduced here.",
+        load
+        + (
+            ""
+            if any(not row["device"].startswith("cpu") for row in rows)
+            else " The GPU path (batch 8, float32 and bf16) is written and has not been tried."
+        ),
+    ]
 
 
 def main() -> None:
     "Measure, print as it goes, write after each encoder."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="encoders to measure")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--backbones", nargs="+", choices=list(BACKBONES), default=list(BACKBONES), help="encoders to measure"
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1, ..."
+    )
     parser.add_argument("--repetitions", type=int, default=3, help="processes for each variant")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
-    parser.add_argument("--output", type=Path, help="reports folder; its tables/cost.* are written (default: the repository's)")
+    parser.add_argument(
+        "--output", type=Path, help="reports folder; its tables/cost.* are written (default: the repository's)"
+    )
     arguments = parser.parse_args()
-    if arguments.repetitions < 1: parser.error(f"--repetitions must be at least 1, got {arguments.repetitions}")
+    if arguments.repetitions < 1:
+        parser.error(f"--repetitions must be at least 1, got {arguments.repetitions}")
     reports = arguments.output or Path(__file__).resolve().parent.parent / "reports"
     on_gpu, file = torch.device(arguments.device).type == "cuda", reports / "tables" / "cost.csv"
-    if on_gpu and not torch.cuda.is_available(): parser.error(f"--device must be cpu, or cuda on a machine with a GPU, got {arguments.device}")
+    if on_gpu and not torch.cuda.is_available():
+        parser.error(f"--device must be cpu, or cuda on a machine with a GPU, got {arguments.device}")
     for backbone in arguments.backbones:
         for precision in ("float32", "bf16") if on_gpu else ("float32",):
             before = os.getloadavg()[0]

@@ -4,6 +4,7 @@
 
 Nothing is asserted; the numbers depend on the machine and on what else runs there.
 """
+
 import argparse
 from statistics import median
 from time import perf_counter
@@ -12,7 +13,10 @@ import torch
 
 from fima.method.encoders import build_encoder
 
-SMALL = (("small3d", dict(temporal_stride=4), (24, 3, 8, 32, 32)), ("small3d", dict(temporal_stride=8), (16, 3, 16, 48, 48)))
+SMALL = (
+    ("small3d", dict(temporal_stride=4), (24, 3, 8, 32, 32)),
+    ("small3d", dict(temporal_stride=8), (16, 3, 16, 48, 48)),
+)
 LARGE = (("i3d", {}, (2, 3, 16, 112, 112)), ("r2plus1d_18", {}, (2, 3, 16, 112, 112)))
 FORMATS = dict(plain=torch.contiguous_format, channels_last_3d=torch.channels_last_3d)
 
@@ -24,17 +28,20 @@ def milliseconds(run, repeats: int) -> float:
     for _ in range(repeats):
         start = perf_counter()
         run()
-        times.append(1000*(perf_counter() - start))
+        times.append(1000 * (perf_counter() - start))
     return median(times)
 
 
-def measure(name: str, options: dict, shape: tuple[int, ...], memory_format: torch.memory_format, repeats: int) -> tuple[float, float]:
+def measure(
+    name: str, options: dict, shape: tuple[int, ...], memory_format: torch.memory_format, repeats: int
+) -> tuple[float, float]:
     "Time a forward pass without gradient and a forward and backward pass."
     encoder = build_encoder(name, **options).to(memory_format=memory_format)
     clips = torch.rand(shape).contiguous(memory_format=memory_format)
 
     def forward():
-        with torch.no_grad(): encoder(clips)
+        with torch.no_grad():
+            encoder(clips)
 
     def forward_backward():
         encoder.zero_grad()

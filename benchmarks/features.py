@@ -5,6 +5,7 @@
 UT-Interaction is read where it is there, motion sprites are generated elsewhere. CPU use is processor time, that of workers included, over wall time: 1.0 is one core kept busy.
 Nothing is asserted; the numbers depend on the machine and on what else runs there.
 """
+
 import argparse
 import os
 import platform
@@ -32,9 +33,14 @@ SMALL, LARGE = (("small3d", 48, 16),), (("r2plus1d_18", 112, 16),)  # encoder, c
 
 def find_videos(count: int, folder: Path) -> tuple[str, list[str]]:
     "List videos of UT-Interaction, evenly over its classes, or generate motion sprites."
-    try: paths = sorted((data_root() / "videos" / "ut_interaction").rglob("*.avi"))
-    except FileNotFoundError: paths = []
-    if paths: return "UT-Interaction", [str(paths[place]) for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+    try:
+        paths = sorted((data_root() / "videos" / "ut_interaction").rglob("*.avi"))
+    except FileNotFoundError:
+        paths = []
+    if paths:
+        return "UT-Interaction", [
+            str(paths[place]) for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
+        ]
     options = SpriteOptions(train=max(count - 1, 1), test=1)
     catalog = make_sprites(folder, options, progress=False)
     return "motion sprites", [str(folder / path) for path in catalog.path]
@@ -59,17 +65,29 @@ def measure(run: Callable[[], None], videos: int, repeats: int) -> tuple[float, 
     return median(speeds), median(uses)
 
 
-def rows(encoder: torch.nn.Module, frames: FrameSource, paths: list[str], **shape: int) -> dict[str, Callable[[], None]]:
+def rows(
+    encoder: torch.nn.Module, frames: FrameSource, paths: list[str], **shape: int
+) -> dict[str, Callable[[], None]]:
     "Name what is timed."
     device = next(encoder.parameters()).device
     cuts = [torch.from_numpy(read_clips(frames, path, **shape)) for path in paths[:4]]
+
     def encode_alone() -> None:
-        for row in range(len(paths)): encode(encoder, to_input(cuts[row % len(cuts)].to(device)))
+        for row in range(len(paths)):
+            encode(encoder, to_input(cuts[row % len(cuts)].to(device)))
+
     def read_alone() -> None:
-        for path in paths: read_clips(frames, path, **shape)
+        for path in paths:
+            read_clips(frames, path, **shape)
+
     def both(workers: int | None) -> Callable[[], None]:
         return lambda: extract(encoder, frames, paths, workers=workers, progress=False, **shape) and None
-    return {"decode and cut": read_alone, "encode": encode_alone} | {f"both, {workers} workers": both(workers) for workers in (0, 1, 2)} | {"both, by default": both(None)}
+
+    return (
+        {"decode and cut": read_alone, "encode": encode_alone}
+        | {f"both, {workers} workers": both(workers) for workers in (0, 1, 2)}
+        | {"both, by default": both(None)}
+    )
 
 
 def main() -> None:
@@ -85,9 +103,20 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         name, paths = find_videos(arguments.videos, Path(folder) / "sprites")
-        frames = FrameCache.build(paths, Path(folder) / "cache", size=(72, 72), progress=False) if arguments.cached else VideoFrames.build(paths, progress=False)
-        device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{platform.machine()} CPU, {os.cpu_count()} cores, {arguments.threads} torch threads"
-        print(f"{len(paths)} videos of {name}{', cached' if arguments.cached else ''}; {device}; torch {torch.__version__}, PyAV {av.__version__}, OpenCV {cv2.__version__}")
+        frames = (
+            FrameCache.build(paths, Path(folder) / "cache", size=(72, 72), progress=False)
+            if arguments.cached
+            else VideoFrames.build(paths, progress=False)
+        )
+        device = (
+            torch.cuda.get_device_name()
+            if arguments.device.startswith("cuda")
+            else f"{platform.machine()} CPU, {os.cpu_count()} cores, {arguments.threads} torch threads"
+        )
+        print(
+            f"{len(paths)} videos of {name}{', cached' if arguments.cached else ''}; {device}; torch "
+            f"{torch.__version__}, PyAV {av.__version__}, OpenCV {cv2.__version__}"
+        )
         print(f"{'encoder':<13}{'crop':>5}  {'what':<18}{'videos/s':>9}{'CPU use':>9}")
         for encoder_name, crop_size, frames_per_clip in LARGE if arguments.large else SMALL:
             encoder = build_encoder(encoder_name).to(arguments.device)

@@ -1,7 +1,8 @@
 """What it costs to know a data set's files by their bytes: a first pass reads them, a second one asks for size and times.
 
-    python benchmarks/fingerprints.py [--files 10000]
+python benchmarks/fingerprints.py [--files 10000]
 """
+
 import argparse
 import os
 import subprocess
@@ -47,10 +48,14 @@ def measure(name, paths):
         began = time.perf_counter()
         found = files.fingerprints(paths)
         seconds.append(time.perf_counter() - began)
-    again = subprocess.run([sys.executable, "-c", SECOND], input="\n".join(paths), capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        [sys.executable, "-c", SECOND], input="\n".join(paths), capture_output=True, text=True, check=True
+    )
     megabytes = sum(map(os.path.getsize, paths)) / 1e6
-    print(f"{name}: {len(found):,} files, {megabytes:,.1f} MB: first pass {seconds[0]:.3f} s, second {seconds[1]:.3f} s, "
-          f"in a new process {float(again.stdout):.3f} s")
+    print(
+        f"{name}: {len(found):,} files, {megabytes:,.1f} MB: first pass {seconds[0]:.3f} s, second {seconds[1]:.3f} s, "
+        f"in a new process {float(again.stdout):.3f} s"
+    )
 
 
 def main():
@@ -59,13 +64,16 @@ def main():
         os.environ["FIMA_WORK"] = f"{work}/work"
         root = data_root()
         videos = root and root / "videos" / "ucf101_5"
-        if videos and videos.is_dir(): measure("ucf101_5", [str(videos / path) for path in find_videos(videos)])
-        else: print("ucf101_5: not here")
+        if videos and videos.is_dir():
+            measure("ucf101_5", [str(videos / path) for path in find_videos(videos)])
+        else:
+            print("ucf101_5: not here")
         generated = Path(work) / "generated"
         generated.mkdir()
         paths = generate(generated, count)
-        time.sleep(files.SETTLED / 1e9 + .1)  # younger files are not remembered
+        time.sleep(files.SETTLED / 1e9 + 0.1)  # younger files are not remembered
         measure("generated", paths)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ Every measurement has a process of its own, because peak memory is a property of
 Operations are counted by PyTorch (convolutions and matrix products, forward and backward) and do not depend on the machine: the study `methods_compute` takes its numbers of steps from them.
 Writes <output>/tables/<study>_cost.{md,csv,tex}. Nothing is asserted.
 """
+
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -45,16 +46,26 @@ def measure(recipe: Recipe, steps: int, repetition: int) -> dict:
     for number in range(2 + steps):
         begun, started = process_time(), perf_counter()
         take_step(method, optimiser, next(loader), modalities, step_seed(repetition, number))
-        if number > 1: seconds.append(process_time() - begun), wall.append(perf_counter() - started)
+        if number > 1:
+            seconds.append(process_time() - begun), wall.append(perf_counter() - started)
     told, raw = provenance(torch.device("cpu")), next(loader)
-    with FlopCounterMode(display=False) as counted: take_step(method, optimiser, raw, modalities, step_seed(repetition, 0))
-    return dict(seconds=seconds, wall=wall, operations=counted.get_total_flops(), peak=told["peak_memory_mb"], device=told["device"], commit=told["commit"],
-                trained=sum(p.numel() for p in method.parameters() if p.requires_grad))
+    with FlopCounterMode(display=False) as counted:
+        take_step(method, optimiser, raw, modalities, step_seed(repetition, 0))
+    return dict(
+        seconds=seconds,
+        wall=wall,
+        operations=counted.get_total_flops(),
+        peak=told["peak_memory_mb"],
+        device=told["device"],
+        commit=told["commit"],
+        trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
+    )
 
 
 def alone(*arguments) -> dict:
     "Measure in a process of its own."
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool: return pool.submit(measure, *arguments).result()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def main() -> None:
@@ -64,13 +75,15 @@ def main() -> None:
     from fima.study.files import load_study
     from fima.study.plan import expand
     from fima.study.report import write_tables
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="methods", help="whose rows, with the first seed and factors")
     parser.add_argument("--repetitions", type=int, default=3, help="processes for each row")
     parser.add_argument("--steps", type=int, default=8, help="timed steps of a process")
     parser.add_argument("--output", type=Path, help="reports folder (default: the repository's)")
     arguments = parser.parse_args()
-    if min(arguments.repetitions, arguments.steps) < 1: parser.error(f"--repetitions and --steps must be at least 1, got {arguments.repetitions} and {arguments.steps}")
+    if min(arguments.repetitions, arguments.steps) < 1:
+        parser.error(f"--repetitions and --steps must be at least 1, got {arguments.repetitions} and {arguments.steps}")
     study, load = load_study(arguments.study), os.getloadavg()[0]
     runs = {run.row.name: run for run in reversed(expand(study)) if run.recipe.method.name != "random"}
     runs = {row.name: runs[row.name] for row in study.rows if row.name in runs}
@@ -78,20 +91,58 @@ def main() -> None:
     for repetition in range(arguments.repetitions):
         for name, run in runs.items():
             told[name].append(alone(run.recipe, arguments.steps, repetition))
-            print(f"{name:<16} repetition {repetition}: {median(told[name][-1]['seconds']):.3f} s a step, {told[name][-1]['operations'] / 1e9:.2f} G operations, peak {told[name][-1]['peak']} MiB", flush=True)
+            print(
+                f"{name:<16} repetition {repetition}: {median(told[name][-1]['seconds']):.3f} s a step, "
+                f"{told[name][-1]['operations'] / 1e9:.2f} G operations, peak {told[name][-1]['peak']} MiB",
+                flush=True,
+            )
     lines = []
     for name, each in told.items():
         low, middle, high = quantiles([value for one in each for value in one["seconds"]], n=4, method="inclusive")
-        lines.append(dict(row=name, label=runs[name].row.label, seconds_per_step=round(middle, 4), seconds_low=round(low, 4), seconds_high=round(high, 4), wall_per_step=round(median(value for one in each for value in one["wall"]), 4),
-                          operations=each[0]["operations"], peak_mebibytes=round(median(one["peak"] for one in each)), trained=each[0]["trained"], steps=len(each) * arguments.steps, device=each[0]["device"], commit=each[0]["commit"]))
+        lines.append(
+            dict(
+                row=name,
+                label=runs[name].row.label,
+                seconds_per_step=round(middle, 4),
+                seconds_low=round(low, 4),
+                seconds_high=round(high, 4),
+                wall_per_step=round(median(value for one in each for value in one["wall"]), 4),
+                operations=each[0]["operations"],
+                peak_mebibytes=round(median(one["peak"] for one in each)),
+                trained=each[0]["trained"],
+                steps=len(each) * arguments.steps,
+                device=each[0]["device"],
+                commit=each[0]["commit"],
+            )
+        )
     table = pd.DataFrame(lines)
     base = table.set_index("row").operations.get("moco", table.operations.iloc[0])
-    printed = pd.DataFrame({"method": table.label, "seconds a step [quartiles]": [f"{r.seconds_per_step:.3f} [{r.seconds_low:.3f}, {r.seconds_high:.3f}]" for r in table.itertuples()],
-                            "operations, G": [f"{n / 1e9:.2f}" for n in table.operations], "over MoCo": [f"{n / base:.2f}" for n in table.operations], "peak memory, MiB": table.peak_mebibytes.astype(str), "trained parameters": [f"{n:,}" for n in table.trained]})
-    notes = [f"Study {study.name}, profile {study.base.profile}: batch {next(iter(runs.values())).recipe.optimisation.batch_size}, {table.device.iloc[0]}, one thread, {table.steps.iloc[0]} steps in {arguments.repetitions} processes each, interleaved over the rows; commit {table.commit.iloc[0]}. "
-             f"Seconds are processor time of a step with reading and cutting its clips; flow is computed before the first step. The machine's load average was {load:.1f} before and {os.getloadavg()[0]:.1f} after.",
-             "Operations: convolutions and matrix products of a step, forward and backward, as PyTorch counts them; they do not depend on the machine. Peak memory is the largest resident set of the process, libraries included."]
-    for file in write_tables(f"{study.name}_cost", "Cost of a step of each method", {"Methods": printed}, table, notes, arguments.output): print(f"wrote {file}")
+    printed = pd.DataFrame(
+        {
+            "method": table.label,
+            "seconds a step [quartiles]": [
+                f"{r.seconds_per_step:.3f} [{r.seconds_low:.3f}, {r.seconds_high:.3f}]" for r in table.itertuples()
+            ],
+            "operations, G": [f"{n / 1e9:.2f}" for n in table.operations],
+            "over MoCo": [f"{n / base:.2f}" for n in table.operations],
+            "peak memory, MiB": table.peak_mebibytes.astype(str),
+            "trained parameters": [f"{n:,}" for n in table.trained],
+        }
+    )
+    notes = [
+        f"Study {study.name}, profile {study.base.profile}: batch "
+        f"{next(iter(runs.values())).recipe.optimisation.batch_size}, {table.device.iloc[0]}, one thread, "
+        f"{table.steps.iloc[0]} steps in {arguments.repetitions} processes each, interleaved over the rows; commit "
+        f"{table.commit.iloc[0]}. "
+        "Seconds are processor time of a step with reading and cutting its clips; flow is computed before the first "
+        f"step. The machine's load average was {load:.1f} before and {os.getloadavg()[0]:.1f} after.",
+        "Operations: convolutions and matrix products of a step, forward and backward, as PyTorch counts them; they do "
+        "not depend on the machine. Peak memory is the largest resident set of the process, libraries included.",
+    ]
+    for file in write_tables(
+        f"{study.name}_cost", "Cost of a step of each method", {"Methods": printed}, table, notes, arguments.output
+    ):
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

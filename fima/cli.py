@@ -17,44 +17,61 @@ from .commands.data import data
 from .commands.study import study
 
 # %% ../nbs/6_study/66_cli.ipynb #854ef55b
-app = typer.Typer(rich_markup_mode=None, add_completion=False, help="Study FIMA: fine-grained motion alignment for contrastive video representation learning.")
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Study FIMA: fine-grained motion alignment for contrastive video representation learning.",
+)
 app.add_typer(study, name="study")
 app.add_typer(data, name="data")
 
+
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="show the traceback of a mistake")] = False, # read by `main`
+    debug: Annotated[bool, typer.Option(help="show the traceback of a mistake")] = False,  # read by `main`
 ) -> None:
     "Take what stands before the command."
 
 # %% ../nbs/6_study/66_cli.ipynb #21882749
 @command(app, "pretrain", data=video_changes)
 def pretrain(
-    profile: str = "demo",            # smoke, demo, small or paper
-    preset: str = "paper",            # paper or released
-    base: str | None = None,          # data set whose settings come over the profile, e.g. ut_interaction; default: own, where videos are named
-    method: str = "fima",             # fima, moco, moco_vd, be, fame, iic, dclr, mcl, or one of a plugin
+    profile: str = "demo",  # smoke, demo, small or paper
+    preset: str = "paper",  # paper or released
+    # data set whose settings come over the profile, e.g. ut_interaction; default: own, where videos are named
+    base: str | None = None,
+    method: str = "fima",  # fima, moco, moco_vd, be, fame, iic, dclr, mcl, or one of a plugin
     change: list[str] | None = None,  # a field of the recipe, e.g. method.pixel=false; may be repeated
-    folder: Path | None = None,       # the run's folder; default: runs/ and the run's name
-    device: str | None = None,        # cpu, cuda, cuda:1; default: a GPU where there is one
-    show: bool = False,               # print the recipe as JSON, and do nothing
-    data: dict | None = None,         # of `video_changes`: which videos
-) -> int:                             # 0, or 130 where it was told to stop
+    folder: Path | None = None,  # the run's folder; default: runs/ and the run's name
+    device: str | None = None,  # cpu, cuda, cuda:1; default: a GPU where there is one
+    show: bool = False,  # print the recipe as JSON, and do nothing
+    data: dict | None = None,  # of `video_changes`: which videos
+) -> int:  # 0, or 130 where it was told to stop
     "Pre-train by one recipe, continuing where a run was stopped."
     from fima.training.request import requested_recipe
+
     recipe = requested_recipe(profile, preset, base, method, read_changes(change), data)
     if show:
         print(recipe.model_dump_json(indent=1))
         return 0
     from fima.training.code import own_folder, writable
     from fima.training.pretrain import Stopped, pretrain as train
+
     folder = writable(folder or own_folder() / recipe.run_id, "--folder")
-    try: told = train(recipe, folder, device)
+    try:
+        told = train(recipe, folder, device)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 130
-    except FloatingPointError as error: raise ValueError(f"{recipe.run_id}: {error}") from error
-    print(json.dumps({name: told[name] for name in ("run", "data", "steps", "final", "at_chance", "seconds") if name in told}, indent=1), folder, sep="\n")
+    except FloatingPointError as error:
+        raise ValueError(f"{recipe.run_id}: {error}") from error
+    print(
+        json.dumps(
+            {name: told[name] for name in ("run", "data", "steps", "final", "at_chance", "seconds") if name in told},
+            indent=1,
+        ),
+        folder,
+        sep="\n",
+    )
     return 0
 
 # %% ../nbs/6_study/66_cli.ipynb #c6597689
@@ -62,85 +79,114 @@ def _print_estimates(metrics: dict) -> None:
     "Print what an evaluation found, one line a number."
     if metrics["template"] == "protocols":
         from fima.evaluation.battery import protocol_table
+
         table = protocol_table(metrics)
-        for name in ("value", "low", "high", "chance"): table[name] = (100 * table[name]).map("{:.1f}".format)
-        print(table.drop(columns="source").rename(columns={"value": "per cent", "low": "95% from", "high": "to"}).to_string(index=False))
+        for name in ("value", "low", "high", "chance"):
+            table[name] = (100 * table[name]).map("{:.1f}".format)
+        print(
+            table.drop(columns="source")
+            .rename(columns={"value": "per cent", "low": "95% from", "high": "to"})
+            .to_string(index=False)
+        )
         return
-    if "chosen" in metrics: print(f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch {metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos")
+    if "chosen" in metrics:
+        print(
+            f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch {metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos"
+        )
     for name, told in metrics["estimates"].items():
         print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
 
+
 @command(app, "evaluate", data=video_changes)
 def evaluate(
-    checkpoint: Path,                 # folder of a finished pre-training, or a checkpoint file, ours or another's
-    template: str = "protocols",      # what is measured: protocols, linear_probe, finetune, retrieval, probes or bias
-    splits: str = "",                 # its splits or folds, pooled, e.g. 1,2,3; default: the run's own
+    checkpoint: Path,  # folder of a finished pre-training, or a checkpoint file, ours or another's
+    template: str = "protocols",  # what is measured: protocols, linear_probe, finetune, retrieval, probes or bias
+    splits: str = "",  # its splits or folds, pooled, e.g. 1,2,3; default: the run's own
     change: list[str] | None = None,  # a parameter of the template, e.g. clips=4; may be repeated
-    folder: Path | None = None,       # where the numbers go; default: a folder of their own inside the run's, or below FIMA_WORK for a file
-    data: dict | None = None,         # of `video_changes`: which videos; default: the run's own
+    # where the numbers go; default: a folder of their own inside the run's, or below FIMA_WORK for a file
+    folder: Path | None = None,
+    data: dict | None = None,  # of `video_changes`: which videos; default: the run's own
 ) -> None:
     "Evaluate one encoder under every protocol, or by one template."
     from fima.study.jobs import JobError, Kernel, execute
     from fima.study.requests import request_evaluation
     from fima.training.code import template_file, writable
+
     given, folder = request_evaluation(checkpoint, template, splits, data, read_changes(change), folder)
     writable(folder, "--folder")
-    with failing(JobError), Kernel() as kernel: execute(template_file(template), folder / f"{template}.ipynb", given, kernel, progress=True)
+    with failing(JobError), Kernel() as kernel:
+        execute(template_file(template), folder / f"{template}.ipynb", given, kernel, progress=True)
     _print_estimates(json.loads((folder / "metrics.json").read_text()))
     print(f"numbers: {folder / 'metrics.json'}", f"pictures: {folder / template}.ipynb", sep="\n")
+
 
 @command(app, "compare")
 def compare(
     first: Path,  # folder of an evaluation, or its metrics.json
-    second: Path, # another one, of the same videos
+    second: Path,  # another one, of the same videos
 ) -> None:
     "Test two evaluations against each other, paired by video."
     from fima.evaluation.record import compare_records
+
     table = compare_records(*(file / "metrics.json" if file.is_dir() else file for file in (first, second)))
-    for name in ("first", "second", "difference", "low", "high"): table[name] = (100 * table[name]).map("{:.1f}".format)
+    for name in ("first", "second", "difference", "low", "high"):
+        table[name] = (100 * table[name]).map("{:.1f}".format)
     print(table.assign(p=table.p.map("{:.3g}".format)).to_string(index=False))
-    for name, values in table.attrs["differ"].items(): print(f"the two were made with different settings: {name} {values[0]} and {values[1]}")
+    for name, values in table.attrs["differ"].items():
+        print(f"the two were made with different settings: {name} {values[0]} and {values[1]}")
 
 # %% ../nbs/6_study/66_cli.ipynb #f818c678
 checkpoint = typer.Typer(rich_markup_mode=None, help="Import other people's weights; export ours.")
 app.add_typer(checkpoint, name="checkpoint")
 
+
 @command(checkpoint, "import")
 def checkpoint_import(
-    file: Path,                     # .pth, .pt, .tar or .safetensors, as published
-    folder: Path,                   # a run's folder, made
-    encoder: str = "auto",          # its architecture: i3d, r2plus1d_18, r3d_18; auto finds it
-    crop_size: int | None = None,   # side of the squares it reads, pixels; default: 224 for i3d, 112 for the others
-    frames_per_clip: int = 16,      # frames of a clip
-    stride: int = 2,                # source frames per step
+    file: Path,  # .pth, .pt, .tar or .safetensors, as published
+    folder: Path,  # a run's folder, made
+    encoder: str = "auto",  # its architecture: i3d, r2plus1d_18, r3d_18; auto finds it
+    crop_size: int | None = None,  # side of the squares it reads, pixels; default: 224 for i3d, 112 for the others
+    frames_per_clip: int = 16,  # frames of a clip
+    stride: int = 2,  # source frames per step
 ) -> None:
     "Read the encoder out of a checkpoint file without running any code in it."
     from fima.training.weights import import_checkpoint
+
     place = import_checkpoint(file, folder, encoder, crop_size, frames_per_clip, stride)
     told = json.loads((place / "metrics.json").read_text())
     origin = told["origin"]
-    print(f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors used, {len(origin['left_out'])} left out (listed in metrics.json)", place, sep="\n")
+    print(
+        f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors used, {len(origin['left_out'])} left out (listed in metrics.json)",
+        place,
+        sep="\n",
+    )
+
 
 @command(checkpoint, "export")
 def checkpoint_export(
     run: Path,  # folder of a finished pre-training
-    file: Path, # a .safetensors file, written
+    file: Path,  # a .safetensors file, written
 ) -> None:
     "Write an encoder to one file with its recipe inside; `fima.load_encoder(file)` reads it."
     from fima.training.weights import export_encoder
+
     print(export_encoder(run, file))
 
 # %% ../nbs/6_study/66_cli.ipynb #be250b68
 def main(
-    arguments: list[str] | None = None, # words after `fima`; default: those typed
-) -> int:                               # exit code: 0 done, 1 not everything could be done, 2 a mistake in the call, 130 stopped
+    arguments: list[str] | None = None,  # words after `fima`; default: those typed
+) -> int:  # exit code: 0 done, 1 not everything could be done, 2 a mistake in the call, 130 stopped
     "Run the command line; a mistake is one line, not a traceback."
     arguments = sys.argv[1:] if arguments is None else arguments
-    try: return app(arguments, prog_name="fima", standalone_mode=False) or 0
-    except typer.TyperException as error: line, code = error.format_message() + (" (see --help)" if error.exit_code == 2 else ""), error.exit_code
-    except (KeyboardInterrupt, typer.Abort): line, code = "stopped", 130
+    try:
+        return app(arguments, prog_name="fima", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        line, code = error.format_message() + (" (see --help)" if error.exit_code == 2 else ""), error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        line, code = "stopped", 130
     except (ValueError, OSError) as error:
-        if "--debug" in arguments[:1]: raise
+        if "--debug" in arguments[:1]:
+            raise
         line, code = str(error), 2
     print("fima: " + "; ".join(part.strip() for part in line.splitlines() if part.strip()), file=sys.stderr)
     return code

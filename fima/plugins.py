@@ -19,14 +19,17 @@ from typing import Any
 # %% ../nbs/0_plugins/01_plugins.ipynb #715cdea1
 class _WithoutProse(ast.NodeTransformer):
     "Drop docstrings, messages of `raise` and `assert`, and help texts."
+
     def _body(self, node: ast.AST) -> ast.AST:
-        if ast.get_docstring(node, clean=False) is not None: node.body = node.body[1:] or [ast.Pass()]
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
         return self.generic_visit(node)
 
     visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        if isinstance(node.exc, ast.Call): node.exc = node.exc.func
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
         return node
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
@@ -37,127 +40,168 @@ class _WithoutProse(ast.NodeTransformer):
         node.keywords = [word for word in node.keywords if word.arg not in ("help", "desc")]
         return self.generic_visit(node)
 
+
 def without_prose(
-    tree: ast.Module, # is changed
-) -> ast.Module:      # the same tree
+    tree: ast.Module,  # is changed
+) -> ast.Module:  # the same tree
     "Drop docstrings, messages and help texts from a syntax tree."
     return _WithoutProse().visit(tree)
 
+
 def bare_code(
-    source: str, # Python
-) -> str:        # the same without comments, layout, docstrings and messages
+    source: str,  # Python
+) -> str:  # the same without comments, layout, docstrings and messages
     "Print code anew from its syntax tree, without its prose."
     return ast.unparse(without_prose(ast.parse(source)))
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #5b7e20d4
 class LazyModule:
     "Stand for a module that is imported when something of it is first asked for."
-    def __init__(self,
-        name: str, # of the module
+
+    def __init__(
+        self,
+        name: str,  # of the module
     ):
         self._name = name
 
-    def __getattr__(self, name: str) -> Any: return getattr(importlib.import_module(self._name), name)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)
 
-pandas = LazyModule("pandas") # to be imported as `pd`
+
+pandas = LazyModule("pandas")  # to be imported as `pd`
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #14a37bf1
 def import_string(
-    target: str, # e.g. "fima.method.fima:Fima"
-) -> Any:        # the object
+    target: str,  # e.g. "fima.method.fima:Fima"
+) -> Any:  # the object
     "Import the object that an import string names; raise ValueError where there is none."
     module, _, name = target.partition(":")
-    try: found = importlib.import_module(module)
-    except ImportError as error: raise ValueError(f"{target} cannot be imported: {error}") from None
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"{target} cannot be imported: {error}") from None
     for part in name.split("."):
-        if not hasattr(found, part): raise ValueError(f"{target}: {module} has no {name}")
+        if not hasattr(found, part):
+            raise ValueError(f"{target}: {module} has no {name}")
         found = getattr(found, part)
     return found
+
 
 def _string(thing: Any) -> str:
     "Give the import string of a class or a function; a string stays as it is."
     return thing if isinstance(thing, str) else f"{thing.__module__}:{thing.__qualname__}"
 
+
 @dataclass(frozen=True)
 class Entry:
     "Hold what a name stands for."
-    name: str                  # as in a recipe
-    target: str                # its import string
-    options: str = ""          # import string of the dataclass of its options; empty: it has none of its own
-    facts: dict[str, Any] = field(default_factory=dict) # what else was said of it
-    plugin: str = ""           # the plugin that brought it; empty: this package
-    thing: Any = None          # the object itself, where it was registered by a decorator
 
-    def load(self) -> Any: # the class or function
+    name: str  # as in a recipe
+    target: str  # its import string
+    options: str = ""  # import string of the dataclass of its options; empty: it has none of its own
+    facts: dict[str, Any] = field(default_factory=dict)  # what else was said of it
+    plugin: str = ""  # the plugin that brought it; empty: this package
+    thing: Any = None  # the object itself, where it was registered by a decorator
+
+    def load(self) -> Any:  # the class or function
         "Import what the name stands for."
         return import_string(self.target) if self.thing is None else self.thing
 
-    def load_options(self) -> type | None: # a frozen dataclass
+    def load_options(self) -> type | None:  # a frozen dataclass
         "Import the class of the options."
         return import_string(self.options) if self.options else None
 
+
 class Registry(Mapping):
     "Map names to entries; names of plugins are found when they are asked for."
-    def __init__(self,
-        kind: str,              # what it holds, for messages, e.g. "method"
-        home: str,              # module whose import registers this package's own
-        settings: tuple[str, ...] = (), # names of what may be said of an entry beside its options
+
+    def __init__(
+        self,
+        kind: str,  # what it holds, for messages, e.g. "method"
+        home: str,  # module whose import registers this package's own
+        settings: tuple[str, ...] = (),  # names of what may be said of an entry beside its options
     ):
         self.kind, self.home, self.settings, self.entries = kind, home, settings, {}
 
-    def add(self,
-        name: str,          # as in a recipe: letters, digits and _
-        target: Any,        # a class, a function, or an import string
+    def add(
+        self,
+        name: str,  # as in a recipe: letters, digits and _
+        target: Any,  # a class, a function, or an import string
         options: Any = "",  # the dataclass of its options, or its import string
-        **facts: Any,       # further facts, by the names of `settings`
+        **facts: Any,  # further facts, by the names of `settings`
     ) -> None:
         "Register a name; raise ValueError where it is taken by something else."
-        if not name.isidentifier(): raise ValueError(f"the name of a {self.kind} must be letters, digits and _, got {name!r}")
+        if not name.isidentifier():
+            raise ValueError(f"the name of a {self.kind} must be letters, digits and _, got {name!r}")
         unknown = sorted(set(facts) - set(self.settings))
-        if unknown: raise ValueError(f"{self.kind} {name} takes {', '.join(('options', *self.settings))}; got the unknown {', '.join(unknown)}")
-        entry = Entry(name, _string(target), _string(options) if options else "", facts, _loading[-1] if _loading else "", None if isinstance(target, str) else target)
+        if unknown:
+            raise ValueError(
+                f"{self.kind} {name} takes {', '.join(('options', *self.settings))}; got the unknown {', '.join(unknown)}"
+            )
+        entry = Entry(
+            name,
+            _string(target),
+            _string(options) if options else "",
+            facts,
+            _loading[-1] if _loading else "",
+            None if isinstance(target, str) else target,
+        )
         there = self.entries.get(name)
         if there and there.target != entry.target:
-            raise ValueError(f"{self.kind} {name} is registered already, as {there.target}; got it again as {entry.target}")
+            raise ValueError(
+                f"{self.kind} {name} is registered already, as {there.target}; got it again as {entry.target}"
+            )
         self.entries[name] = entry
 
-    def drop(self,
-        plugin: str, # as it was named
+    def drop(
+        self,
+        plugin: str,  # as it was named
     ) -> None:
         "Forget what a plugin registered."
         self.entries = {name: entry for name, entry in self.entries.items() if entry.plugin != plugin}
 
-    def register(self,
-        name: str,         # as in a recipe
-        options: Any = "", # the dataclass of its options
-        **facts: Any,      # further facts, by the names of `settings`
-    ) -> Callable:         # a decorator that returns the class or function unchanged
+    def register(
+        self,
+        name: str,  # as in a recipe
+        options: Any = "",  # the dataclass of its options
+        **facts: Any,  # further facts, by the names of `settings`
+    ) -> Callable:  # a decorator that returns the class or function unchanged
         "Register what stands below."
+
         def decorate(thing):
             self.add(name, thing, options, **facts)
             return thing
+
         return decorate
 
     def __getitem__(self, name: str) -> Entry:
         importlib.import_module(self.home)
-        if name not in self.entries: load_plugins()
-        if name in self.entries: return self.entries[name]
+        if name not in self.entries:
+            load_plugins()
+        if name in self.entries:
+            return self.entries[name]
         near = get_close_matches(str(name), self.entries, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"{self.kind} must be one of {', '.join(self.entries)}, got {name!r}{hint}; FIMA_PLUGINS names a file with more")
+        raise ValueError(
+            f"{self.kind} must be one of {', '.join(self.entries)}, got {name!r}{hint}; FIMA_PLUGINS names a file with more"
+        )
 
     def __contains__(self, name: object) -> bool:
-        try: return bool(self[name])
-        except (ValueError, TypeError): return False  # no such name, or no name at all
+        try:
+            return bool(self[name])
+        except (ValueError, TypeError):
+            return False  # no such name, or no name at all
 
     def __iter__(self) -> Iterator[str]:
         importlib.import_module(self.home)
         load_plugins()
         return iter(self.entries)
 
-    def __len__(self) -> int: return sum(1 for _ in self)
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-_loading: list[str] = [] # the plugin that is being imported
+
+_loading: list[str] = []  # the plugin that is being imported
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #80b2d8bb
 METHODS = Registry("method", "fima.baselines.methods", ("recipe", "published", "released", "reads"))
@@ -172,67 +216,102 @@ register_encoder, register_data_set = ENCODERS.register, DATA_SETS.register
 @dataclass(frozen=True)
 class Plugin:
     "Hold where code of somebody else came from."
-    name: str   # of its module
-    digest: str # of its bare code, 12 hexadecimal digits
 
-_plugins: dict[str, Plugin] = {} # as named in FIMA_PLUGINS or by an entry point -> what was loaded
+    name: str  # of its module
+    digest: str  # of its bare code, 12 hexadecimal digits
+
+
+_plugins: dict[str, Plugin] = {}  # as named in FIMA_PLUGINS or by an entry point -> what was loaded
+
 
 def _import_plugin(named: str) -> Any:
     "Import a module by its name, or a file by its path."
-    if not named.endswith(".py"): return importlib.import_module(named)
+    if not named.endswith(".py"):
+        return importlib.import_module(named)
     path, name = Path(named), f"fima_plugin_{Path(named).stem}"
-    if not path.is_file(): raise ValueError("there is no such file")
-    if name in sys.modules: raise ValueError(f"two plugins are called {path.name}; rename one")
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    if name in sys.modules:
+        raise ValueError(f"two plugins are called {path.name}; rename one")
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     sys.path.append(str(path.parent))  # a file may stand beside modules that it imports
-    try: spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    finally: sys.path.remove(str(path.parent))
+    finally:
+        sys.path.remove(str(path.parent))
     return module
+
 
 def _digest(module: Any, before: set[str]) -> str:
     "Hash the bare code of a plugin: its file or its package, and what it imported from beside it."
     top = Path(module.__file__).resolve().parent
     new = [sys.modules[name] for name in set(sys.modules) - before]
-    files = {Path(each.__file__).resolve() for each in (module, *new) if str(getattr(each, "__file__", None) or "").endswith(".py")}
-    if Path(module.__file__).name == "__init__.py": files |= {file.resolve() for file in top.rglob("*.py")}
-    own = sorted(file for file in files if file.is_relative_to(top) and (file == Path(module.__file__).resolve() or "site-packages" not in file.relative_to(top).parts))
-    return sha256("\n".join(f"{file.relative_to(top)}\n{bare_code(file.read_text())}" for file in own).encode()).hexdigest()[:12]
+    files = {
+        Path(each.__file__).resolve()
+        for each in (module, *new)
+        if str(getattr(each, "__file__", None) or "").endswith(".py")
+    }
+    if Path(module.__file__).name == "__init__.py":
+        files |= {file.resolve() for file in top.rglob("*.py")}
+    own = sorted(
+        file
+        for file in files
+        if file.is_relative_to(top)
+        and (file == Path(module.__file__).resolve() or "site-packages" not in file.relative_to(top).parts)
+    )
+    return sha256(
+        "\n".join(f"{file.relative_to(top)}\n{bare_code(file.read_text())}" for file in own).encode()
+    ).hexdigest()[:12]
+
 
 def _load(named: str) -> None:
     "Import one plugin; what it registers is its own."
     before = set(sys.modules)
     _loading.append(named)
-    try: module = _import_plugin(named)
+    try:
+        module = _import_plugin(named)
     except Exception as error:
-        for registry in (METHODS, VIEW_CHANGES, ENCODERS, DATA_SETS): registry.drop(named)
-        raise ValueError(f"plugin {named} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
-    finally: _loading.pop()
+        for registry in (METHODS, VIEW_CHANGES, ENCODERS, DATA_SETS):
+            registry.drop(named)
+        raise ValueError(
+            f"plugin {named} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    finally:
+        _loading.pop()
     _plugins[named] = Plugin(module.__name__, _digest(module, before))
 
-def load_plugins() -> dict[str, Plugin]: # as named -> what was loaded
+
+def load_plugins() -> dict[str, Plugin]:  # as named -> what was loaded
     "Import every plugin that is installed or named by FIMA_PLUGINS and not imported yet; raise ValueError, one line, where one cannot be."
-    if _loading: return _plugins                         # a plugin asks for names while it is imported
+    if _loading:
+        return _plugins  # a plugin asks for names while it is imported
     given = [part.strip() for part in os.environ.get("FIMA_PLUGINS", "").split(",") if part.strip()]
     given = [str(Path(part).resolve()) if part.endswith(".py") else part for part in given]
-    if given: os.environ["FIMA_PLUGINS"] = ",".join(given)  # what this process starts may work in another folder
+    if given:
+        os.environ["FIMA_PLUGINS"] = ",".join(given)  # what this process starts may work in another folder
     installed = [point.value for point in _entry_points() if point.value not in given]
     for named in (*installed, *given):
-        if named not in _plugins: _load(named)
+        if named not in _plugins:
+            _load(named)
     return _plugins
+
 
 _found: list = []
 
+
 def _entry_points() -> list:
     "List the installed plugins; asked once."
-    if not _found: _found.append(list(importlib.metadata.entry_points(group="fima.plugins")))
+    if not _found:
+        _found.append(list(importlib.metadata.entry_points(group="fima.plugins")))
     return _found[0]
 
+
 def plugin_digests(
-    entries: list[Entry], # what a recipe names
-) -> dict[str, str]:      # plugin -> digest of its bare code; empty where all is this package's own
+    entries: list[Entry],  # what a recipe names
+) -> dict[str, str]:  # plugin -> digest of its bare code; empty where all is this package's own
     "Tell which plugins a recipe rests on."
     return {_plugins[entry.plugin].name: _plugins[entry.plugin].digest for entry in entries if entry.plugin in _plugins}

@@ -6,6 +6,7 @@ Every metrics.json is read, written anew beside its list of videos (fima.evaluat
 where what comes back equals what was there to the last bit; recipes lose their white space alone. A second call finds
 nothing to do.
 """
+
 import json
 import sys
 import tempfile
@@ -31,7 +32,8 @@ def compacted(file, old):
         write_metrics(scratch, old)
         if json.dumps(read_metrics(scratch)) != json.dumps(old):
             raise ValueError(f"{file} would lose something, so it stays")
-        if isinstance(old.get("videos"), dict): keep_list(lists_folder(file.parent), pack_videos(old["videos"]).shared)
+        if isinstance(old.get("videos"), dict):
+            keep_list(lists_folder(file.parent), pack_videos(old["videos"]).shared)
         return scratch.read_text()
 
 

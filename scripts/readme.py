@@ -1,32 +1,44 @@
 """Make pages for reading from notebooks: their prose, and what their cells put out; `make readme` calls it."""
+
 import json
 import posixpath
 import re
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-PAGES = {"index": "README.md", "what_came_out": "reports/README.md", "reading": "nbs/README.md"}  # notebook in nbs/ -> page
+# notebook in nbs/ -> page
+PAGES = {"index": "README.md", "what_came_out": "reports/README.md", "reading": "nbs/README.md"}
 NOTICE = "<!-- made from nbs/{}.ipynb by `make readme`; edit the notebook -->"
 
 
 def moved(text, page="README.md"):
     "Let relative links start from the page's folder instead of nbs/."
+
     def from_page(match):
         target = match[2]
-        if "://" in target or target.startswith("#"): return match[0]
+        if "://" in target or target.startswith("#"):
+            return match[0]
         return f"{match[1]}({posixpath.relpath(posixpath.join('nbs', target), posixpath.dirname(page) or '.')})"
+
     return re.sub(r"(\])\(([^)\s]+)\)", from_page, text)
 
 
 def parts(cell):
     "Give what of a cell a reader of the page sees."
-    if cell["cell_type"] == "markdown": return ["".join(cell["source"])]
+    if cell["cell_type"] == "markdown":
+        return ["".join(cell["source"])]
     kept = []
     for output in cell.get("outputs", []):
         told = output.get("data", {})
-        if "text/markdown" in told: kept.append("".join(told["text/markdown"]))
-        elif output["output_type"] == "stream": kept.append("```\n" + "".join(output["text"]).rstrip() + "\n```")
-        else: raise ValueError(f"cell {cell['id']} puts out {', '.join(told) or output['output_type']}; only Markdown and text fit a page")
+        if "text/markdown" in told:
+            kept.append("".join(told["text/markdown"]))
+        elif output["output_type"] == "stream":
+            kept.append("```\n" + "".join(output["text"]).rstrip() + "\n```")
+        else:
+            raise ValueError(
+                f"cell {cell['id']} puts out {', '.join(told) or output['output_type']}; only Markdown and text fit a "
+                "page"
+            )
     return kept
 
 
@@ -34,8 +46,14 @@ def render(notebook):
     "Turn a notebook in nbs/ into Markdown."
     name = Path(notebook).stem
     cells = json.loads(Path(notebook).read_text())["cells"]
-    return "\n\n".join([NOTICE.format(name), *(moved(part.strip(), PAGES[name]) for cell in cells for part in parts(cell))]) + "\n"
+    return (
+        "\n\n".join(
+            [NOTICE.format(name), *(moved(part.strip(), PAGES[name]) for cell in cells for part in parts(cell))]
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":
-    for name, page in PAGES.items(): (TOP / page).write_text(render(TOP / "nbs" / f"{name}.ipynb"))
+    for name, page in PAGES.items():
+        (TOP / page).write_text(render(TOP / "nbs" / f"{name}.ipynb"))

@@ -1,4 +1,5 @@
 """What every test shares."""
+
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from fima.cli import main
 @pytest.fixture(autouse=True)
 def own_work_folder(monkeypatch):
     "Two test processes must not generate the same data set into the same folder at once."
-    if "FIMA_WORK" in os.environ: return
+    if "FIMA_WORK" in os.environ:
+        return
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
     monkeypatch.setenv("FIMA_WORK", str(Path(__file__).resolve().parent.parent / "data" / "tests" / worker))
 
@@ -25,18 +27,26 @@ def own_registries():
     import sys
     from fima import plugins
     from fima.plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES
-    before = {registry.kind: (registry, {name: registry[name] for name in registry}) for registry in (DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES)}
+
+    before = {
+        registry.kind: (registry, {name: registry[name] for name in registry})
+        for registry in (DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES)
+    }
     loaded = set(plugins._plugins)
     yield
-    for registry, entries in before.values(): registry.entries = entries
-    for named in set(plugins._plugins) - loaded: sys.modules.pop(plugins._plugins.pop(named).name)
+    for registry, entries in before.values():
+        registry.entries = entries
+    for named in set(plugins._plugins) - loaded:
+        sys.modules.pop(plugins._plugins.pop(named).name)
 
 
 @pytest.fixture(scope="session")
 def kernel():
     "One kernel for every template that a test process executes; it is emptied in between, and holds what was imported."
     from fima.study.jobs import Kernel
-    with Kernel() as held: yield held
+
+    with Kernel() as held:
+        yield held
 
 
 @pytest.fixture
@@ -45,10 +55,13 @@ def made(kernel):
     from fima.study.files import load_study
     from fima.study.jobs import build_jobs, make_run, pending, prepare_data
     from fima.study.plan import expand, plan
+
     def make(study, reports):
         jobs = build_jobs(pending(expand(load_study(study)), reports), reports, reports / ".work" / "here")
-        for job in jobs: assert not (prepare_data(job) if job["kind"] == "data" else make_run(job, kernel))
+        for job in jobs:
+            assert not (prepare_data(job) if job["kind"] == "data" else make_run(job, kernel))
         return plan(study, reports)
+
     return make
 
 
@@ -56,26 +69,30 @@ def made(kernel):
 def call(capsys, monkeypatch):
     "Run the command line in this process (torch is imported once); answers as a finished process does."
     monkeypatch.setenv("COLUMNS", "120")
+
     def called(*words):
         capsys.readouterr()
         code = main([str(word) for word in words])
         said = capsys.readouterr()
         return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
     return called
 
 
 @pytest.fixture
 def stopped_midway():
     "Start a command that trains into a folder, press Ctrl-C once it has logged a step, and give the step of the checkpoint it kept."
+
     def stopped(call, folder):
         hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
         process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
         deadline = time.monotonic() + 400
         while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():
             assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
-            time.sleep(.1)
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=200)
         assert process.returncode and not (folder / "metrics.json").exists() and not (folder / "failure.json").exists()
         return int((folder / "checkpoint" / "latest").read_text().split("_")[1])
+
     return stopped

@@ -1,4 +1,5 @@
 """Bias probes from end to end: encoders whose answer is known, videos that cannot be asked, and what the results notebook makes of records."""
+
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,16 @@ from torch import nn
 from fima.data.files import encode
 from fima.data.sprites import SpriteOptions, make_sprites, read_masks
 from fima.data.video import FrameCache
-from fima.evaluation.perturb import PERTURBATIONS, arrow_of_time, fit_judge, perturb, perturbed, stream, temporal_probe, variant_features
+from fima.evaluation.perturb import (
+    PERTURBATIONS,
+    arrow_of_time,
+    fit_judge,
+    perturb,
+    perturbed,
+    stream,
+    temporal_probe,
+    variant_features,
+)
 from fima.evaluation.reading import read_clips
 from fima.evaluation.record import compare_records, smoke_run
 from fima.evaluation.record_format import read_metrics
@@ -34,7 +44,8 @@ def execute(notebook, **parameters):
     space = {"display": lambda *parts: None}
     with matplotlib.rc_context({"backend": "agg"}):
         for cell in nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", 4).cells:
-            if cell.cell_type != "code": continue
+            if cell.cell_type != "code":
+                continue
             exec(compile(cell.source, notebook, "exec"), space)
             if "parameters" in cell.metadata.get("tags", []):
                 assert not set(parameters) - set(space), "the notebook has no such parameter"
@@ -44,13 +55,17 @@ def execute(notebook, **parameters):
 
 # -- encoders whose answer is known ------------------------------------------------------------------------------------
 
+
 class Average(nn.Module):
     "Average all frames: blind to their order."
-    def forward(self, clips): return nn.functional.adaptive_avg_pool2d(clips.double().mean(2), 4).float().flatten(1)[:, :, None, None, None]
+
+    def forward(self, clips):
+        return nn.functional.adaptive_avg_pool2d(clips.double().mean(2), 4).float().flatten(1)[:, :, None, None, None]
 
 
 class Border(nn.Module):
     "See the outermost pixels alone: the background."
+
     def forward(self, clips):
         edge = torch.cat([clips[..., :2, :].mean(2).flatten(2), clips[..., -2:, :].mean(2).flatten(2)], 2)
         return nn.functional.adaptive_avg_pool1d(edge, 16).flatten(1)[:, :, None, None, None]
@@ -58,34 +73,56 @@ class Border(nn.Module):
 
 class Videos:
     "Files of the embedded set in which grounds go with classes, read as an evaluation reads them."
+
     def __init__(self, folder):
         self.folder = folder.resolve()
-        self.catalog = make_sprites(self.folder, SpriteOptions(train=96, test=48, size=32, background_bias=1.), progress=False)
-        self.rows = {split: self.catalog[self.catalog.split == split].reset_index(drop=True) for split in ("train", "test")}
+        self.catalog = make_sprites(
+            self.folder, SpriteOptions(train=96, test=48, size=32, background_bias=1.0), progress=False
+        )
+        self.rows = {
+            split: self.catalog[self.catalog.split == split].reset_index(drop=True) for split in ("train", "test")
+        }
         self.paths = {split: [str(self.folder / path) for path in rows.path] for split, rows in self.rows.items()}
-        self.frames = FrameCache.build(self.paths["train"] + self.paths["test"], folder / "frames", workers=1, progress=False)
+        self.frames = FrameCache.build(
+            self.paths["train"] + self.paths["test"], folder / "frames", workers=1, progress=False
+        )
 
-    def cuts(self, split, row): return read_clips(self.frames, self.paths[split][row], **VIEW)
+    def cuts(self, split, row):
+        return read_clips(self.frames, self.paths[split][row], **VIEW)
 
-    def plain(self, encoder, split): return variant_features(encoder, len(self.rows[split]), lambda row: {"": self.cuts(split, row)})[""].features
+    def plain(self, encoder, split):
+        return variant_features(encoder, len(self.rows[split]), lambda row: {"": self.cuts(split, row)})[""].features
 
-    def regions(self, row, source="true"): return read_regions(self.frames, self.paths["test"][row], source, self.folder, **VIEW)
+    def regions(self, row, source="true"):
+        return read_regions(self.frames, self.paths["test"][row], source, self.folder, **VIEW)
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory): return Videos(tmp_path_factory.mktemp("sprites"))
+def videos(tmp_path_factory):
+    return Videos(tmp_path_factory.mktemp("sprites"))
 
 
 def test_an_encoder_that_averages_frames_is_blind_to_their_order(videos):
     encoder, labels = Average(), {split: rows.label.to_numpy() for split, rows in videos.rows.items()}
     plain = {split: videos.plain(encoder, split) for split in labels}
-    varied = variant_features(encoder, 48, lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row]))
-    table = temporal_probe(fit_judge(plain["train"], labels["train"]), plain["test"], varied, labels["test"], plain["train"], labels["train"])
+    varied = variant_features(
+        encoder, 48, lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row])
+    )
+    table = temporal_probe(
+        fit_judge(plain["train"], labels["train"]),
+        plain["test"],
+        varied,
+        labels["test"],
+        plain["train"],
+        labels["train"],
+    )
     assert (table[["drop_shuffle", "drop_reverse"]] == 0).all(axis=None)
     np.testing.assert_allclose(table[["cos_shuffle", "cos_reverse"]].to_numpy(float), 1, atol=1e-5)
     assert (table.hit_1_reverse == table.hit_1).all() and table.cos_freeze.max() < 1
-    turned = variant_features(encoder, 96, lambda row: {"": perturb(videos.cuts("train", row), "reverse", stream(0, ""))})[""].features
-    assert (arrow_of_time([plain["train"], turned], [plain["test"], varied["reverse"].features]) == .5).all()
+    turned = variant_features(
+        encoder, 96, lambda row: {"": perturb(videos.cuts("train", row), "reverse", stream(0, ""))}
+    )[""].features
+    assert (arrow_of_time([plain["train"], turned], [plain["test"], varied["reverse"].features]) == 0.5).all()
 
 
 def test_an_encoder_that_sees_the_background_follows_the_scene(videos):
@@ -95,16 +132,23 @@ def test_an_encoder_that_sees_the_background_follows_the_scene(videos):
     assert (scenes != test.label).all()
     partners = swap_partners(test.label, scenes, range(48), test.path)
     assert all(scenes[other] != test.label[row] for row, other in partners.items())
-    table = swap_probe(judge, variant_features(encoder, 48, mixture_maker(videos.regions, partners, range(48), test.path)), test.label, scenes, partners)
-    assert table.swap_scene.mean() > .9 and table.swap_action.mean() < .1 and table.background_only.mean() > .9
-    assert table.contrasted.sum() == 0 and table.scuba.mean() < .4
+    table = swap_probe(
+        judge,
+        variant_features(encoder, 48, mixture_maker(videos.regions, partners, range(48), test.path)),
+        test.label,
+        scenes,
+        partners,
+    )
+    assert table.swap_scene.mean() > 0.9 and table.swap_action.mean() < 0.1 and table.background_only.mean() > 0.9
+    assert table.contrasted.sum() == 0 and table.scuba.mean() < 0.4
 
 
 def test_what_is_made_does_not_depend_on_how_it_is_batched(videos):
     encoder = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
     make = lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row], seed=3)
     one, many = (variant_features(encoder, 9, make, batch=batch) for batch in (1, 64))
-    for kind in PERTURBATIONS: np.testing.assert_allclose(one[kind].features, many[kind].features, rtol=1e-4, atol=1e-5)
+    for kind in PERTURBATIONS:
+        np.testing.assert_allclose(one[kind].features, many[kind].features, rtol=1e-4, atol=1e-5)
 
 
 def test_masks_are_cut_as_frames_are(videos):
@@ -118,17 +162,21 @@ def test_masks_are_cut_as_frames_are(videos):
 
 # -- videos that cannot be asked ---------------------------------------------------------------------------------------
 
+
 def replace_video(folder, path, frames, masks):
     "Write another video and mask in the place of a generated one."
     encode(frames, folder / path)
-    with open(folder / Path("masks", *Path(path).parts[1:]).with_suffix(".npz"), "wb") as file: np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
+    with open(folder / Path("masks", *Path(path).parts[1:]).with_suffix(".npz"), "wb") as file:
+        np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
 
 
 def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypatch):
     "One frame; frames that are all the same; a scene without foreground. Each is counted where it can be asked, and nothing is NaN."
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     run = smoke_run(tmp_path / "run")
-    first = json.loads(json.dumps(execute("studies/bias", run=str(run), folder=str(tmp_path / "before"), pairs=20)["metrics"]))
+    first = json.loads(
+        json.dumps(execute("studies/bias", run=str(run), folder=str(tmp_path / "before"), pairs=20)["metrics"])
+    )
     assert not first["not_probed"] and all(None not in column for column in first["videos"].values())
 
     folder = next((tmp_path / "work" / "motion_sprites").glob("*/catalog.csv")).parent
@@ -136,20 +184,42 @@ def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypat
     one, still, empty = catalog[catalog.split == "test"].path[:3]
     grain = np.random.default_rng(0)
     size = read_masks(folder, one).shape[1]
-    picture = np.broadcast_to((80 + 2 * np.arange(size, dtype=np.uint8))[None, :, None, None], (48, size, size, 3))  # smooth, so that compression leaves it as it is
+    # smooth, so that compression leaves it as it is
+    picture = np.broadcast_to((80 + 2 * np.arange(size, dtype=np.uint8))[None, :, None, None], (48, size, size, 3))
     replace_video(folder, one, picture[:1], np.zeros((1, size, size), bool))
     replace_video(folder, still, picture, np.zeros((48, size, size), bool))
-    replace_video(folder, empty, np.clip(picture.astype(int) + grain.integers(-30, 30, (48, size, size, 1)), 0, 255).astype(np.uint8), np.zeros((48, size, size), bool))
+    replace_video(
+        folder,
+        empty,
+        np.clip(picture.astype(int) + grain.integers(-30, 30, (48, size, size, 1)), 0, 255).astype(np.uint8),
+        np.zeros((48, size, size), bool),
+    )
 
     told = execute("studies/bias", run=str(run), folder=str(tmp_path / "after"), pairs=20)["metrics"]
     reasons = {(line["path"], line["probes"]): line["reason"] for line in told["not_probed"]}
-    assert set(reasons) == {(one, "time"), (still, "time"), *((path, "action or scene") for path in (one, still, empty))}
-    assert reasons[one, "time"].startswith("still") and reasons[still, "action or scene"].startswith("still") and reasons[empty, "action or scene"].startswith("no foreground")
+    assert set(reasons) == {
+        (one, "time"),
+        (still, "time"),
+        *((path, "action or scene") for path in (one, still, empty)),
+    }
+    assert (
+        reasons[one, "time"].startswith("still")
+        and reasons[still, "action or scene"].startswith("still")
+        and reasons[empty, "action or scene"].startswith("no foreground")
+    )
     place = {path: told["videos"]["path"].index(path) for path in (one, still, empty)}
-    assert [told["videos"]["shuffle"][place[path]] for path in (one, still)] == [None, None] and told["videos"]["shuffle"][place[empty]] is not None
-    assert all(told["videos"][name][where] is None for name in ("swap_action", "scuba", "contrasted", "background_only") for where in place.values())
+    assert [told["videos"]["shuffle"][place[path]] for path in (one, still)] == [None, None] and told["videos"][
+        "shuffle"
+    ][place[empty]] is not None
+    assert all(
+        told["videos"][name][where] is None
+        for name in ("swap_action", "scuba", "contrasted", "background_only")
+        for where in place.values()
+    )
     count = len(told["videos"]["path"])
-    assert [told["estimates"][name]["n"] for name in ("accuracy", "shuffle", "cos_freeze", "arrow", "scuba", "swap_scene")] == [count, count - 2, count - 2, count - 2, count - 3, count - 3]
+    assert [
+        told["estimates"][name]["n"] for name in ("accuracy", "shuffle", "cos_freeze", "arrow", "scuba", "swap_scene")
+    ] == [count, count - 2, count - 2, count - 2, count - 3, count - 3]
     text = (tmp_path / "after" / "metrics.json").read_text()
     assert not re.search(r"\b(NaN|Infinity)\b", text) and json.loads(text)["dimensions"]["pairs"] == 20
     assert compare_records(*[tmp_path / "after" / "metrics.json"] * 2).set_index("measure").n["scuba"] == count - 3
@@ -158,9 +228,24 @@ def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypat
 def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     run = smoke_run(tmp_path / "run")
-    told = [execute("studies/bias", run=str(run), folder=str(tmp_path / str(seed)), pairs=20, modality="difference", masks="median", clips_per_video=1, seed=seed)["metrics"] for seed in (0, 0, 1)]
+    told = [
+        execute(
+            "studies/bias",
+            run=str(run),
+            folder=str(tmp_path / str(seed)),
+            pairs=20,
+            modality="difference",
+            masks="median",
+            clips_per_video=1,
+            seed=seed,
+        )["metrics"]
+        for seed in (0, 0, 1)
+    ]
     assert told[0]["videos"] == told[1]["videos"] and told[0]["dimensions"] == told[1]["dimensions"]
-    assert told[0]["videos"]["cos_shuffle"] != told[2]["videos"]["cos_shuffle"] and told[0]["dimensions"] != told[2]["dimensions"]
+    assert (
+        told[0]["videos"]["cos_shuffle"] != told[2]["videos"]["cos_shuffle"]
+        and told[0]["dimensions"] != told[2]["dimensions"]
+    )
     assert told[0]["settings"]["masks"] == "median" and told[0]["settings"]["modality"] == "difference"
 
 
@@ -171,29 +256,49 @@ def test_ground_against_motion(tmp_path, monkeypatch):
     border, (_, recipe) = Border(), load_encoder(run)
     border.register_parameter("unused", nn.Parameter(torch.zeros(1)))
     monkeypatch.setattr("fima.evaluation.record.load_encoder", lambda source: (border, recipe))
-    told = execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1)["metrics"]
+    told = execute(
+        "studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1
+    )["metrics"]
     scene, right = told["videos"]["scene"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
-    assert np.mean(scene) > .9 and not right.any() and 0 < told["estimates"]["scene"]["n"] == len(right)
-    assert told["settings"]["background_bias"] == 1 and told["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
+    assert np.mean(scene) > 0.9 and not right.any() and 0 < told["estimates"]["scene"]["n"] == len(right)
+    assert (
+        told["settings"]["background_bias"] == 1
+        and told["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
+    )
     plain = execute("studies/bias", run=str(run), folder=str(tmp_path / "plain"), pairs=3, clips_per_video=1)["metrics"]
     assert "scene" not in plain["videos"] and plain["videos"]["path"] == told["videos"]["path"]
 
 
-@pytest.mark.parametrize("change, message", [(dict(masks="soft"), "masks must be one of .*, got 'soft'"), (dict(pairs=2), "pairs must be at least 3, got 2"), (dict(background_bias=1.5), "background_bias must be in .*, got 1.5"),
-                                             (dict(data_set="ut_interaction", masks="true"), "of the embedded set alone, got them for ut_interaction"), (dict(data_set="ut_interaction", background_bias=1), "of the embedded set alone")], ids=str)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(masks="soft"), "masks must be one of .*, got 'soft'"),
+        (dict(pairs=2), "pairs must be at least 3, got 2"),
+        (dict(background_bias=1.5), "background_bias must be in .*, got 1.5"),
+        (dict(data_set="ut_interaction", masks="true"), "of the embedded set alone, got them for ut_interaction"),
+        (dict(data_set="ut_interaction", background_bias=1), "of the embedded set alone"),
+    ],
+    ids=str,
+)
 def test_settings_are_refused_before_anything_is_read(tmp_path, monkeypatch, change, message):
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     run = smoke_run(tmp_path / "run")
     monkeypatch.setattr("fima.evaluation.record.open_data", None)
-    with pytest.raises(ValueError, match=message): execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), **change)
+    with pytest.raises(ValueError, match=message):
+        execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), **change)
     assert not (tmp_path / "bias").exists()
 
 
 def test_masks_must_fit_their_video(videos, tmp_path):
     class Shorter:
-        def count(self, path): return 40
-        def window(self, path, start, length): return videos.frames.window(path, start, length)
-    with pytest.raises(ValueError, match="must be of its 40 frames, got 48"): read_regions(Shorter(), videos.paths["test"][0], "true", videos.folder, **VIEW)
+        def count(self, path):
+            return 40
+
+        def window(self, path, start, length):
+            return videos.frames.window(path, start, length)
+
+    with pytest.raises(ValueError, match="must be of its 40 frames, got 48"):
+        read_regions(Shorter(), videos.paths["test"][0], "true", videos.folder, **VIEW)
 
 
 # -- the results notebook ----------------------------------------------------------------------------------------------
@@ -202,62 +307,140 @@ METHODS = ["moco", "moco_vd", "be", "fame", "iic", "dclr", "mcl", "fima", "rando
 
 
 def study_file(folder, name, methods=METHODS):
-    rows = "\n".join(f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: {round(.1 + .01 * place, 2)}}}}}' for place, row in enumerate(methods))
+    rows = "\n".join(
+        f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: '
+        f"{round(0.1 + 0.01 * place, 2)}}}}}"
+        for place, row in enumerate(methods)
+    )
     file = folder / f"{name}.yaml"
-    file.write_text(f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, label: ground or motion, measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n')
+    file.write_text(
+        f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: '
+        f"linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, label: ground or motion, "
+        f"measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n"
+    )
     return str(file)
 
 
 def plant(study, reports, leave=()):
     "Write records of 60 videos in which each row is better and less biased than the one before; the first two videos could not be asked about the scene."
     for place, run in enumerate(expand(load_study(study))):
-        if run.row.name in leave: continue
-        draw, videos = np.random.default_rng(place), {"path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)], "group": [f"g{v // 2}" for v in range(60)], "label": [v % 3 for v in range(60)]}
-        def share(p, missing=0): return [None] * missing + (draw.random(60 - missing) < p).tolist()
-        right = share(.2 + .07 * place)
-        videos |= {"predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)], "cos_freeze": (1 - .08 * place * draw.random(60)).tolist(), "freeze": share(.3), "shuffle": share(.3), "drop_shuffle": share(.2), "arrow": [.5] * 60}
-        videos |= {name: share(.5 - .04 * place, 2) for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")}
+        if run.row.name in leave:
+            continue
+        draw, videos = (
+            np.random.default_rng(place),
+            {
+                "path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)],
+                "group": [f"g{v // 2}" for v in range(60)],
+                "label": [v % 3 for v in range(60)],
+            },
+        )
+
+        def share(p, missing=0):
+            return [None] * missing + (draw.random(60 - missing) < p).tolist()
+
+        right = share(0.2 + 0.07 * place)
+        videos |= {
+            "predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)],
+            "cos_freeze": (1 - 0.08 * place * draw.random(60)).tolist(),
+            "freeze": share(0.3),
+            "shuffle": share(0.3),
+            "drop_shuffle": share(0.2),
+            "arrow": [0.5] * 60,
+        }
+        videos |= {
+            name: share(0.5 - 0.04 * place, 2)
+            for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")
+        }
         videos["scene"] = [not hit and v % 2 == 0 for v, hit in enumerate(right)]
         for evaluation in run.evaluations:
             (run.folder(reports) / evaluation.name).mkdir(parents=True, exist_ok=True)
-            write_json(run.folder(reports) / evaluation.name / "metrics.json", {"videos": videos, "settings": {"masks": "true"}, "dimensions": dict(static=.5, dynamic=.25, joint=0., residual=.25),
-                                                                               "not_probed": [{"path": videos["path"][v], "probes": "action or scene", "reason": "planted"} for v in range(2)]})
+            write_json(
+                run.folder(reports) / evaluation.name / "metrics.json",
+                {
+                    "videos": videos,
+                    "settings": {"masks": "true"},
+                    "dimensions": dict(static=0.5, dynamic=0.25, joint=0.0, residual=0.25),
+                    "not_probed": [
+                        {"path": videos["path"][v], "probes": "action or scene", "reason": "planted"} for v in range(2)
+                    ],
+                },
+            )
 
 
 def test_results_of_ten_methods(tmp_path, capsys):
     studies = [study_file(tmp_path, name) for name in ("planted_one", "planted_two")]
-    for study in studies: plant(study, tmp_path / "reports", leave=("dclr",))
+    for study in studies:
+        plant(study, tmp_path / "reports", leave=("dclr",))
     execute("results/bias", studies=studies, reports=str(tmp_path / "reports"))
-    files = sorted(str(file.relative_to(tmp_path / "reports")) for kind in ("figures", "tables") for file in (tmp_path / "reports" / kind).iterdir())
+    files = sorted(
+        str(file.relative_to(tmp_path / "reports"))
+        for kind in ("figures", "tables")
+        for file in (tmp_path / "reports" / kind).iterdir()
+    )
     assert files == ["figures/bias.png", "figures/bias.svg", "tables/bias.csv", "tables/bias.md", "tables/bias.tex"]
     numbers = pd.read_csv(tmp_path / "reports" / "tables" / "bias.csv").query("evaluation != 'linear_probe'")
     told = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "bias")].set_index(["row", "measure"])
-    assert told.n["moco", "accuracy"] == 60 and told.n["moco", "scuba"] == 58 and told.n["dclr", "scuba"] == 0 and np.isnan(told.value["dclr", "scuba"])
+    assert (
+        told.n["moco", "accuracy"] == 60
+        and told.n["moco", "scuba"] == 58
+        and told.n["dclr", "scuba"] == 0
+        and np.isnan(told.value["dclr", "scuba"])
+    )
     known = told[told.n > 0]
     assert (known.low <= known.value + 1e-9).all() and (known.value <= known.high + 1e-9).all()
-    conflict = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "scene_bias")].pivot(index="row", columns="measure", values="value")
-    assert list(conflict) == ["accuracy", "scene"] and (conflict.sum(axis=1).drop("dclr") <= 1).all() and np.isnan(conflict.scene["dclr"])
+    conflict = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "scene_bias")].pivot(
+        index="row", columns="measure", values="value"
+    )
+    assert (
+        list(conflict) == ["accuracy", "scene"]
+        and (conflict.sum(axis=1).drop("dclr") <= 1).all()
+        and np.isnan(conflict.scene["dclr"])
+    )
     text = (tmp_path / "reports" / "tables" / "bias.md").read_text()
-    line = next(line for line in text.split("\n") if line.startswith("| chance") and "22.2" in line)  # contrasted, three classes: 1/3 x 2/3
+    # contrasted, three classes: 1/3 x 2/3
+    line = next(line for line in text.split("\n") if line.startswith("| chance") and "22.2" in line)
     assert "33.3" in line
-    assert all(name in text for name in ("Ground or motion", "SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
+    assert all(
+        name in text
+        for name in ("Ground or motion", "SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")
+    ) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
     svg = (tmp_path / "reports" / "figures" / "bias.svg").read_text()
-    assert svg.count(">ground named against motion, per cent<") == 2 and svg.count(">MOCO<") == 1 and svg.count(">1 not run<") == 4  # one legend; every panel says what it lacks
+    # one legend; every panel says what it lacks
+    assert (
+        svg.count(">ground named against motion, per cent<") == 2
+        and svg.count(">MOCO<") == 1
+        and svg.count(">1 not run<") == 4
+    )
 
 
 def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
     study, reports = study_file(tmp_path, "planted"), tmp_path / "reports"
     plant(study, reports, leave=("dclr",))
     (reports / "tables").mkdir()
-    (reports / "tables" / "planted_cost.csv").write_text("row,seconds_per_step,operations,peak_mebibytes,device\nfima,.25,3e9,512,planted\n")
+    (reports / "tables" / "planted_cost.csv").write_text(
+        "row,seconds_per_step,operations,peak_mebibytes,device\nfima,.25,3e9,512,planted\n"
+    )
     space = execute("results/methods", studies=[study], reports=str(reports))
     table = space["with_cost"](space["every"][0]).set_index("method")
-    assert list(table)[:5] == ["ours: linear probe", "background only", "lost when shuffled", "ours: ground or motion, accuracy", "ours: ground or motion, scene"]
-    assert table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]].tolist() == ["0.250", "3.00", "512"] and table.loc["BE", "seconds a step"] == "-"
+    assert list(table)[:5] == [
+        "ours: linear probe",
+        "background only",
+        "lost when shuffled",
+        "ours: ground or motion, accuracy",
+        "ours: ground or motion, scene",
+    ]
+    assert (
+        table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]].tolist() == ["0.250", "3.00", "512"]
+        and table.loc["BE", "seconds a step"] == "-"
+    )
     first = expand(load_study(study))[0]
-    record = first.folder(reports) / next(each.name for each in first.evaluations if each.called == "bias") / "metrics.json"
+    record = (
+        first.folder(reports) / next(each.name for each in first.evaluations if each.called == "bias") / "metrics.json"
+    )
     named = [hit for hit in read_metrics(record)["videos"]["background_only"] if hit is not None]
-    assert table.loc["DCLR", "background only"] == "not run" and table.loc["MOCO", "background only"].startswith(f"{100 * np.mean(named):.1f} [")
+    assert table.loc["DCLR", "background only"] == "not run" and table.loc["MOCO", "background only"].startswith(
+        f"{100 * np.mean(named):.1f} ["
+    )
     assert "planted · device planted" in capsys.readouterr().out
     text = (reports / "tables" / "planted.md").read_text()
     assert "## Methods and cost" in text and "## Beside FIMA, by the linear probe" in text and "same frames" not in text
@@ -269,5 +452,13 @@ def test_nothing_run_leaves_files_alone(tmp_path, capsys):
     kept.write_text("of an earlier day")
     execute("results/bias", studies=[study, "no_such_study"], reports=str(tmp_path / "reports"))
     said = capsys.readouterr().out
-    assert "planted_none.yaml: 0 of 10 bias evaluations made: not run" in said and "no_such_study: not run: there is no study of this name" in said and "bias: not run; the files of this name are left as they are" in said
-    assert kept.read_text() == "of an earlier day" and [file.name for file in kept.parent.iterdir()] == ["bias.md"] and not (tmp_path / "reports" / "figures").exists()
+    assert (
+        "planted_none.yaml: 0 of 10 bias evaluations made: not run" in said
+        and "no_such_study: not run: there is no study of this name" in said
+        and "bias: not run; the files of this name are left as they are" in said
+    )
+    assert (
+        kept.read_text() == "of an earlier day"
+        and [file.name for file in kept.parent.iterdir()] == ["bias.md"]
+        and not (tmp_path / "reports" / "figures").exists()
+    )

@@ -1,4 +1,5 @@
 """Batches depend on the data set and its seed, not on who cuts them: no worker, several, forked or spawned, from the start or resumed."""
+
 import random
 
 import numpy as np
@@ -14,12 +15,15 @@ ROWS, BATCH, STEPS = 11, 4, 5
 
 class Memory:
     "Videos of different lengths; every frame is random and differs from all others."
+
     def count(self, path):
         return 16 + int(path.rsplit("/", 1)[-1]) % 7
 
     def window(self, path, start, length):
-        video = np.random.default_rng(int(path.rsplit("/", 1)[-1])).integers(0, 256, (self.count(path), 12, 16, 3), dtype=np.uint8)
-        return video[start:start + length]
+        video = np.random.default_rng(int(path.rsplit("/", 1)[-1])).integers(
+            0, 256, (self.count(path), 12, 16, 3), dtype=np.uint8
+        )
+        return video[start : start + length]
 
 
 def make(seed=0, rows=ROWS, **options):
@@ -33,7 +37,9 @@ def listed(loader):
 
 
 def same(first, second):
-    return len(first) == len(second) and all(torch.equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True))
+    return len(first) == len(second) and all(
+        torch.equal(a, b) for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_an_epoch_covers_every_row_at_most_once(rows, batch):
     per_epoch = rows // batch
     steps = list(StepSampler(rows, batch, 3 * per_epoch, 0, seed=2))
     for epoch in range(3):
-        keys = [key for step in steps[epoch * per_epoch:(epoch + 1) * per_epoch] for key in step]
+        keys = [key for step in steps[epoch * per_epoch : (epoch + 1) * per_epoch] for key in step]
         assert {number for number, _ in keys} == {epoch}
         seen = [row for _, row in keys]
         assert len(set(seen)) == len(seen) == per_epoch * batch
@@ -84,12 +90,17 @@ def test_the_dropped_rows_change_between_epochs():
 
 def test_label_index_and_frames_belong_together():
     dataset = make()
-    for keys, batch in zip(StepSampler(ROWS, BATCH, STEPS, 0, dataset.seed), batches(dataset, BATCH, STEPS), strict=True):
+    for keys, batch in zip(
+        StepSampler(ROWS, BATCH, STEPS, 0, dataset.seed), batches(dataset, BATCH, STEPS), strict=True
+    ):
         assert batch.index.tolist() == [row for _, row in keys]
         assert batch.label.tolist() == [(3 * row) % 5 for _, row in keys]
         for place, key in enumerate(keys):
             for view, sample in zip(batch[:2], dataset[key][:2], strict=True):
-                assert all(torch.equal(part[place], torch.from_numpy(alone)) for part, alone in zip(view[:4], sample[:4], strict=True))
+                assert all(
+                    torch.equal(part[place], torch.from_numpy(alone))
+                    for part, alone in zip(view[:4], sample[:4], strict=True)
+                )
 
 
 def test_an_unlabelled_catalog_gets_minus_one():

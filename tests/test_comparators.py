@@ -1,4 +1,5 @@
 """Every comparator takes one step as a step should be, is MoCo where nothing is added, and composes with views and losses by recipe alone."""
+
 import pytest
 import torch
 
@@ -17,18 +18,31 @@ from fima.training.recipe import make_recipe
 COMPARATORS = [name for name, entry in METHODS.items() if entry.options]
 
 VIDEOS, FRAMES, SIZE, MAP = 6, 8, 32, (2, 4, 4)
-SHARED = dict(queue_size=12, hidden=16, dim=8, key_groups=2, momentum=.9)
+SHARED = dict(queue_size=12, hidden=16, dim=8, key_groups=2, momentum=0.9)
 
 
 def batch_of(needs, windows, seed=0):
     "Random views that hold what a method reads and nothing else."
     generator = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.rand(VIDEOS, *shape, generator=generator)
+
     def view(kinds):
         clips = {kind: draw(3, FRAMES, SIZE, SIZE) for kind in ("rgb", "difference")}
-        return View(*(clips[kind] if kind in kinds else None for kind in ("rgb", "difference")), None, torch.tensor([[0., 0., 1., 1.]] * VIDEOS), draw(*MAP) if "motion" in kinds else None)
-    return Batch(view(needs), view(needs - {"motion"}), torch.zeros(VIDEOS, dtype=torch.long), torch.arange(VIDEOS),
-                 tuple(view({"rgb"}) for _ in range(windows - 2)), torch.arange(VIDEOS) % 2 if windows > 3 else None)
+        return View(
+            *(clips[kind] if kind in kinds else None for kind in ("rgb", "difference")),
+            None,
+            torch.tensor([[0.0, 0.0, 1.0, 1.0]] * VIDEOS),
+            draw(*MAP) if "motion" in kinds else None,
+        )
+
+    return Batch(
+        view(needs),
+        view(needs - {"motion"}),
+        torch.zeros(VIDEOS, dtype=torch.long),
+        torch.arange(VIDEOS),
+        tuple(view({"rgb"}) for _ in range(windows - 2)),
+        torch.arange(VIDEOS) % 2 if windows > 3 else None,
+    )
 
 
 def build(name):
@@ -52,7 +66,11 @@ def test_one_step(name):
     assert losses and all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
     stem = next(method.encoder.parameters())
     assert stem.grad.isfinite().all() and stem.grad.abs().sum() > 0
-    assert all(p.grad is None and not p.requires_grad for part in (method.key_encoder, method.key_projectors) for p in part.parameters())
+    assert all(
+        p.grad is None and not p.requires_grad
+        for part in (method.key_encoder, method.key_projectors)
+        for p in part.parameters()
+    )
     assert all(p.grad is not None for part in (method.encoder, method.projectors) for p in part.parameters())
     assert all(not torch.equal(held.keys, before[queue]) for queue, held in method.queues.items())
     assert set(method.chance(VIDEOS, MAP)) <= set(losses)
@@ -64,8 +82,12 @@ def test_same_seed_same_bits(name):
     for seed in range(2):
         first, second = step(one, seed), step(other, seed)
         assert all(torch.equal(first[term], second[term]) for term in first)
-    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True): assert torch.equal(mine, theirs)
-    assert all(torch.equal(mine.grad, theirs.grad) for mine, theirs in zip(one.encoder.parameters(), other.encoder.parameters(), strict=True))
+    for mine, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert all(
+        torch.equal(mine.grad, theirs.grad)
+        for mine, theirs in zip(one.encoder.parameters(), other.encoder.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", COMPARATORS)
@@ -76,16 +98,25 @@ def test_evaluation_changes_nothing(name):
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
 
 
-@pytest.mark.parametrize("kind, own, term", [(ErasingContrast, ErasingOptions(intra_negative=False), "instance"), (Dual, DualOptions(static=False, dynamic=False), "whole")], ids=["BE", "DCLR"])
+@pytest.mark.parametrize(
+    "kind, own, term",
+    [
+        (ErasingContrast, ErasingOptions(intra_negative=False), "instance"),
+        (Dual, DualOptions(static=False, dynamic=False), "whole"),
+    ],
+    ids=["BE", "DCLR"],
+)
 def test_without_its_parts_it_is_moco(kind, own, term):
     shared, losses = FimaOptions(pixel=False, frame=False, **SHARED), []
     for make in (lambda encoder: kind(encoder, shared, own), lambda encoder: Fima(encoder, shared)):
         torch.manual_seed(0)
         method = make(build_encoder("small3d", widths=(4, 8, 8, 16)))
-        optimiser, told = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=.1), []
+        optimiser, told = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1), []
         for number in range(3):
             found = method(batch_of(frozenset({"rgb"}), 2, number), torch.Generator().manual_seed(number))
-            optimiser.zero_grad(); sum(found.values()).backward(); optimiser.step()
+            optimiser.zero_grad()
+            sum(found.values()).backward()
+            optimiser.step()
             told.append(found[term if term in found else "instance"].item())
         losses.append(told)
     assert losses[0] == losses[1]
@@ -93,9 +124,19 @@ def test_without_its_parts_it_is_moco(kind, own, term):
 
 @pytest.mark.parametrize("name", VIEW_CHANGES)
 def test_a_change_reaches_the_source_alone(name):
-    raw_clip = lambda seed: torch.randint(0, 256, (VIDEOS, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-    raw = RawBatch(*(RawView(raw_clip(seed), torch.zeros(VIDEOS, 4)) for seed in (0, 1)), torch.zeros(VIDEOS), torch.arange(VIDEOS), (RawView(raw_clip(2), torch.zeros(VIDEOS, 4)),))
-    plain, changed = (Modalities(change=change)(raw, torch.Generator().manual_seed(0), frozenset({"rgb"})) for change in (None, VIEW_CHANGES[name].load()()))
+    raw_clip = lambda seed: torch.randint(
+        0, 256, (VIDEOS, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    raw = RawBatch(
+        *(RawView(raw_clip(seed), torch.zeros(VIDEOS, 4)) for seed in (0, 1)),
+        torch.zeros(VIDEOS),
+        torch.arange(VIDEOS),
+        (RawView(raw_clip(2), torch.zeros(VIDEOS, 4)),),
+    )
+    plain, changed = (
+        Modalities(change=change)(raw, torch.Generator().manual_seed(0), frozenset({"rgb"}))
+        for change in (None, VIEW_CHANGES[name].load()())
+    )
     assert not torch.equal(plain.source.rgb, changed.source.rgb)
     assert torch.equal(plain.target.rgb, changed.target.rgb) and torch.equal(plain.others[0].rgb, changed.others[0].rgb)
 
@@ -109,22 +150,37 @@ def test_fame_of_blank_and_still_clips(dtype):
         assert merged.shape == clips.shape and merged.dtype == dtype and merged.isfinite().all()
 
 
-@pytest.mark.parametrize("profile, preset", [(profile, preset) for profile in ("smoke", "demo", "small", "paper") for preset in ("paper", "released")])
+@pytest.mark.parametrize(
+    "profile, preset",
+    [(profile, preset) for profile in ("smoke", "demo", "small", "paper") for preset in ("paper", "released")],
+)
 def test_every_method_has_a_recipe_at_every_scale(profile, preset):
     recipes = {name: make_recipe(profile, preset, method=name) for name in STRUCTURE}
     assert len({recipe.run_id for recipe in recipes.values()}) == len(STRUCTURE)
     for name, recipe in recipes.items():
-        told = STRUCTURE[name] | (PUBLISHED[name] if profile == "paper" else {}) | (RELEASED.get(name, {}) if preset == "released" else {})
+        told = (
+            STRUCTURE[name]
+            | (PUBLISHED[name] if profile == "paper" else {})
+            | (RELEASED.get(name, {}) if preset == "released" else {})
+        )
         for key, value in told.items():
             found = recipe
-            for part in key.split("."): found = found[part] if isinstance(found, dict) else getattr(found, part)
-            if not isinstance(value, dict): assert found == value, (name, key)
+            for part in key.split("."):
+                found = found[part] if isinstance(found, dict) else getattr(found, part)
+            if not isinstance(value, dict):
+                assert found == value, (name, key)
 
 
 @pytest.mark.parametrize("name", STRUCTURE)
 def test_what_is_published_stays_at_its_scale(name):
     "Below the published scale the harness decides, and what makes the method does not change it."
     harness, recipe = make_recipe("demo"), make_recipe("demo", method=name)
-    assert recipe.optimisation == harness.optimisation and recipe.encoder == harness.encoder and recipe.data == harness.data
-    for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups"): assert getattr(recipe.method, field) == getattr(harness.method, field)
-    for field in ("frames_per_clip", "stride", "crop_size", "scale", "difference", "photometric"): assert getattr(recipe.views, field) == getattr(harness.views, field)
+    assert (
+        recipe.optimisation == harness.optimisation
+        and recipe.encoder == harness.encoder
+        and recipe.data == harness.data
+    )
+    for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups"):
+        assert getattr(recipe.method, field) == getattr(harness.method, field)
+    for field in ("frames_per_clip", "stride", "crop_size", "scale", "difference", "photometric"):
+        assert getattr(recipe.views, field) == getattr(harness.views, field)

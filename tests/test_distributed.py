@@ -1,4 +1,5 @@
 """Two processes compute what one computes, stop together, and never leave one another waiting."""
+
 import json, os, subprocess, sys
 from types import SimpleNamespace
 
@@ -15,20 +16,41 @@ from fima.training.share import check_share
 from fima.training.videos import open_data
 
 STEPS, STEP_WITH_TROUBLE = 6, 3
-SHARED = {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4, "method.decoder_dropout": 0.,
-          "optimisation.steps": STEPS, "optimisation.optimiser": "sgd", "optimisation.learning_rate": 0.05, "optimisation.warmup_steps": 2} # SGD: Adam scales rounding up where a gradient is nought
+SHARED = {
+    "method.query_groups": 2,
+    "method.key_groups": 2,
+    "method.negatives": 4,
+    "method.decoder_dropout": 0.0,
+    # SGD: Adam scales rounding up where a gradient is nought
+    "optimisation.steps": STEPS,
+    "optimisation.optimiser": "sgd",
+    "optimisation.learning_rate": 0.05,
+    "optimisation.warmup_steps": 2,
+}
 COLOURS = {"views.difference": "paper", "views.photometric.jitter_p": 0.8, "views.photometric.grayscale_p": 0.5}
 VARIANTS = {
     "fima": {},
-    "four groups": {"method.query_groups": 4, "method.key_groups": 4, "method.negatives": 2, "method.instance_motion": True} | COLOURS,
-    "between": {"method.enqueue": "between", "method.dense_queue_size": 50, "method.negatives": "video", "method.distance_threshold": 0.1}, # few pixels have a positive: some videos none
-    "pixel": {"method.frame": False},                                                                                                      # the decoder's class token is not used
+    "four groups": {
+        "method.query_groups": 4,
+        "method.key_groups": 4,
+        "method.negatives": 2,
+        "method.instance_motion": True,
+    }
+    | COLOURS,
+    # few pixels have a positive: some videos none
+    "between": {
+        "method.enqueue": "between",
+        "method.dense_queue_size": 50,
+        "method.negatives": "video",
+        "method.distance_threshold": 0.1,
+    },
+    "pixel": {"method.frame": False},  # the decoder's class token is not used
     "supervised": {"method.name": "supervised", "optimisation.learning_rate": 0.005},
 }
 FOUR = {"method.query_groups": 4, "method.key_groups": 4}
 SLOW, SLOWER = {"optimisation.learning_rate": 0.005}, {"optimisation.learning_rate": 0.0005}
 FIXED = {"method.options.map": "fixed", "optimisation.reseed": "epoch"}
-METHODS = { # name -> method of `make_recipe`, changes: every comparator, and the view changes under FIMA's losses
+METHODS = {  # name -> method of `make_recipe`, changes: every comparator, and the view changes under FIMA's losses
     "moco_vd": ("moco_vd", {}),
     "be": ("be", COLOURS),
     "fame": ("fame", {}),
@@ -40,14 +62,16 @@ METHODS = { # name -> method of `make_recipe`, changes: every comparator, and th
     "fima on fame": (None, {"views.change": "fame"}),
     "fima on erasing": (None, {"views.change": "erasing", "views.target": "same"}),
 }
-CURVED = {"mcl": 1e-5, "mcl, fixed maps": 1e-5} # tolerance: gradients of gradients make more of a rounding
+CURVED = {"mcl": 1e-5, "mcl, fixed maps": 1e-5}  # tolerance: gradients of gradients make more of a rounding
 RECIPES = {name: make_recipe("smoke", overrides=SHARED | changes) for name, changes in VARIANTS.items()}
 for name, (method, changes) in METHODS.items():
     RECIPES[name] = make_recipe("smoke", method=method, overrides=SHARED | changes)
 REFUSED = make_recipe("smoke", overrides=SHARED | {"method.negatives": "batch"})
 
-# What a process does in a scenario; trouble befalls the second one. Under torchrun the script is that process; else it plays torchrun for each scenario (imports once, forks two), but ends nobody: they must end by themselves.
-RUN = """
+# What a process does in a scenario; trouble befalls the second one. Under torchrun the script is that process; else it
+# plays torchrun for each scenario (imports once, forks two), but ends nobody: they must end by themselves.
+RUN = (
+    """
 import json, multiprocessing, os, signal, sys, time
 from pathlib import Path
 import torch
@@ -99,14 +123,24 @@ for scenario in scenarios:
     for each in two: each.start()
     for each in two: each.join()
     (work / f"{scenario} ended.json").write_text(json.dumps([each.exitcode for each in two]))
-""" % STEP_WITH_TROUBLE
+"""
+    % STEP_WITH_TROUBLE
+)
 
 
 def python(*words):
     "Run Python with these words in a process of its own; whoever waits for ever fails here."
-    with subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try: process.said = process.communicate(timeout=120)[0]
-        finally: process.terminate()
+    with subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        try:
+            process.said = process.communicate(timeout=120)[0]
+        finally:
+            process.terminate()
     return process
 
 
@@ -121,7 +155,8 @@ def work(tmp_path_factory):
     folder, before = tmp_path_factory.mktemp("work"), os.environ.get("FIMA_WORK")
     os.environ["FIMA_WORK"] = str(folder)
     (folder / "variants").mkdir()
-    for name, recipe in RECIPES.items(): (folder / "variants" / f"{name}.json").write_text(recipe.model_dump_json())
+    for name, recipe in RECIPES.items():
+        (folder / "variants" / f"{name}.json").write_text(recipe.model_dump_json())
     (folder / "refused.json").write_text(REFUSED.model_dump_json())
     (folder / "run.py").write_text(RUN)
     open_data(RECIPES["fima"].data, 16)
@@ -137,7 +172,12 @@ def ended(work):
         done = python(work / "run.py", work, *some)
         assert done.returncode == 0, done.said
     said = {name: "".join((work / f"{name} said {number}.txt").read_text() for number in (0, 1)) for name in names}
-    return {name: SimpleNamespace(codes=json.loads((work / f"{name} ended.json").read_text()), said=said[name], told=told(said[name])) for name in names}
+    return {
+        name: SimpleNamespace(
+            codes=json.loads((work / f"{name} ended.json").read_text()), said=said[name], told=told(said[name])
+        )
+        for name in names
+    }
 
 
 def state(folder):
@@ -162,7 +202,9 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
     share, counted = fima.method.fima.share_of_mean, []
     monkeypatch.setattr(fima.method.fima, "share_of_mean", lambda videos: counted.append(videos) or share(videos))
     alone = pretrain(RECIPES[name], work / f"{name} on one", device="cpu", log_interval=1, progress=False)
-    if name == "between": assert any(0 < videos[:4].sum() != videos[4:].sum() for videos in counted)     # the processes' means are over unlike numbers of videos
+    # the processes' means are over unlike numbers of videos
+    if name == "between":
+        assert any(0 < videos[:4].sum() != videos[4:].sum() for videos in counted)
     shared = json.loads((work / f"{name} on two" / "metrics.json").read_text())
     assert (alone["processes"], shared["processes"]) == (1, 2) and alone["run"] == shared["run"]
     one, two = (numbers(work / f"{name} on {count}") for count in ("one", "two"))
@@ -173,63 +215,111 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
             torch.testing.assert_close(there[term], here[term], rtol=CURVED.get(name, 2e-6), atol=0, msg=where)
     expected = state(work / f"{name} on one")
     for weight, value in state(work / f"{name} on two").items():
-        if weight.endswith("num_batches_tracked") or (weight.startswith("key_encoder") and "running" in weight): continue # the documented departures
+        # the documented departures
+        if weight.endswith("num_batches_tracked") or (weight.startswith("key_encoder") and "running" in weight):
+            continue
         torch.testing.assert_close(value, expected[weight], rtol=1e-5, atol=1e-6, msg=lambda said: f"{weight}: {said}")
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_processes_hold_the_same(work, ended, name):
     (first, seeds), (second, other_seeds) = (torch.load(work / f"{name} on {rank}.pt") for rank in (0, 1))
-    assert seeds == [step_seed(0, step) for step in range(STEPS)] and not set(seeds) & set(other_seeds)   # but dropout is each one's own; the first draws what one process draws
+    # but dropout is each one's own; the first draws what one process draws
+    assert seeds == [step_seed(0, step) for step in range(STEPS)] and not set(seeds) & set(other_seeds)
     assert same(first, second) and same(first, state(work / f"{name} on two"))
     assert name == "supervised" or any(weight.startswith("queues") for weight in first)
 
 
 def test_a_signal_to_one_process_stops_both_and_the_same_call_continues(work, ended):
     stopped, again = ended["terminated"], ended["terminated, again"]
-    assert stopped.codes == [130, 130] and len(stopped.told) == 1 and f"stopped after step {STEP_WITH_TROUBLE} of {STEPS}; the same call continues from there" in stopped.told[0]
+    assert (
+        stopped.codes == [130, 130]
+        and len(stopped.told) == 1
+        and f"stopped after step {STEP_WITH_TROUBLE} of {STEPS}; the same call continues from there" in stopped.told[0]
+    )
     assert again.codes == [0, 0] and not again.told
-    assert same(state(work / "terminated"), state(work / "fima on two")) and numbers(work / "terminated") == numbers(work / "fima on two")
+    assert same(state(work / "terminated"), state(work / "fima on two")) and numbers(work / "terminated") == numbers(
+        work / "fima on two"
+    )
 
 
-@pytest.mark.parametrize("scenario, codes, words", [("killed", [1, -9], "another process died, or does not answer: Connection"), ("raising", [1, 1], "KeyError: 'the second process has no such key' (process 1 of 2)"),
-                                                    ("hanging", [1, 1], "another process died, or does not answer: Timed out")])
+@pytest.mark.parametrize(
+    "scenario, codes, words",
+    [
+        ("killed", [1, -9], "another process died, or does not answer: Connection"),
+        ("raising", [1, 1], "KeyError: 'the second process has no such key' (process 1 of 2)"),
+        ("hanging", [1, 1], "another process died, or does not answer: Timed out"),
+    ],
+)
 def test_a_process_in_trouble_leaves_nobody_waiting(work, ended, scenario, codes, words):
-    assert ended[scenario].codes == codes and len(ended[scenario].told) == 1 and words in ended[scenario].told[0], ended[scenario].said
-    assert not (work / scenario / "metrics.json").exists() and (work / scenario / "checkpoint" / "latest").read_text() == "step_0000002"
+    assert ended[scenario].codes == codes and len(ended[scenario].told) == 1 and words in ended[scenario].told[0], (
+        ended[scenario].said
+    )
+    assert (
+        not (work / scenario / "metrics.json").exists()
+        and (work / scenario / "checkpoint" / "latest").read_text() == "step_0000002"
+    )
 
 
 def test_a_refusal_is_one_line(work, ended):
     assert ended["refused"].codes == [2, 2] and not (work / "refused").exists()
-    assert len(ended["refused"].said.splitlines()) == 1 and ended["refused"].told[0].startswith("fima: method.negatives must be 'video' or a number")
+    assert len(ended["refused"].said.splitlines()) == 1 and ended["refused"].told[0].startswith(
+        "fima: method.negatives must be 'video' or a number"
+    )
 
 
 def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended):
     "The command of the documentation, whose first call loses a process."
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     killed = python(*torchrun, work / "run.py", work, "killed by torchrun")
-    assert killed.returncode == 1 and len(told(killed.said)) <= 1, killed.said      # the survivor may be ended before it can say a word
+    # the survivor may be ended before it can say a word
+    assert killed.returncode == 1 and len(told(killed.said)) <= 1, killed.said
     assert (work / "killed by torchrun" / "checkpoint" / "latest").read_text() == "step_0000002"
-    again = python(*torchrun, "-m", "fima.training.distributed", work / "variants" / "fima.json", work / "killed by torchrun", "--device", "cpu")
+    again = python(
+        *torchrun,
+        "-m",
+        "fima.training.distributed",
+        work / "variants" / "fima.json",
+        work / "killed by torchrun",
+        "--device",
+        "cpu",
+    )
     assert again.returncode == 0 and not told(again.said), again.said
-    assert same(state(work / "killed by torchrun"), state(work / "fima on two"))    # nothing is lost, bit for bit
+    assert same(state(work / "killed by torchrun"), state(work / "fima on two"))  # nothing is lost, bit for bit
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"optimisation.batch_size": 9, "method.query_groups": 1}, "batch_size must be a multiple of the 2 processes, got 9"),
-    ({"method.query_groups": 1}, "query_groups must be a multiple of the 2 processes"),
-    ({"method.key_groups": 3}, "key_groups must be a multiple of the 2 processes"),
-    ({"method.key_groups": 6}, "key_groups must divide optimisation.batch_size = 8"),
-    ({"method.negatives": "batch"}, "negatives must be 'video' or a number that divides the 4 videos of each of the 2 processes, got 'batch'"),
-    ({"method.negatives": 3}, "divides the 4 videos of each of the 2 processes, got 3"),
-    ({"method.name": "supervised", "method.query_groups": 1}, "query_groups must be a multiple"),
-    ({"method.name": "iic", "optimisation.batch_size": 9, "method.query_groups": 1}, "batch_size must be a multiple"),
-    ({"method.name": "mcl", "method.query_groups": 1}, "method.query_groups must be a multiple of the 2 processes"),
-    ({"method.name": "dclr", "method.key_groups": 3}, "method.key_groups must be a multiple of the 2 processes"),
-    ({"method.name": "erasing", "views.change": "fame", "method.key_groups": 6}, "key_groups must divide optimisation.")])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"optimisation.batch_size": 9, "method.query_groups": 1},
+            "batch_size must be a multiple of the 2 processes, got 9",
+        ),
+        ({"method.query_groups": 1}, "query_groups must be a multiple of the 2 processes"),
+        ({"method.key_groups": 3}, "key_groups must be a multiple of the 2 processes"),
+        ({"method.key_groups": 6}, "key_groups must divide optimisation.batch_size = 8"),
+        (
+            {"method.negatives": "batch"},
+            "negatives must be 'video' or a number that divides the 4 videos of each of the 2 processes, got 'batch'",
+        ),
+        ({"method.negatives": 3}, "divides the 4 videos of each of the 2 processes, got 3"),
+        ({"method.name": "supervised", "method.query_groups": 1}, "query_groups must be a multiple"),
+        (
+            {"method.name": "iic", "optimisation.batch_size": 9, "method.query_groups": 1},
+            "batch_size must be a multiple",
+        ),
+        ({"method.name": "mcl", "method.query_groups": 1}, "method.query_groups must be a multiple of the 2 processes"),
+        ({"method.name": "dclr", "method.key_groups": 3}, "method.key_groups must be a multiple of the 2 processes"),
+        (
+            {"method.name": "erasing", "views.change": "fame", "method.key_groups": 6},
+            "key_groups must divide optimisation.",
+        ),
+    ],
+)
 def test_what_cannot_be_shared_out_is_refused_before_anything_starts(tmp_path, monkeypatch, changes, words):
     recipe = make_recipe("smoke", overrides=SHARED | changes)
     check_share(recipe, 1)
     monkeypatch.setattr(fima.training.pretrain, "world_size", lambda: 2)
-    with pytest.raises(ValueError) as refused: pretrain(recipe, tmp_path / "run", device="cpu", progress=False)
+    with pytest.raises(ValueError) as refused:
+        pretrain(recipe, tmp_path / "run", device="cpu", progress=False)
     assert words in str(refused.value) and "\n" not in str(refused.value) and not (tmp_path / "run").exists()

@@ -1,4 +1,5 @@
 """Which torch the set-up takes on which machine, without installing any."""
+
 import importlib.util
 from pathlib import Path
 
@@ -19,11 +20,14 @@ def environment(monkeypatch):
     monkeypatch.setattr(module, "sees_gpu", lambda: False)
     monkeypatch.delenv("TORCH_INDEX_URL", raising=False)
     module.calls = []
+
     def answers(*good):
         def done(*command, **options):
             module.calls.append(" ".join(map(str, command)))
             return any(part in module.calls[-1] for part in good)
+
         monkeypatch.setattr(module, "done", done)
+
     module.answers = answers
     return module
 
@@ -53,7 +57,9 @@ def test_a_gpu_or_another_system_takes_the_default_build(environment, monkeypatc
     monkeypatch.setattr(environment, "sees_gpu", lambda: False)
     monkeypatch.setattr(environment.sys, "platform", "darwin")
     environment.install_torch("uv", "1.2.3")
-    assert len(environment.calls) == 2 and not any("+cpu" in call or "torch-backend" in call for call in environment.calls)
+    assert len(environment.calls) == 2 and not any(
+        "+cpu" in call or "torch-backend" in call for call in environment.calls
+    )
 
 
 def test_a_named_index_is_the_only_one(environment, monkeypatch):
@@ -62,9 +68,11 @@ def test_a_named_index_is_the_only_one(environment, monkeypatch):
     environment.install_torch("uv", "1.2.3")
     assert len(environment.calls) == 1
     environment.answers()
-    with pytest.raises(SystemExit, match="this command failed"): environment.install_torch("uv", "1.2.3")
+    with pytest.raises(SystemExit, match="this command failed"):
+        environment.install_torch("uv", "1.2.3")
 
 
 def test_an_old_python_is_told_so(environment, monkeypatch):
     monkeypatch.setattr(environment.sys, "version_info", (3, 9, 1))
-    with pytest.raises(SystemExit, match="Python 3.11 or newer is needed"): environment.main()
+    with pytest.raises(SystemExit, match="Python 3.11 or newer is needed"):
+        environment.main()

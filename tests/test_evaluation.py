@@ -1,4 +1,5 @@
 """Protocols end to end: numbers worked out by hand, nothing chosen on test videos, kills, and one clear line for every bad input."""
+
 import json
 import os
 import signal
@@ -44,9 +45,9 @@ def run(tmp_path):
 
 # ---- numbers worked out by hand
 
-GALLERY = np.array([[1., 0.], [0., 1.], [1., 1.], [-1., 0.]])        # directions 0, 90, 45 and 180 degrees
+GALLERY = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [-1.0, 0.0]])  # directions 0, 90, 45 and 180 degrees
 CLASSES = np.array([0, 1, 1, 0])
-QUERIES = np.array([[3., .3], [.1, 1.], [-1., -.1], [1., .8]])       # 5.7, 84.3, 185.7 and 38.7 degrees
+QUERIES = np.array([[3.0, 0.3], [0.1, 1.0], [-1.0, -0.1], [1.0, 0.8]])  # 5.7, 84.3, 185.7 and 38.7 degrees
 
 
 def test_recall_by_hand():
@@ -54,30 +55,35 @@ def test_recall_by_hand():
     With labels 1, 0, 0, 1: query 0 hits at k = 2, query 1 at k = 3, queries 2 and 3 at once."""
     found = retrieve(QUERIES, GALLERY, [1, 0, 0, 1], CLASSES, ks=(1, 2, 3, 4))
     assert found.neighbours.tolist() == [[0, 2, 1, 3], [1, 2, 0, 3], [3, 1, 2, 0], [2, 0, 1, 3]]
-    assert found.recall == {1: .5, 2: .75, 3: 1., 4: 1.}
+    assert found.recall == {1: 0.5, 2: 0.75, 3: 1.0, 4: 1.0}
 
 
 def test_top_1_by_hand():
     """Two classes on a line, -1 and +1: by symmetry the boundary is 0, so that of the test videos at -2, -.5, .5, 2 with labels 0, 1, 1, 1 three are right.
     Of the groups a (right, wrong), b (right) and c (right) the interval draws whole groups: the mean of a draw of three is at least .5 and at most 1."""
-    probe = linear_probe(np.array([[-1.], [1.]]), [0, 1], np.array([[-2.], [-.5], [.5], [2.]]), [0, 1, 1, 1])
-    assert probe.predicted.tolist() == [0, 0, 1, 1] and probe.accuracy == .75
+    probe = linear_probe(np.array([[-1.0], [1.0]]), [0, 1], np.array([[-2.0], [-0.5], [0.5], [2.0]]), [0, 1, 1, 1])
+    assert probe.predicted.tolist() == [0, 0, 1, 1] and probe.accuracy == 0.75
     estimate = cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "c"], draws=2000, seed=0)
-    assert (estimate.value, estimate.low, estimate.high, estimate.n) == (.75, .5, 1., 4)
+    assert (estimate.value, estimate.low, estimate.high, estimate.n) == (0.75, 0.5, 1.0, 4)
 
 
 def test_paired_test_by_hand():
     "Three groups in which a is right and b wrong: of the 8 sign patterns 2 are as extreme, so p = 1/4."
-    assert paired_test([1, 1, 1], [0, 0, 0], ["a", "b", "c"]).p == .25
+    assert paired_test([1, 1, 1], [0, 0, 0], ["a", "b", "c"]).p == 0.25
 
 
 # ---- nothing is chosen on test videos
+
 
 def made_up(seed, videos=60, groups=12, classes=3):
     "Noisy features of three classes: (N, 2 clips, 6), labels, groups."
     draw = np.random.default_rng(seed)
     labels = np.arange(videos) % classes
-    return (2 * np.eye(classes, 6)[labels][:, None] + draw.normal(0, 1.5, (videos, 2, 6))).astype(np.float32), labels, np.arange(videos) * groups // videos
+    return (
+        (2 * np.eye(classes, 6)[labels][:, None] + draw.normal(0, 1.5, (videos, 2, 6))).astype(np.float32),
+        labels,
+        np.arange(videos) * groups // videos,
+    )
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -85,9 +91,17 @@ def test_test_labels_choose_nothing(name):
     "Other test labels: the same choice and the same predictions, except where the name says otherwise."
     protocol = find_protocol("linear", name, epochs=20)
     (train_x, train_y, groups), (test_x, test_y, _) = made_up(0), made_up(1)
-    crops = np.random.default_rng(2).normal(train_x.mean(1), .5, (20, *train_x.mean(1).shape)) if protocol.augment else ()
-    outcomes = [probe_by(protocol, train_x, train_y, groups, test_x, labels, crops) for labels in (test_y, np.roll(test_y, 1), np.zeros_like(test_y))]
-    same = all(other.chosen == outcomes[0].chosen and (other.predicted == outcomes[0].predicted).all() for other in outcomes[1:])
+    crops = (
+        np.random.default_rng(2).normal(train_x.mean(1), 0.5, (20, *train_x.mean(1).shape)) if protocol.augment else ()
+    )
+    outcomes = [
+        probe_by(protocol, train_x, train_y, groups, test_x, labels, crops)
+        for labels in (test_y, np.roll(test_y, 1), np.zeros_like(test_y))
+    ]
+    same = all(
+        other.chosen == outcomes[0].chosen and (other.predicted == outcomes[0].predicted).all()
+        for other in outcomes[1:]
+    )
     assert same == (name != "best_test_epoch")
 
 
@@ -95,7 +109,10 @@ def test_only_named_protocols_look_at_test_videos():
     for table in (LINEAR, FINETUNE):
         assert {name for name, protocol in table.items() if protocol.choose == "test"} == {"best_test_epoch"}
         assert "TEST" in table["best_test_epoch"].source
-        assert replace(table["best_test_epoch"], choose="validation", source="") == replace(table["released"], source="")   # they differ in nothing else
+        # they differ in nothing else
+        assert replace(table["best_test_epoch"], choose="validation", source="") == replace(
+            table["released"], source=""
+        )
 
 
 # ---- killed and continued
@@ -116,48 +133,70 @@ np.savez(sys.argv[3], scores=outcome.scores, epochs=outcome.curve.epoch, looks=o
 
 
 def test_killed_finetuning_continues_to_the_same_bits(run, tmp_path):
-    start = lambda name: subprocess.Popen([sys.executable, "-c", FINETUNE_SMOKE, run, tmp_path / name, tmp_path / f"{name}.npz"], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    start = lambda name: subprocess.Popen(
+        [sys.executable, "-c", FINETUNE_SMOKE, run, tmp_path / name, tmp_path / f"{name}.npz"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert start("whole").wait() == 0
     for looks in (1, 3):
         process, file = start("killed"), tmp_path / "killed" / "looks.jsonl"
-        while process.poll() is None and not (file.exists() and file.read_text().count("\n") >= looks): time.sleep(.005)
+        while process.poll() is None and not (file.exists() and file.read_text().count("\n") >= looks):
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (tmp_path / "killed.npz").exists()
     assert start("killed").wait() == 0
     whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
-    for part in ("scores", "epochs", "looks"): np.testing.assert_array_equal(whole[part], killed[part])
+    for part in ("scores", "epochs", "looks"):
+        np.testing.assert_array_equal(whole[part], killed[part])
 
 
 # ---- bad input: one line that names the thing, the rule and the value
 
+
 def one_line(result, *words):
     lines = result.stderr.strip().splitlines()
     assert result.returncode in (1, 2) and len(lines) == 1 and lines[0].startswith("fima: "), result.stderr
-    for word in words: assert word in lines[0], lines[0]
+    for word in words:
+        assert word in lines[0], lines[0]
 
 
 def refused(action, *words):
     "Expect a ValueError of one line; the command line prints it as it is."
-    with pytest.raises(ValueError) as told: action()
+    with pytest.raises(ValueError) as told:
+        action()
     line = "; ".join(str(told.value).splitlines())
-    for word in words: assert word in line, line
+    for word in words:
+        assert word in line, line
 
 
-@pytest.mark.parametrize("settings, words", [
-    (dict(ks=(1, 25)), ["ks must lie within [1, 24]", "(1, 25)"]),
-    (dict(linear=["papre"]), ["linear protocol must be one of paper, released, best_test_epoch, logistic", "'papre'"]),
-    (dict(retrieval=["fima"]), ["retrieval", "fima"]),
-    (dict(crops=2), ["crops must be 1 or 3", "2"]),
-    (dict(modality="flow"), ["modality must be one of", "'flow'"]),
-], ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(ks=(1, 25)), ["ks must lie within [1, 24]", "(1, 25)"]),
+        (
+            dict(linear=["papre"]),
+            ["linear protocol must be one of paper, released, best_test_epoch, logistic", "'papre'"],
+        ),
+        (dict(retrieval=["fima"]), ["retrieval", "fima"]),
+        (dict(crops=2), ["crops must be 1 or 3", "2"]),
+        (dict(modality="flow"), ["modality must be one of", "'flow'"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
 def test_bad_settings(run, settings, words):
-    refused(lambda: evaluate_all(open_run(run), **dict(linear=(), ks=(1,), clips=2, epochs=1, progress=False) | settings), *words)
+    refused(
+        lambda: evaluate_all(open_run(run), **dict(linear=(), ks=(1,), clips=2, epochs=1, progress=False) | settings),
+        *words,
+    )
 
 
 def test_a_bad_setting_on_the_command_line(call, run):
     "The error comes out of a template that another process executes; still one line."
-    one_line(call("evaluate", run, "--change", "clips=2", "--change", "linear=[]", "--change", "ks=[1, 25]"), "ks must lie within [1, 24]")
+    one_line(
+        call("evaluate", run, "--change", "clips=2", "--change", "linear=[]", "--change", "ks=[1, 25]"),
+        "ks must lie within [1, 24]",
+    )
 
 
 def test_a_split_twice(call, run):
@@ -179,7 +218,9 @@ def tree(folder, train, test):
     classes = sorted({name.split("/")[0] for name in films})
     (folder / "splits").mkdir()
     (folder / "classInd.txt").write_text("".join(f"{number} {name}\n" for number, name in enumerate(classes, 1)))
-    (folder / "splits" / "trainlist01.txt").write_text("".join(f"{name} {classes.index(name.split('/')[0]) + 1}\n" for name in train))
+    (folder / "splits" / "trainlist01.txt").write_text(
+        "".join(f"{name} {classes.index(name.split('/')[0]) + 1}\n" for name in train)
+    )
     (folder / "splits" / "testlist01.txt").write_text("".join(f"{name}\n" for name in test))
     return folder
 
@@ -207,7 +248,11 @@ def test_nan_weights(call, run, tmp_path):
 def test_a_checkpoint_of_another_architecture(call, tmp_path):
     torch.save({"state_dict": {"module.encoder_q.conv1.weight": torch.zeros(64, 3, 7, 7)}}, tmp_path / "resnet.pth.tar")
     one_line(call("evaluate", tmp_path / "resnet.pth.tar"), "resnet.pth.tar", "another architecture")
-    one_line(call("checkpoint", "import", tmp_path / "resnet.pth.tar", tmp_path / "theirs"), "resnet.pth.tar", "another architecture")
+    one_line(
+        call("checkpoint", "import", tmp_path / "resnet.pth.tar", tmp_path / "theirs"),
+        "resnet.pth.tar",
+        "another architecture",
+    )
     save_file({"weight": torch.zeros(3)}, tmp_path / "loose.safetensors")
     one_line(call("evaluate", tmp_path / "loose.safetensors"), "loose.safetensors")
     assert not (tmp_path / "theirs").exists()
@@ -215,8 +260,11 @@ def test_a_checkpoint_of_another_architecture(call, tmp_path):
 
 def test_code_in_a_checkpoint_is_not_run(call, tmp_path):
     marker = tmp_path / "ran"
+
     class Hostile:
-        def __reduce__(self): return os.mkdir, (str(marker),)
+        def __reduce__(self):
+            return os.mkdir, (str(marker),)
+
     torch.save({"state_dict": Hostile()}, tmp_path / "hostile.pth")
     one_line(call("evaluate", tmp_path / "hostile.pth"), "hostile.pth", "nothing of it was executed")
     assert not marker.exists()
@@ -224,17 +272,53 @@ def test_code_in_a_checkpoint_is_not_run(call, tmp_path):
 
 # ---- real video
 
+
 def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     "Two folds of UT-Interaction, pooled; every number of the table is the mean of its per-video rows."
-    if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir(): pytest.skip("needs UT-Interaction under FIMA_DATA")
-    assert call("pretrain", "--profile", "smoke", "--base", "ut_interaction", "--change", "method.name=random", "--folder", tmp_path / "run").returncode == 0
-    done = call("evaluate", tmp_path / "run", "--splits", "1,2", "--change", "epochs=2", "--change", "clips=2", "--folder", tmp_path / "all")
+    if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir():
+        pytest.skip("needs UT-Interaction under FIMA_DATA")
+    assert (
+        call(
+            "pretrain",
+            "--profile",
+            "smoke",
+            "--base",
+            "ut_interaction",
+            "--change",
+            "method.name=random",
+            "--folder",
+            tmp_path / "run",
+        ).returncode
+        == 0
+    )
+    done = call(
+        "evaluate",
+        tmp_path / "run",
+        "--splits",
+        "1,2",
+        "--change",
+        "epochs=2",
+        "--change",
+        "clips=2",
+        "--folder",
+        tmp_path / "all",
+    )
     assert done.returncode == 0, done.stderr
     metrics = read_metrics(tmp_path / "all" / "metrics.json")
     videos = pd.DataFrame(metrics["videos"])
-    assert len(videos) == 48 and videos.path.is_unique and metrics["split"] == [1, 2] and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
-    assert set(metrics["estimates"]) == {"accuracy", *(f"linear_{name}" for name in LINEAR), *(f"retrieval_{name}_hit_{k}" for name in ("paper", "fame", "coclr", "iic", "tclr") for k in (1, 5))}
+    assert (
+        len(videos) == 48
+        and videos.path.is_unique
+        and metrics["split"] == [1, 2]
+        and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
+    )
+    assert set(metrics["estimates"]) == {
+        "accuracy",
+        *(f"linear_{name}" for name in LINEAR),
+        *(f"retrieval_{name}_hit_{k}" for name in ("paper", "fame", "coclr", "iic", "tclr") for k in (1, 5)),
+    }
     for name, told in metrics["estimates"].items():
         assert told["n"] == 48 and told["low"] <= told["value"] <= told["high"]
-        if name != "accuracy": assert told["value"] == pytest.approx(videos[name].mean())
-    assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 2 # where the numbers and the pictures are
+        if name != "accuracy":
+            assert told["value"] == pytest.approx(videos[name].mean())
+    assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 2  # where the numbers and the pictures are

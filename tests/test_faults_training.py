@@ -1,4 +1,5 @@
 """What crosses notebooks in training: runs that are killed, stopped, damaged or fed badly."""
+
 import os, random, signal, subprocess, sys, time
 from pathlib import Path
 
@@ -24,6 +25,7 @@ print("started", flush=True)
 pretrain(recipe, sys.argv[2], device="cpu", checkpoint_interval=7, log_interval=1, progress=False)
 """
 
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     "A folder for generated data that all tests of this file share."
@@ -32,6 +34,7 @@ def work(tmp_path_factory):
     yield folder
     os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
 
+
 @pytest.fixture(scope="module")
 def undisturbed(work):
     recipe = make_recipe("smoke", overrides={"optimisation.steps": STEPS})
@@ -39,31 +42,43 @@ def undisturbed(work):
     pretrain(recipe, work / "undisturbed", device="cpu", log_interval=1, progress=False)
     return work / "undisturbed"
 
+
 def start(work, name):
     "Start the run in a process of its own; return once the loop can be running."
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(work / "recipe.json"), str(work / name)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(work / "recipe.json"), str(work / name)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "started\n", process.stderr.read()
     return process
 
+
 def wait_for_step(folder, step, process):
     "Wait until the log shows a step, or the process has ended."
-    while process.poll() is None and not any(row["step"] >= step for row in Log.read(folder)): time.sleep(0.01)
+    while process.poll() is None and not any(row["step"] >= step for row in Log.read(folder)):
+        time.sleep(0.01)
+
 
 def same_weights(one, other):
     one, other = (load_file(folder / "checkpoint" / "encoder.safetensors") for folder in (one, other))
     return all(torch.equal(one[name], other[name]) for name in one)
+
 
 def test_killed_runs_continue_bit_for_bit(work, undisturbed):
     moments = random.Random(0).sample(range(2, STEPS - 5), 3)
     for moment in sorted(moments):
         process = start(work, "killed")
         wait_for_step(work / "killed", moment, process)
-        process.kill(); process.wait()
+        process.kill()
+        process.wait()
         assert not (work / "killed" / "metrics.json").exists()
     assert start(work, "killed").wait() == 0
     assert same_weights(work / "killed", undisturbed)
     numbers = lambda name: [(row["step"], row["loss"]) for row in Log.read(work / name)]
     assert numbers("killed") == numbers("undisturbed")
+
 
 def test_sigterm_keeps_a_checkpoint(work, undisturbed):
     process = start(work, "stopped")
@@ -72,13 +87,16 @@ def test_sigterm_keeps_a_checkpoint(work, undisturbed):
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0 and "the same call continues from there" in error
     kept = int((work / "stopped" / "checkpoint" / "latest").read_text().removeprefix("step_"))
-    assert kept == Log.read(work / "stopped")[-1]["step"]            # the very step at which the signal came, not the last interval
+    # the very step at which the signal came, not the last interval
+    assert kept == Log.read(work / "stopped")[-1]["step"]
     assert start(work, "stopped").wait() == 0
     assert same_weights(work / "stopped", undisturbed)
+
 
 def test_a_log_line_cut_off_by_a_kill_is_dropped(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert [row["step"] for row in Log.read(tmp_path)] == [1, 2]
+
 
 def test_damaged_videos_are_left_out_and_named(work, tmp_path, monkeypatch):
     monkeypatch.setenv("FIMA_WORK", str(tmp_path))
@@ -92,13 +110,23 @@ def test_damaged_videos_are_left_out_and_named(work, tmp_path, monkeypatch):
     assert {Path(row["path"]).name for row in metrics["left_out"]} == {empty.name, cut.name}
     assert all(row["reason"] for row in metrics["left_out"]) and metrics["videos"] == 22
 
+
 def test_a_loss_that_is_not_finite_is_named():
     class Broken(Method):
         def __init__(self):
             super().__init__(torch.nn.Identity())
             self.weight = torch.nn.Parameter(torch.zeros(1))
-        def forward(self, batch, generator): return {"pixel": (self.weight / 0).sum()}
+
+        def forward(self, batch, generator):
+            return {"pixel": (self.weight / 0).sum()}
+
     view = RawView(torch.zeros(2, 4, 8, 8, 3, dtype=torch.uint8), torch.zeros(2, 4), None, None)
     method = Broken()
     with pytest.raises(FloatingPointError, match="pixel = nan"):
-        take_step(method, torch.optim.SGD(method.parameters(), lr=1), RawBatch(view, view, torch.zeros(2), torch.zeros(2)), Modalities(), seed=0)
+        take_step(
+            method,
+            torch.optim.SGD(method.parameters(), lr=1),
+            RawBatch(view, view, torch.zeros(2), torch.zeros(2)),
+            Modalities(),
+            seed=0,
+        )

@@ -1,4 +1,5 @@
 """Features do not depend on how they are read: once, by however many processes, from files or from memory."""
+
 import cv2
 import numpy as np
 import pytest
@@ -17,17 +18,19 @@ SHAPE = dict(frames_per_clip=8, stride=2, crop_size=32)
 
 class Memory:
     "Videos of given lengths whose frames all differ; `asked` notes what was read of which."
+
     def __init__(self, *counts, height=20, width=28):
         self.counts, self.size, self.asked = counts, (height, width, 3), []
         self.usable = [str(number) for number in range(len(counts))]
 
-    def count(self, path): return self.counts[int(path)]
+    def count(self, path):
+        return self.counts[int(path)]
 
     def window(self, path, start, length):
         assert 0 <= start and start + length <= self.count(path)
         self.asked.append((path, start, length))
         video = np.random.default_rng(int(path)).integers(0, 256, (self.count(path), *self.size), dtype=np.uint8)
-        return video[start:start + length]
+        return video[start : start + length]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,7 @@ def same(one, other):
 
 
 # -- every video is read once ------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("count", [3, 15, 16, 17, 44, 160, WHOLE])
 @pytest.mark.parametrize("crops", [1, 3])
@@ -74,18 +78,22 @@ def test_reading_once_gives_the_clips_of_uniform_clips(count, clips):
 
 # -- three crops -------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("height, width", [(20, 28), (28, 20), (20, 20), (11, 64)])
-@pytest.mark.parametrize("fraction", [.875, 1., .5])
+@pytest.mark.parametrize("fraction", [0.875, 1.0, 0.5])
 def test_three_crops_against_a_loop(height, width, fraction):
     frames = Memory(44, height=height, width=width)
     made, row = read_clips(frames, "0", 4, fraction=fraction, crops=3, **SHAPE), 0
     side = round(fraction * min(height, width))
     for clip in uniform_clips(frames, "0", 4, 8, 2):
-        for place in (0, .5, 1):
+        for place in (0, 0.5, 1):
             longer, shorter = int(place * (max(height, width) - side)), (min(height, width) - side) // 2
             x, y = (longer, shorter) if width >= height else (shorter, longer)
             for time, picture in enumerate(clip):
-                assert np.array_equal(made[row, time], cv2.resize(picture[y:y + side, x:x + side], (32, 32), interpolation=cv2.INTER_LINEAR))
+                assert np.array_equal(
+                    made[row, time],
+                    cv2.resize(picture[y : y + side, x : x + side], (32, 32), interpolation=cv2.INTER_LINEAR),
+                )
             row += 1
     assert row == len(made)
 
@@ -93,40 +101,70 @@ def test_three_crops_against_a_loop(height, width, fraction):
 def test_three_crops_are_further_clips(encoder):
     frames = Memory(44, 50, 60)
     one, three = (extract(encoder, frames, frames.usable, 4, crops=crops, progress=False, **SHAPE) for crops in (1, 3))
-    assert three.pooled.shape == (3, 12, encoder.channels) and three.timed.shape[:2] == (3, 12) and three.flat.shape == one.flat.shape
+    assert (
+        three.pooled.shape == (3, 12, encoder.channels)
+        and three.timed.shape[:2] == (3, 12)
+        and three.flat.shape == one.flat.shape
+    )
     np.testing.assert_allclose(three.timed[:, 1::3], one.timed, atol=1e-6)
     assert not np.allclose(three.pooled[:, 0::3], one.pooled, atol=1e-4)
 
 
 @pytest.mark.parametrize("crops", [0, 2, 4])
 def test_other_numbers_of_crops_are_refused(crops):
-    with pytest.raises(ValueError, match=f"crops must be 1 or 3, got {crops}"): squares(np.zeros((1, 8, 8, 3), np.uint8), 4, crops=crops)
+    with pytest.raises(ValueError, match=f"crops must be 1 or 3, got {crops}"):
+        squares(np.zeros((1, 8, 8, 3), np.uint8), 4, crops=crops)
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("modality, difference", [("rgb", "paper"), ("difference", "normalised")])
 def test_workers_change_no_bit(encoder, modality, difference):
     frames = Memory(44, 15, 90, 3, 50)
-    alone, *others = (extract(encoder, frames, frames.usable, 4, crops=3, modality=modality, difference=difference, workers=workers, progress=False, **SHAPE) for workers in (0, 1, 2, None))
-    for other in others: assert same(alone, other)
+    alone, *others = (
+        extract(
+            encoder,
+            frames,
+            frames.usable,
+            4,
+            crops=3,
+            modality=modality,
+            difference=difference,
+            workers=workers,
+            progress=False,
+            **SHAPE,
+        )
+        for workers in (0, 1, 2, None)
+    )
+    for other in others:
+        assert same(alone, other)
 
 
 def test_workers_on_files(encoder, tmp_path):
-    for number in range(3): encode(np.random.default_rng(number).integers(0, 256, (40 + number, 24, 32, 3), dtype=np.uint8), tmp_path / f"{number}.mp4")
+    for number in range(3):
+        encode(
+            np.random.default_rng(number).integers(0, 256, (40 + number, 24, 32, 3), dtype=np.uint8),
+            tmp_path / f"{number}.mp4",
+        )
     paths = [str(tmp_path / f"{number}.mp4") for number in range(3)]
     frames = VideoFrames.build(paths, progress=False)
     alone = extract(encoder, frames, paths, 3, workers=0, progress=False, **SHAPE)
     assert same(alone, extract(encoder, frames, paths, 3, workers=2, progress=False, **SHAPE))
-    for row, path in enumerate(paths): assert same([part[row:row + 1] for part in alone], extract(encoder, frames, [path], 3, progress=False, **SHAPE))
+    for row, path in enumerate(paths):
+        assert same(
+            [part[row : row + 1] for part in alone], extract(encoder, frames, [path], 3, progress=False, **SHAPE)
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_names_the_video_whoever_reads_it(encoder, tmp_path, workers):
     paths = [str(tmp_path / f"{number}.mp4") for number in range(3)]
-    for path in paths: encode(np.zeros((40, 24, 32, 3), np.uint8), path)
+    for path in paths:
+        encode(np.zeros((40, 24, 32, 3), np.uint8), path)
     frames = VideoFrames.build(paths[:2], progress=False)
-    with pytest.raises(VideoError, match="2.mp4: not among the usable videos"): extract(encoder, frames, paths, 2, workers=workers, progress=False, **SHAPE)
+    with pytest.raises(VideoError, match="2.mp4: not among the usable videos"):
+        extract(encoder, frames, paths, 2, workers=workers, progress=False, **SHAPE)
 
 
 def test_no_global_state_is_drawn_from(encoder):
@@ -136,23 +174,26 @@ def test_no_global_state_is_drawn_from(encoder):
 
 
 def test_workers_are_not_started_for_little():
-    assert default_workers(.001, 10**6) == 0 and default_workers(.1, 3) == 0 and default_workers(10., 10**6) <= 8
+    assert default_workers(0.001, 10**6) == 0 and default_workers(0.1, 3) == 0 and default_workers(10.0, 10**6) <= 8
 
 
 # -- short videos ------------------------------------------------------------------------------------------------------
 
+
 def test_short_videos_are_looped(encoder):
     frames = Memory(5, 44)
     features = extract(encoder, frames, frames.usable, 3, progress=False, **SHAPE)
-    assert np.ptp(features.pooled[0], axis=0).max() < 1e-6                                  # one window: its clips are alike
+    assert np.ptp(features.pooled[0], axis=0).max() < 1e-6  # one window: its clips are alike
     clip = frames.window("0", 0, 5)[np.arange(0, 16, 2) % 5]
-    with torch.inference_mode(): expected = pool_map(encoder.eval()(to_input(torch.from_numpy(centre_crop(clip, 32))[None])))
+    with torch.inference_mode():
+        expected = pool_map(encoder.eval()(to_input(torch.from_numpy(centre_crop(clip, 32))[None])))
     np.testing.assert_allclose(features.pooled[0, 0], expected.pooled[0], atol=1e-6)
     np.testing.assert_allclose(features.flat[0], expected.flat[0], atol=1e-5)
     assert same(extract(encoder, Looped(frames, 16), frames.usable, 3, progress=False, **SHAPE), features)
 
 
 # -- three readings ----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7])
 def test_readings_against_loops(side):
@@ -166,25 +207,32 @@ def test_readings_against_loops(side):
                 assert abs(read.timed[clip, time, channel] - maps[clip, channel, time].mean()) < 1e-6
                 for row, (top, bottom) in enumerate(edges):
                     for column, (left, right) in enumerate(edges):
-                        assert read.flat.view(2, 3, 3, 3, 5)[clip, time, row, column, channel] == maps[clip, channel, time, top:bottom, left:right].max()
+                        assert (
+                            read.flat.view(2, 3, 3, 3, 5)[clip, time, row, column, channel]
+                            == maps[clip, channel, time, top:bottom, left:right].max()
+                        )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_name_the_video(bad):
     class Breaks(torch.nn.Module):
         seen = 0
+
         def forward(self, clips):
             self.seen += 1
             return clips * (bad if self.seen == 2 else 1)
+
     frames = Memory(44, 44, 44)
-    with pytest.raises(ValueError, match="finite features, got NaN or infinity for 1"): extract(Breaks(), frames, frames.usable, 2, progress=False, **SHAPE)
+    with pytest.raises(ValueError, match="finite features, got NaN or infinity for 1"):
+        extract(Breaks(), frames, frames.usable, 2, progress=False, **SHAPE)
 
 
 def test_kept_features_survive_and_other_files_do_not(encoder, tmp_path):
     frames, file = Memory(44, 50), tmp_path / "features.npz"
     made = extract(encoder, frames, frames.usable, 2, progress=False, **SHAPE)
-    np.savez(file, features=made.pooled, paths=np.array(frames.usable), made_by=np.array("run"))   # of an earlier kind
-    with pytest.raises(ValueError, match="written by save_features"): load_features(file)
+    np.savez(file, features=made.pooled, paths=np.array(frames.usable), made_by=np.array("run"))  # of an earlier kind
+    with pytest.raises(ValueError, match="written by save_features"):
+        load_features(file)
     assert same(cached_features(file, lambda: made, frames.usable, "run"), made)
     kept, paths, made_by = load_features(file)
     assert same(kept, made) and paths == frames.usable and made_by == "run"
@@ -195,4 +243,4 @@ def test_every_retrieval_protocol_reads_one_pass(encoder):
     frames = Memory(*[44] * 6)
     features = extract(encoder, frames, frames.usable, 2, progress=False, **SHAPE)
     found = retrieve_by(list(RETRIEVAL_PROTOCOLS), features, features, list("aabbcc"), list("aabbcc"), ks=(1, 6))
-    assert len(frames.asked) == 6 and {answer.recall[1] for answer in found.values()} == {1.}      # each finds itself
+    assert len(frames.asked) == 6 and {answer.recall[1] for answer in found.values()} == {1.0}  # each finds itself

@@ -1,4 +1,5 @@
 """Figures from finished runs: from checkpoints of any kind to files in reports/, and what happens where weights are missing. Everything runs the smoke profile."""
+
 import os
 import shutil
 from pathlib import Path
@@ -30,8 +31,12 @@ def runs(tmp_path_factory):
     "One run of FIMA and one of the baseline; the second without its training state."
     work, before = tmp_path_factory.mktemp("work"), os.environ.get("FIMA_WORK")
     os.environ["FIMA_WORK"] = str(work / "data")
-    recipes = {"VV + Pix + Fra (FIMA)": make_recipe("smoke"), "VV": make_recipe("smoke", overrides={"method.pixel": False, "method.frame": False})}
-    for label, recipe in recipes.items(): pretrain(recipe, work / "runs" / recipe.run_id, progress=False)
+    recipes = {
+        "VV + Pix + Fra (FIMA)": make_recipe("smoke"),
+        "VV": make_recipe("smoke", overrides={"method.pixel": False, "method.frame": False}),
+    }
+    for label, recipe in recipes.items():
+        pretrain(recipe, work / "runs" / recipe.run_id, progress=False)
     folders = {label: work / "runs" / recipe.run_id for label, recipe in recipes.items()}
     shutil.rmtree(next((folders["VV"] / "checkpoint").glob("step_*")))
     yield folders
@@ -49,7 +54,8 @@ def execute(figure, **parameters):
     notebook, space = nbformat.read(RESULTS / f"{figure}.ipynb", 4), {}
     with matplotlib.rc_context({"backend": "agg"}):
         for cell in notebook.cells:
-            if cell.cell_type != "code": continue
+            if cell.cell_type != "code":
+                continue
             exec(compile(cell.source, figure, "exec"), space)
             if "parameters" in cell.metadata.get("tags", []):
                 assert not set(parameters) - set(space), "the notebook has no such parameter"
@@ -72,7 +78,11 @@ def test_figure_from_runs(figure, runs, tmp_path, capsys):
     execute(figure, folders=folders, reports=str(tmp_path), **SMALL.get(figure, {}))
     assert "not run" not in capsys.readouterr().out
     files = files_of(tmp_path)
-    assert set(files) == {f"figures/{figure}_own.png", f"figures/{figure}_own.svg", *(f"tables/{figure}_own.{kind}" for kind in ("csv", "md", "tex"))}
+    assert set(files) == {
+        f"figures/{figure}_own.png",
+        f"figures/{figure}_own.svg",
+        *(f"tables/{figure}_own.{kind}" for kind in ("csv", "md", "tex")),
+    }
     assert ElementTree.fromstring(files[f"figures/{figure}_own.svg"]).tag.endswith("}svg")
     with Image.open(tmp_path / "figures" / f"{figure}_own.png") as picture:
         assert picture.width > 400 and np.ptp(np.asarray(picture.convert("L"))) > 200
@@ -81,7 +91,10 @@ def test_figure_from_runs(figure, runs, tmp_path, capsys):
     assert {"row", "measure", "value", "low", "high", "n", "run"} == set(numbers) and numbers.n.between(0, 24).all()
     known = numbers.dropna(subset=["value", "low"])
     assert len(known) and (known.low <= known.value + 1e-4).all() and (known.value <= known.high + 1e-4).all()
-    assert "24 test videos in 24 groups; smoke profile" in text and f"../runs/{runs['VV + Pix + Fra (FIMA)'].name}/metrics.json" in text
+    assert (
+        "24 test videos in 24 groups; smoke profile" in text
+        and f"../runs/{runs['VV + Pix + Fra (FIMA)'].name}/metrics.json" in text
+    )
     execute(figure, folders=folders, reports=str(tmp_path), **SMALL.get(figure, {}))
     assert files_of(tmp_path) == files
 
@@ -94,7 +107,8 @@ def test_without_weights_nothing_is_touched(figure, tmp_path, capsys):
             (tmp_path / "figures").mkdir(exist_ok=True)
             (tmp_path / "figures" / f"{name}.{kind}").write_text("of an earlier day")
     before = files_of(tmp_path)
-    for profile in ("", "smoke"): execute(figure, reports=str(tmp_path), profile=profile)
+    for profile in ("", "smoke"):
+        execute(figure, reports=str(tmp_path), profile=profile)
     said = capsys.readouterr().out
     assert said.count(f"{figure}: not run; the files of this name are left as they are") == 2
     assert said.count(f"{figure}_ut_interaction: not run; the files") == 2
@@ -131,7 +145,10 @@ def pretrain_baseline(folder):
 def test_masks_say_whose_they_are(runs, tmp_path):
     "The key encoder's where the training state is here, else the query encoder's."
     fima = runs["VV + Pix + Fra (FIMA)"]
-    for label, source, encoder in (("whole", fima, "key encoder"), ("file", fima / "checkpoint" / "encoder.safetensors", "query encoder")):
+    for label, source, encoder in (
+        ("whole", fima, "key encoder"),
+        ("file", fima / "checkpoint" / "encoder.safetensors", "query encoder"),
+    ):
         execute("figure_08", folders={label: str(source)}, reports=str(tmp_path))
         assert f"masks by the {encoder}" in told(tmp_path, "figure_08")[1]
 
@@ -139,7 +156,8 @@ def test_masks_say_whose_they_are(runs, tmp_path):
 def test_failures_are_the_lowest(runs, tmp_path):
     "Figure 9 has the numbers of Figure 8 and shows other videos, by its rule."
     folders = {"VV + Pix + Fra (FIMA)": str(runs["VV + Pix + Fra (FIMA)"])}
-    for figure in ("figure_08", "figure_09"): execute(figure, folders=folders, reports=str(tmp_path))
+    for figure in ("figure_08", "figure_09"):
+        execute(figure, folders=folders, reports=str(tmp_path))
     tables = {figure: told(tmp_path, figure) for figure in ("figure_08", "figure_09")}
     pd.testing.assert_frame_equal(tables["figure_08"][0], tables["figure_09"][0])
     numbers = tables["figure_09"][0].set_index("row").value
@@ -165,5 +183,8 @@ def test_a_checkpoint_of_another_architecture(runs, tmp_path, capsys):
     for figure in ("figure_03", "figure_05"):
         execute(figure, folders=folders, reports=str(tmp_path / "reports"), **SMALL.get(figure, {}))
         numbers, _ = told(tmp_path / "reports", figure)
-        assert numbers[numbers.row == "theirs"].value.notna().any() and (tmp_path / "reports" / "figures" / f"{figure}_own.svg").exists()
+        assert (
+            numbers[numbers.row == "theirs"].value.notna().any()
+            and (tmp_path / "reports" / "figures" / f"{figure}_own.svg").exists()
+        )
     assert "not run" not in capsys.readouterr().out

@@ -1,4 +1,5 @@
 """Flow, motion maps and tubelets on videos as they come: what is missing, damaged, still or stale has one clear behaviour each."""
+
 import json
 import pickle
 import threading
@@ -18,7 +19,7 @@ from fima.data.tubelets import MotionPlaces, Tubelets
 from fima.data.video import FrameCache, VideoError, VideoFrames, encode, fingerprint
 from fima.data.views import random_box
 
-VIEWS = dict(scale=(.2, 1.), aspect=(3 / 4, 4 / 3))
+VIEWS = dict(scale=(0.2, 1.0), aspect=(3 / 4, 4 / 3))
 OPTIONS = SpriteOptions(size=32, frames=40)
 
 
@@ -32,7 +33,8 @@ def ut_paths():
 def videos(tmp_path):
     "Five videos of sprites."
     paths = [str(tmp_path / f"{number}.mp4") for number in range(5)]
-    for number, path in enumerate(paths): encode(render_video(OPTIONS, number, "train")[0], path)
+    for number, path in enumerate(paths):
+        encode(render_video(OPTIONS, number, "train")[0], path)
     return paths
 
 
@@ -43,13 +45,19 @@ def frames(videos, tmp_path):
 
 class Watched:
     "A frame source that notes what is read at length, and fails at one video where told to."
-    def __init__(self, frames, stop=None): self.frames, self.stop, self.read, self.lock = frames, stop, Counter(), threading.Lock()
-    def count(self, path): return self.frames.count(path)
+
+    def __init__(self, frames, stop=None):
+        self.frames, self.stop, self.read, self.lock = frames, stop, Counter(), threading.Lock()
+
+    def count(self, path):
+        return self.frames.count(path)
 
     def window(self, path, start, length):
         if length > 1:
-            if path == self.stop: raise KeyboardInterrupt
-            with self.lock: self.read[path] += 1
+            if path == self.stop:
+                raise KeyboardInterrupt
+            with self.lock:
+                self.read[path] += 1
         return self.frames.window(path, start, length)
 
 
@@ -59,45 +67,66 @@ def whole(flows, path):
 
 def test_interrupted_work_is_resumed(videos, frames, tmp_path):
     first = Watched(frames, stop=videos[3])
-    with pytest.raises(KeyboardInterrupt): FlowCache.build(videos, tmp_path / "flow", first, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        FlowCache.build(videos, tmp_path / "flow", first, workers=1)
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "flow").glob("*.npz")}
     missing = {path for path in videos if not any(file.name.startswith(fingerprint(path)) for file in kept)}
     assert {videos[3]} <= missing <= set(videos[3:]) and not list((tmp_path / "flow").glob("*.partial"))
     second = Watched(frames)
     flows = FlowCache.build(videos, tmp_path / "flow", second)
-    assert set(second.read) == missing and flows.usable == videos           # only what was missing is computed
+    assert set(second.read) == missing and flows.usable == videos  # only what was missing is computed
     assert all(file.stat().st_mtime_ns == time for file, time in kept.items())
 
 
 def test_one_thread_or_two_give_the_same_flow(videos, frames, tmp_path):
     one, two = (FlowCache.build(videos, tmp_path / f"flow_{workers}", frames, workers=workers) for workers in (1, 2))
-    for path in videos: np.testing.assert_array_equal(whole(one, path), whole(two, path))
+    for path in videos:
+        np.testing.assert_array_equal(whole(one, path), whole(two, path))
 
 
 def test_a_long_video_is_computed_stretch_by_stretch(tmp_path):
     "More frames than are read at once, and a number of pairs that is no multiple of a block."
-    film, path = np.concatenate([render_video(OPTIONS, number, "train")[0] for number in range(14)])[:530], str(tmp_path / "long.mp4")
+    film, path = (
+        np.concatenate([render_video(OPTIONS, number, "train")[0] for number in range(14)])[:530],
+        str(tmp_path / "long.mp4"),
+    )
     encode(film, path)
     frames = FrameCache.build([path], tmp_path / "frames", progress=False)
     source = Watched(frames)
     flows = FlowCache.build([path], tmp_path / "flow", source)
     assert source.read[path] == 3
-    expected = unpack(pack(dense_flow(frames.window(path, 0, 530)), 20.), 20.)
+    expected = unpack(pack(dense_flow(frames.window(path, 0, 530)), 20.0), 20.0)
     np.testing.assert_array_equal(flows.flow(path, 0, 529), expected)
     np.testing.assert_array_equal(flows.flow(path, 250, 20), expected[250:270])
     assert not flows.flow(path, 529, 40).any()
 
 
-@pytest.mark.parametrize("field, value", [("format", 0), ("method", "Farneback"), ("opencv", "4.0.0"), ("opencv_build", "0" * 12), ("instructions", "x86_64 AVX2"), ("bound", 10.), ("height", 64), ("frames", 41), ("fingerprint", "0" * 32)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("format", 0),
+        ("method", "Farneback"),
+        ("opencv", "4.0.0"),
+        ("opencv_build", "0" * 12),
+        ("instructions", "x86_64 AVX2"),
+        ("bound", 10.0),
+        ("height", 64),
+        ("frames", 41),
+        ("fingerprint", "0" * 32),
+    ],
+)
 def test_a_file_made_otherwise_is_computed_anew(videos, frames, tmp_path, field, value):
     path = videos[0]
     flows = FlowCache.build([path], tmp_path / "flow", frames)
     file, expected = flows.entries[path].file, whole(flows, path)
-    with np.load(file) as held: stored = dict(held)
+    with np.load(file) as held:
+        stored = dict(held)
     about = json.loads(str(stored.pop("about")))
     assert field in about
-    np.savez_compressed(file, about=json.dumps(about | {field: value}), **{name: block * 0 for name, block in stored.items()})
-    assert not whole(flows, path).any()                                             # what would be read if it were trusted
+    np.savez_compressed(
+        file, about=json.dumps(about | {field: value}), **{name: block * 0 for name, block in stored.items()}
+    )
+    assert not whole(flows, path).any()  # what would be read if it were trusted
     np.testing.assert_array_equal(whole(FlowCache.build([path], tmp_path / "flow", frames), path), expected)
 
 
@@ -107,7 +136,9 @@ def test_every_cut_and_every_flipped_byte_is_seen(videos, frames, tmp_path):
     file, expected = flows.entries[path].file, whole(flows, path)
     sound, generator = file.read_bytes(), np.random.default_rng(0)
     places = generator.integers(0, len(sound), 25)
-    for spoiled in [sound[:place] for place in places] + [sound[:place] + bytes([sound[place] ^ 0x55]) + sound[place + 1:] for place in places]:
+    for spoiled in [sound[:place] for place in places] + [
+        sound[:place] + bytes([sound[place] ^ 0x55]) + sound[place + 1 :] for place in places
+    ]:
         file.write_bytes(spoiled)
         np.testing.assert_array_equal(whole(FlowCache.build([path], tmp_path / "flow", frames), path), expected)
 
@@ -118,12 +149,29 @@ def test_a_replaced_video_gets_flow_of_its_own(videos, frames, tmp_path):
     encode(render_video(OPTIONS, 7, "train")[0], path)
     after = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
     assert not np.array_equal(whole(after, path), before)
-    np.testing.assert_array_equal(whole(after, path), unpack(pack(np.concatenate([dense_flow(VideoFrames.build([path], progress=False).window(path, 0, 40)), before[:1] * 0]), 20.), 20.))
+    np.testing.assert_array_equal(
+        whole(after, path),
+        unpack(
+            pack(
+                np.concatenate(
+                    [dense_flow(VideoFrames.build([path], progress=False).window(path, 0, 40)), before[:1] * 0]
+                ),
+                20.0,
+            ),
+            20.0,
+        ),
+    )
 
 
 def test_sizes_and_bounds_live_side_by_side(videos, tmp_path):
-    sources = [FrameCache.build(videos[:1], tmp_path / "frames", size=size, progress=False) for size in ((32, 32), (24, 40))]
-    made = [FlowCache.build(videos[:1], tmp_path / "flow", source, bound=bound) for source in sources for bound in (20., 5.)]
+    sources = [
+        FrameCache.build(videos[:1], tmp_path / "frames", size=size, progress=False) for size in ((32, 32), (24, 40))
+    ]
+    made = [
+        FlowCache.build(videos[:1], tmp_path / "flow", source, bound=bound)
+        for source in sources
+        for bound in (20.0, 5.0)
+    ]
     assert len(list((tmp_path / "flow").glob("*.npz"))) == 4
     assert [whole(flows, videos[0]).shape for flows in made] == [(40, 2, 32, 32)] * 2 + [(40, 2, 24, 40)] * 2
 
@@ -136,17 +184,24 @@ def test_damaged_videos_are_listed(videos, tmp_path):
     open(empty, "wb").close()
     encode(np.zeros((9, 8, 32, 3), np.uint8), tiny)
     start = sound.index(b"mdat") + len(sound) // 3
-    open(hurt, "wb").write(sound[:start] + bytes(range(256)) * 2 + sound[start + 512:])
+    open(hurt, "wb").write(sound[:start] + bytes(range(256)) * 2 + sound[start + 512 :])
     paths = [*videos[:2], cut, empty, gone, tiny, hurt]
     source = VideoFrames.build(paths, progress=False)
-    assert hurt in source.usable                                                    # its damage shows only when it is decoded
+    assert hurt in source.usable  # its damage shows only when it is decoded
     flows = FlowCache.build(paths, tmp_path / "flow", source)
     reasons = dict(zip(flows.left_out.path, flows.left_out.reason))
     assert flows.usable == videos[:2] and set(reasons) == set(paths[2:])
-    assert "empty file" in reasons[empty] and "no such file" in reasons[gone] and "too small for optical flow: 8 x 32" in reasons[tiny] and any(word in reasons[hurt] for word in ("damaged", "not a readable video"))
+    assert (
+        "empty file" in reasons[empty]
+        and "no such file" in reasons[gone]
+        and "too small for optical flow: 8 x 32" in reasons[tiny]
+        and any(word in reasons[hurt] for word in ("damaged", "not a readable video"))
+    )
     for path in paths[2:]:
-        with pytest.raises(VideoError, match="not among the usable videos of this flow"): flows.flow(path, 0, 4)
-        with pytest.raises(VideoError, match="not among the usable videos of this flow"): MotionPlaces(flows).rectangle(path, 0, 16, 32, 32, **VIEWS, generator=np.random.default_rng(0))
+        with pytest.raises(VideoError, match="not among the usable videos of this flow"):
+            flows.flow(path, 0, 4)
+        with pytest.raises(VideoError, match="not among the usable videos of this flow"):
+            MotionPlaces(flows).rectangle(path, 0, 16, 32, 32, **VIEWS, generator=np.random.default_rng(0))
 
 
 def test_a_video_of_one_frame(tmp_path):
@@ -163,7 +218,11 @@ def test_a_video_of_one_frame(tmp_path):
 
 def places_are_plain(places, path, count):
     "Without motion, every crop is the plain one of the same draws, and moments are drawn as ever."
-    same = [places.rectangle(path, 0, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed)) == random_box(32, 32, *VIEWS.values(), np.random.default_rng(seed)) for seed in range(20)]
+    same = [
+        places.rectangle(path, 0, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed))
+        == random_box(32, 32, *VIEWS.values(), np.random.default_rng(seed))
+        for seed in range(20)
+    ]
     starts = [places.starts(path, count, 16, 3, np.random.default_rng(seed))[0] for seed in range(20)]
     return all(same) and all(0 <= start <= count - 16 for three in starts for start in three)
 
@@ -173,10 +232,14 @@ def test_a_video_without_motion(tmp_path):
     encode(np.repeat(render_video(OPTIONS, 0, "train")[0][:1], 40, 0), path, crf=0)
     flows = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
     places = MotionPlaces(flows)
-    assert not flows.flow(path, 0, 39).any() and not places.scores(path, 16).any() and not places.motion(path, 3, 16).any()
+    assert (
+        not flows.flow(path, 0, 39).any() and not places.scores(path, 16).any() and not places.motion(path, 3, 16).any()
+    )
     assert places_are_plain(places, path, 40)
     for options in (MotionOptions(), MotionOptions(sum="released", pairs="released", flip="released")):
-        assert not motion_target(flows.flow(path, 0, 16), (0, 0, 32, 32), True, (2, 4, 4), options, 2, np.random.default_rng(0)).any()
+        assert not motion_target(
+            flows.flow(path, 0, 16), (0, 0, 32, 32), True, (2, 4, 4), options, 2, np.random.default_rng(0)
+        ).any()
 
 
 def test_motion_at_opposite_corners_gives_no_tubelet(tmp_path):
@@ -185,44 +248,86 @@ def test_motion_at_opposite_corners_gives_no_tubelet(tmp_path):
     film, patch = np.repeat(ground[None], 40, 0), np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
     for number in range(40):
         place = 4 + number % 5 * 2
-        film[number, place:place + 9, 5:14] = patch
-        film[number, 64 - place - 9:64 - place, 50:59] = patch
+        film[number, place : place + 9, 5:14] = patch
+        film[number, 64 - place - 9 : 64 - place, 50:59] = patch
     path = str(tmp_path / "corners.mp4")
     encode(film, path, crf=4)
     flows = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
-    placed = [MotionPlaces(flows).place(path, 8, 16, 64, 64, **VIEWS, generator=np.random.default_rng(seed)) for seed in range(8)]
+    placed = [
+        MotionPlaces(flows).place(path, 8, 16, 64, 64, **VIEWS, generator=np.random.default_rng(seed))
+        for seed in range(8)
+    ]
     assert {one.outcome for one in placed} == {"scattered"} and all(np.isnan(one.covered) for one in placed)
 
 
 def dataset(videos, frames, flows, **options):
     catalog = pd.DataFrame({"path": videos})
-    def target(path, start, rectangle, flip, generator): return motion_target(flows.flow(path, start, 16), rectangle, flip, (2, 4, 4), MotionOptions(), 2, generator)
-    return ClipDataset(catalog, frames, frames_per_clip=8, crop_size=16, sub_clips=2, others=2, target="same", places=MotionPlaces(flows, Tubelets(time_p=1.)), motion=target, **options)
+
+    def target(path, start, rectangle, flip, generator):
+        return motion_target(flows.flow(path, start, 16), rectangle, flip, (2, 4, 4), MotionOptions(), 2, generator)
+
+    return ClipDataset(
+        catalog,
+        frames,
+        frames_per_clip=8,
+        crop_size=16,
+        sub_clips=2,
+        others=2,
+        target="same",
+        places=MotionPlaces(flows, Tubelets(time_p=1.0)),
+        motion=target,
+        **options,
+    )
 
 
 def test_batches_over_tubelets_do_not_depend_on_workers(videos, frames, tmp_path):
     flows = FlowCache.build(videos, tmp_path / "flow", frames)
-    listed = [list(batches(dataset(videos, frames, flows), 2, 3, workers=workers, context="fork" if workers else None)) for workers in (0, 2)]
+    listed = [
+        list(batches(dataset(videos, frames, flows), 2, 3, workers=workers, context="fork" if workers else None))
+        for workers in (0, 2)
+    ]
     for one, other in zip(*listed, strict=True):
-        assert (one.source.clip == other.source.clip).all() and (one.source.motion == other.source.motion).all() and (one.order == other.order).all()
-        assert one.source.motion.shape == (2, 2, 4, 4) and one.source.motion.isfinite().all() and one.source.motion.sum() > 0 and len(one.others) == 2
+        assert (
+            (one.source.clip == other.source.clip).all()
+            and (one.source.motion == other.source.motion).all()
+            and (one.order == other.order).all()
+        )
+        assert (
+            one.source.motion.shape == (2, 2, 4, 4)
+            and one.source.motion.isfinite().all()
+            and one.source.motion.sum() > 0
+            and len(one.others) == 2
+        )
 
 
 def test_places_travel_to_other_processes(videos, frames, tmp_path):
     places = MotionPlaces(FlowCache.build(videos, tmp_path / "flow", frames)).prepare(videos, 16)
     copy = pickle.loads(pickle.dumps(places))
-    draw = lambda rule: [(rule.starts(path, 40, 16, 3, np.random.default_rng(seed)), rule.rectangle(path, 5, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed))) for path in videos for seed in range(4)]
+    draw = lambda rule: [
+        (
+            rule.starts(path, 40, 16, 3, np.random.default_rng(seed)),
+            rule.rectangle(path, 5, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed)),
+        )
+        for path in videos
+        for seed in range(4)
+    ]
     assert draw(copy) == draw(places)
 
 
 def test_options_go_into_a_recipe():
     "As fields of a validated recipe they are read from plain dictionaries and lists, and refuse what they do not know."
     tubelets, motion = TypeAdapter(Tubelets), TypeAdapter(MotionOptions)
-    assert tubelets.validate_python({"coverage": [[4, .9], [8, .8], [12, .7]], "time_p": 0}) == Tubelets(time_p=0.)
+    assert tubelets.validate_python({"coverage": [[4, 0.9], [8, 0.8], [12, 0.7]], "time_p": 0}) == Tubelets(time_p=0.0)
     assert tubelets.validate_json(tubelets.dump_json(Tubelets(sum="released"))) == Tubelets(sum="released")
     assert motion.validate_python({"flip": "released"}) == MotionOptions(flip="released")
-    for adapter, wrong in ((tubelets, {"keep": 0}), (tubelets, {"sum": "other"}), (motion, {"pairs": "all"}), (motion, {"bound": -1})):
-        with pytest.raises(ValidationError): adapter.validate_python(wrong)
+    for adapter, wrong in (
+        (tubelets, {"keep": 0}),
+        (tubelets, {"sum": "other"}),
+        (motion, {"pairs": "all"}),
+        (motion, {"bound": -1}),
+    ):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(wrong)
 
 
 def test_ut_interaction_flow_is_that_of_its_frames(tmp_path):
@@ -231,5 +336,7 @@ def test_ut_interaction_flow_is_that_of_its_frames(tmp_path):
     flows = FlowCache.build(paths, tmp_path / "flow", frames)
     assert flows.usable == paths and not len(flows.left_out)
     for path in paths:
-        np.testing.assert_allclose(flows.flow(path, 30, 40), dense_flow(frames.window(path, 30, 41)), atol=20 / 254 + 1e-5)
+        np.testing.assert_allclose(
+            flows.flow(path, 30, 40), dense_flow(frames.window(path, 30, 41)), atol=20 / 254 + 1e-5
+        )
         assert np.isfinite(MotionPlaces(flows).motion(path, 10, 32)).all()

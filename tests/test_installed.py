@@ -1,4 +1,5 @@
 """An installed package, without its repository: train, evaluate, a study, a plugin; nothing is written beside it."""
+
 import json
 import os
 import shutil
@@ -11,14 +12,14 @@ import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 PARTS = ("pyproject.toml", "LICENSE", "fima", "nbs/studies", "nbs/results")
-PLUGIN = '''
+PLUGIN = """
 from fima.method.encoders import build_encoder
 from fima.plugins import register_encoder
 
 @register_encoder("hum")
 def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
-'''
-STUDY = '''
+"""
+STUDY = """
 name: mine
 title: My study
 rows:
@@ -26,13 +27,14 @@ rows:
   - {name: hum, label: Hummed, overrides: {encoder.name: hum, encoder.options: {}}}
 evaluations:
   - {template: linear_probe}
-'''
+"""
 
 
 def quiet(*words, **options):
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, **options)
     said = (done.stderr or done.stdout).strip()[-200:]
-    if done.returncode: pytest.skip(f"a wheel cannot be built or installed here: {said}")
+    if done.returncode:
+        pytest.skip(f"a wheel cannot be built or installed here: {said}")
 
 
 def files(folder):
@@ -47,12 +49,24 @@ def installed(tmp_path_factory):
     for part in PARTS:
         target = place / "copy" / part
         target.parent.mkdir(parents=True, exist_ok=True)
-        if (TOP / part).is_dir(): shutil.copytree(TOP / part, target, ignore=ignored)
-        else: shutil.copy(TOP / part, target)
+        if (TOP / part).is_dir():
+            shutil.copytree(TOP / part, target, ignore=ignored)
+        else:
+            shutil.copy(TOP / part, target)
     alone = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    quiet(sys.executable, "-m", "pip", "wheel", *alone, "--no-build-isolation", "-w", place, place / "copy",
-          env=environment)
+    quiet(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        *alone,
+        "--no-build-isolation",
+        "-w",
+        place,
+        place / "copy",
+        env=environment,
+    )
     quiet(sys.executable, "-m", "venv", "--without-pip", place / "venv")
     inside = {"base": str(place / "venv"), "platbase": str(place / "venv")}
     packages = Path(sysconfig.get_path("purelib", vars=inside))
@@ -83,10 +97,10 @@ def test_an_installed_package_does_it_all(installed, tmp_path):
     assert run.parent == tmp_path / "runs" and (run / "metrics.json").exists()
     said = fima("evaluate", run, "--template", "linear_probe")
     assert "n = 24" in said and Path(said.splitlines()[-1].removeprefix("pictures: ")).exists()
-    fima("study", "run", "mine.yaml", "--profile", "smoke")               # jobs work in other folders, and find runs and plugin
+    fima("study", "run", "mine.yaml", "--profile", "smoke")  # jobs work in other folders, and find runs and plugin
     table = (tmp_path / "runs" / "smoke" / "tables" / "mine.md").read_text()
     assert "Hummed" in table and "not run" not in table
-    assert "pre-trainings for 1 study" in fima("study", "plan", "table_01")   # a study that comes with the package
+    assert "pre-trainings for 1 study" in fima("study", "plan", "table_01")  # a study that comes with the package
     assert "2 runs: 2 identical" in fima("study", "verify", "mine.yaml", "--profile", "smoke", "--steps", 2)
     videos = next((tmp_path / "runs" / ".data").glob("**/videos"))
     (tmp_path / "clips").mkdir()

@@ -1,4 +1,5 @@
 """MCL takes a step on every encoder, on one process as on two, in half precision, and goes on from a checkpoint as if it had not stopped."""
+
 import math
 import socket
 
@@ -14,7 +15,7 @@ from fima.method.instance import pool
 from fima.method.moco import MomentumOptions
 from fima.training.share import share_statistics, wrap_ddp
 
-SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=.9)
+SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=0.9)
 TINY = dict(widths=(4, 8, 8), temporal_stride=4)
 TERMS = ["inter", "intra", "order", *(f"align_{name}" for name in Alignment._fields)]
 
@@ -22,14 +23,24 @@ TERMS = ["inter", "intra", "order", *(f"align_{name}" for name in Alignment._fie
 def batch_of(videos=4, frames=8, size=24, grid=(2, 3, 3), seed=0):
     "Random views with all that MCL reads."
     generator = torch.Generator().manual_seed(seed)
-    box = torch.tensor([[0., 0., 1., 1.]] * videos)
-    view = lambda motion=None: View(torch.randn(videos, 3, frames, size, size, generator=generator), None, None, box, motion)
-    return Batch(view(torch.rand(videos, *grid, generator=generator)), view(), torch.zeros(videos, dtype=torch.long), torch.arange(videos), (view(), view()), torch.arange(videos) % 2)
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * videos)
+    view = lambda motion=None: View(
+        torch.randn(videos, 3, frames, size, size, generator=generator), None, None, box, motion
+    )
+    return Batch(
+        view(torch.rand(videos, *grid, generator=generator)),
+        view(),
+        torch.zeros(videos, dtype=torch.long),
+        torch.arange(videos),
+        (view(), view()),
+        torch.arange(videos) % 2,
+    )
 
 
 def rows_of(batch, rows):
     "Take some videos out of a batch."
-    if not isinstance(batch, tuple): return batch if batch is None else batch[rows]
+    if not isinstance(batch, tuple):
+        return batch if batch is None else batch[rows]
     parts = [rows_of(part, rows) for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
 
@@ -44,13 +55,15 @@ def optimise(method, steps, first=0, model=None, part=None):
     trained, told = [p for p in method.parameters() if p.requires_grad], []
     for step in range(first, first + steps):
         method.progress, batch = step / 10, batch_of(seed=step % 2)
-        if part is not None: batch = rows_of(batch, part)
+        if part is not None:
+            batch = rows_of(batch, part)
         terms = (model or method)(batch, torch.Generator().manual_seed(step))
         method.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         with torch.no_grad():
             for parameter in trained:
-                if parameter.grad is not None: parameter -= .05 * parameter.grad
+                if parameter.grad is not None:
+                    parameter -= 0.05 * parameter.grad
         share_statistics(method)
         chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
         told.append({name: value.item() for name, value in terms.items()} | chances)
@@ -59,7 +72,16 @@ def optimise(method, steps, first=0, model=None, part=None):
 
 # -- encoders ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, frames, last", [("i3d", 16, "Mixed_5c.b3b.conv3d"), ("r2plus1d_18", 8, "layer4.1.conv2.0.3"), ("r3d_18", 8, "layer4.1.conv2.0"), ("factorised_50", 8, "layer4.2.conv3")])
+
+@pytest.mark.parametrize(
+    "name, frames, last",
+    [
+        ("i3d", 16, "Mixed_5c.b3b.conv3d"),
+        ("r2plus1d_18", 8, "layer4.1.conv2.0.3"),
+        ("r3d_18", 8, "layer4.1.conv2.0"),
+        ("factorised_50", 8, "layer4.2.conv3"),
+    ],
+)
 def test_one_step_on_every_encoder(name, frames, last):
     torch.manual_seed(0)
     encoder = build_encoder(name)
@@ -69,21 +91,29 @@ def test_one_step_on_every_encoder(name, frames, last):
     terms = method(batch)
     assert list(terms) == TERMS and all(value.isfinite() for value in terms.values())
     stem = next(encoder.parameters())
-    alignment, = torch.autograd.grad(sum(terms[f"align_{name}"] for name in Alignment._fields), stem, retain_graph=True)
+    (alignment,) = torch.autograd.grad(
+        sum(terms[f"align_{name}"] for name in Alignment._fields), stem, retain_graph=True
+    )
     assert alignment.isfinite().all() and alignment.norm() > 0
     sum(terms.values()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters())
-    with tapped(encoder) as default, tapped(encoder, last) as named, torch.no_grad(): encoder(batch.source.rgb)
+    with tapped(encoder) as default, tapped(encoder, last) as named, torch.no_grad():
+        encoder(batch.source.rgb)
     assert torch.equal(default[0], named[0]) and default[0].shape[2:] == grid
 
 
 def test_a_tapped_layer_of_another_size_wants_a_target_of_that_size():
     method = tiny(layer="stage0.0")
-    with pytest.raises(ValueError, match=r"the target must have the size of the layer's output, got \(4, 8, 12, 12\) and \(4, 2, 3, 3\)"): method(batch_of())
+    with pytest.raises(
+        ValueError,
+        match=r"the target must have the size of the layer's output, got \(4, 8, 12, 12\) and \(4, 2, 3, 3\)",
+    ):
+        method(batch_of())
     assert method(batch_of(grid=(8, 12, 12)))["align_space"].isfinite()
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("map", ["released", "fixed"])
 @pytest.mark.parametrize("training", [True, False], ids=["batch statistics", "frozen statistics"])
@@ -91,14 +121,24 @@ def test_the_gradient_of_the_alignment_is_that_of_finite_differences(map, traini
     torch.manual_seed(0)
     own = MclOptions(inter=0, intra=0, order=0, map=map)
     method = Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED), own).double()
-    method(batch_of()._replace(**{part: getattr(batch_of(), part)._replace(rgb=getattr(batch_of(), part).rgb.double()) for part in ("source", "target")}))
+    method(
+        batch_of()._replace(
+            **{
+                part: getattr(batch_of(), part)._replace(rgb=getattr(batch_of(), part).rgb.double())
+                for part in ("source", "target")
+            }
+        )
+    )
     method.train(training)
     method.follow = lambda: None
     batch = batch_of(seed=3)
-    batch = batch._replace(source=batch.source._replace(rgb=batch.source.rgb.double(), motion=batch.source.motion.double()), target=batch.target._replace(rgb=batch.target.rgb.double()))
+    batch = batch._replace(
+        source=batch.source._replace(rgb=batch.source.rgb.double(), motion=batch.source.motion.double()),
+        target=batch.target._replace(rgb=batch.target.rgb.double()),
+    )
     loss = lambda: sum(method(batch).values())
     for parameter in (method.encoder.stage0[0].weight, method.projectors["inter"].layers[2].weight):
-        exact, = torch.autograd.grad(loss(), parameter)
+        (exact,) = torch.autograd.grad(loss(), parameter)
         place = divmod(int(exact.abs().argmax()), exact[0].numel())
         flat, values = parameter.data.view(len(parameter), -1), []
         for change in (1e-6, -2e-6):
@@ -112,9 +152,12 @@ def test_a_video_without_motion_changes_nothing_for_the_others():
     with_still = batch_of()
     with_still.source.motion[2:] = 0
     method, maps = tiny().eval(), torch.rand(4, 2, 3, 3)
-    assert torch.allclose(torch.stack(align(maps, with_still.source.motion)), torch.stack(align(maps[:2], with_still.source.motion[:2])))
+    assert torch.allclose(
+        torch.stack(align(maps, with_still.source.motion)), torch.stack(align(maps[:2], with_still.source.motion[:2]))
+    )
     terms, first = method(with_still), method(rows_of(with_still, slice(2)))
-    for name in Alignment._fields: assert terms[f"align_{name}"].item() == pytest.approx(first[f"align_{name}"].item(), abs=1e-5)
+    for name in Alignment._fields:
+        assert terms[f"align_{name}"].item() == pytest.approx(first[f"align_{name}"].item(), abs=1e-5)
 
 
 def test_one_cell_maps_are_defined():
@@ -122,22 +165,27 @@ def test_one_cell_maps_are_defined():
     method = tiny()
     terms = method(batch_of(frames=4, size=8, grid=(1, 1, 1)))
     sum(terms.values()).backward()
-    assert all(value.isfinite() for value in terms.values()) and all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+    assert all(value.isfinite() for value in terms.values()) and all(
+        p.grad.isfinite().all() for p in method.parameters() if p.grad is not None
+    )
 
 
 def test_bfloat16_stays_near():
     exact, told = tiny(), tiny()
     wanted = exact(batch_of())
-    with torch.autocast("cpu", torch.bfloat16): terms = told(batch_of())
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = told(batch_of())
     assert all(value.dtype == torch.float32 for value in terms.values())
-    for name, value in wanted.items(): assert terms[name].item() == pytest.approx(value.item(), abs=.15)
+    for name, value in wanted.items():
+        assert terms[name].item() == pytest.approx(value.item(), abs=0.15)
     sum(terms.values()).backward()
     assert told.encoder.stage0[0].weight.grad.isfinite().all()
 
 
 def test_query_groups_tap_every_group():
     whole, groups = tiny().eval(), tiny(shared=dict(query_groups=2)).eval()
-    for name, value in whole(batch_of()).items(): assert groups(batch_of())[name].item() == pytest.approx(value.item(), abs=1e-5)
+    for name, value in whole(batch_of()).items():
+        assert groups(batch_of())[name].item() == pytest.approx(value.item(), abs=1e-5)
 
 
 def test_a_checkpoint_holds_the_queue_and_its_owners():
@@ -154,17 +202,21 @@ def test_own_keys_never_push():
     "With the whole queue taken by the query's own video nothing is left to push from."
     batch = rows_of(batch_of(), slice(2))
     batch = batch._replace(index=torch.tensor([5, 5]))
-    fixed, released = (tiny(own_keys=kind, shared=dict(queue_size=6), alignment=0, intra=0, order=0) for kind in ("fixed", "released"))
+    fixed, released = (
+        tiny(own_keys=kind, shared=dict(queue_size=6), alignment=0, intra=0, order=0) for kind in ("fixed", "released")
+    )
     first = [method(batch)["inter"].item() for method in (fixed, released)]
     assert first[0] == first[1] and fixed.owners.keys.unique().tolist() == [5]
     assert fixed(batch)["inter"].item() == 0 and fixed.batch_chance["inter"] == 0
-    assert released(batch)["inter"].item() > .5 * math.log(7)
+    assert released(batch)["inter"].item() > 0.5 * math.log(7)
 
 
 def test_the_map_needs_a_graph():
     method = tiny()
-    with torch.no_grad(), tapped(method.encoder) as taps: query = method.projectors["inter"](pool(method.encoder(batch_of().source.rgb)))
-    with pytest.raises(ValueError, match="similarity must be differentiable"): gradient_map(query.sum(1), taps)
+    with torch.no_grad(), tapped(method.encoder) as taps:
+        query = method.projectors["inter"](pool(method.encoder(batch_of().source.rgb)))
+    with pytest.raises(ValueError, match="similarity must be differentiable"):
+        gradient_map(query.sum(1), taps)
 
 
 # -- two processes -----------------------------------------------------------------------------------------------------
@@ -190,8 +242,12 @@ def test_two_processes_compute_what_one_does(tmp_path):
     method = tiny(shared=TWO)
     wanted, pairs = optimise(method, 3), [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for step, alone in enumerate(wanted):
-        for name, value in alone.items(): assert sum(told[step][name] for told, _ in pairs) / 2 == pytest.approx(value, abs=2e-5), name
+        for name, value in alone.items():
+            assert sum(told[step][name] for told, _ in pairs) / 2 == pytest.approx(value, abs=2e-5), name
     for name, value in method.state_dict().items():
-        if name.endswith("num_batches_tracked") or (name.startswith("key_encoder") and ".running_" in name): continue # each process follows its own groups; no loss reads them
+        # each process follows its own groups; no loss reads them
+        if name.endswith("num_batches_tracked") or (name.startswith("key_encoder") and ".running_" in name):
+            continue
         assert torch.allclose(pairs[0][1][name].double(), value.double(), atol=2e-5), name
-    for name in ("owners.ring", "queues.inter.ring"): assert torch.equal(pairs[0][1][name], pairs[1][1][name])
+    for name in ("owners.ring", "queues.inter.ring"):
+        assert torch.equal(pairs[0][1][name], pairs[1][1][name])

@@ -1,4 +1,5 @@
 """All methods under one harness: data, views and losses compose by recipe; every row of the studies trains; what the studies say of their budgets is so."""
+
 import math
 
 import numpy as np
@@ -19,8 +20,14 @@ from fima.training.share import check_share
 from fima.training.videos import OpenData, open_data
 from fima.training.views import open_clips, open_modalities, with_flow
 
-VIEWS = {"plain": {}, "tubelets": {"views.tubelets": {}}, "fame": {"views.change": "fame"}, "erasing": {"views.change": "erasing"}, "same": {"views.target": "same"},
-         "all": {"views.tubelets": {}, "views.change": "fame", "views.target": "same"}}
+VIEWS = {
+    "plain": {},
+    "tubelets": {"views.tubelets": {}},
+    "fame": {"views.change": "fame"},
+    "erasing": {"views.change": "erasing"},
+    "same": {"views.target": "same"},
+    "all": {"views.tubelets": {}, "views.change": "fame", "views.target": "same"},
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,7 +41,11 @@ def one_data_set(tmp_path_factory):
 @pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize("method", [None, *STRUCTURE])
 def test_every_method_trains_on_every_kind_of_views(method, views, tmp_path):
-    told = pretrain(make_recipe("smoke", method=method, overrides=VIEWS[views] | {"optimisation.steps": 2}), tmp_path, progress=False)
+    told = pretrain(
+        make_recipe("smoke", method=method, overrides=VIEWS[views] | {"optimisation.steps": 2}),
+        tmp_path,
+        progress=False,
+    )
     assert told["steps"] == 2 and told["final"] and not told["left_out"]
 
 
@@ -42,28 +53,51 @@ def test_every_method_trains_on_every_kind_of_views(method, views, tmp_path):
 def test_a_stopped_comparator_continues_bit_for_bit(method, tmp_path):
     recipe = make_recipe("smoke", method=method)
     whole = pretrain(recipe, tmp_path / "whole", log_interval=1, progress=False)
-    with pytest.raises(Stopped): pretrain(recipe, tmp_path / "halved", stop_after=2, progress=False)
+    with pytest.raises(Stopped):
+        pretrain(recipe, tmp_path / "halved", stop_after=2, progress=False)
     halved = pretrain(recipe, tmp_path / "halved", workers=2, log_interval=1, progress=False)
     assert halved["final"] == whole["final"]
-    assert (tmp_path / "halved/checkpoint/encoder.safetensors").read_bytes() == (tmp_path / "whole/checkpoint/encoder.safetensors").read_bytes()
+    assert (tmp_path / "halved/checkpoint/encoder.safetensors").read_bytes() == (
+        tmp_path / "whole/checkpoint/encoder.safetensors"
+    ).read_bytes()
 
 
 def test_shuffles_of_an_epoch_repeat_only_where_asked(tmp_path, monkeypatch):
     "MCL's released code seeds its shuffles alike in every iteration of an epoch; 24 videos in batches of 8 are three steps an epoch."
     seeds, forward = {"step": [], "epoch": []}, Mcl.forward
     for reseed, told in seeds.items():
-        monkeypatch.setattr(Mcl, "forward", lambda self, batch, generator: told.append(generator.initial_seed()) or forward(self, batch, generator))
-        pretrain(make_recipe("smoke", method="mcl", overrides={"optimisation.reseed": reseed}), tmp_path / reseed, progress=False)
+        monkeypatch.setattr(
+            Mcl,
+            "forward",
+            lambda self, batch, generator: told.append(generator.initial_seed()) or forward(self, batch, generator),
+        )
+        pretrain(
+            make_recipe("smoke", method="mcl", overrides={"optimisation.reseed": reseed}),
+            tmp_path / reseed,
+            progress=False,
+        )
     assert len(set(seeds["step"])) == 4
     assert seeds["epoch"][0] == seeds["epoch"][1] == seeds["epoch"][2] != seeds["epoch"][3]
 
 
 def test_preset_released_takes_every_fault_of_mcl():
     recipe = make_recipe("smoke", "released", method="mcl")
-    assert (recipe.views.motion.flip, recipe.views.motion.sum, recipe.views.motion.pairs, recipe.views.tubelets.sum) == ("released",) * 4
-    assert [recipe.method.options[name] for name in ("weights", "map", "own_keys")] == ["released"] * 3 and recipe.optimisation.reseed == "epoch"
+    assert (
+        recipe.views.motion.flip,
+        recipe.views.motion.sum,
+        recipe.views.motion.pairs,
+        recipe.views.tubelets.sum,
+    ) == ("released",) * 4
+    assert [recipe.method.options[name] for name in ("weights", "map", "own_keys")] == [
+        "released"
+    ] * 3 and recipe.optimisation.reseed == "epoch"
     mended = make_recipe("smoke", method="mcl")
-    assert [mended.method.options[name] for name in ("weights", "map", "own_keys")] == ["fixed", "released", "fixed"] and mended.optimisation.reseed == "step" # the gradient maps are the published ones
+    # the gradient maps are the published ones
+    assert [mended.method.options[name] for name in ("weights", "map", "own_keys")] == [
+        "fixed",
+        "released",
+        "fixed",
+    ] and mended.optimisation.reseed == "step"
 
 
 @pytest.mark.parametrize("change", ["none", "fame", "erasing"])
@@ -78,9 +112,21 @@ def test_every_method_on_every_view_change_can_be_shared_out(method, change):
 
 def test_rows_of_one_study_differ_in_method_and_views_alone():
     for name in ("methods", "methods_ut"):
-        told = {run.row.name: run.recipe.model_dump(exclude={"method": True, "views": {"target", "change", "change_options", "tubelets"}}) for run in expand(load_study(name)) if run.recipe.seed == 0 and run.recipe.data.split == 1}
+        told = {
+            run.row.name: run.recipe.model_dump(
+                exclude={"method": True, "views": {"target", "change", "change_options", "tubelets"}}
+            )
+            for run in expand(load_study(name))
+            if run.recipe.seed == 0 and run.recipe.data.split == 1
+        }
         assert all(each == told["fima"] for each in told.values())
-        shared = {run.row.name: [getattr(run.recipe.method, field) for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups")] for run in expand(load_study(name))}
+        shared = {
+            run.row.name: [
+                getattr(run.recipe.method, field)
+                for field in ("temperature", "momentum", "queue_size", "hidden", "dim", "key_groups", "query_groups")
+            ]
+            for run in expand(load_study(name))
+        }
         assert all(each == shared["fima"] for each in shared.values())
 
 
@@ -89,18 +135,24 @@ def film(kind, frames):
     ground = np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     video = np.repeat(ground[None], frames, 0)
     if kind == "moving":
-        for time in range(frames): video[time, 16:28, time:time + 12] = 255
+        for time in range(frames):
+            video[time, 16:28, time : time + 12] = 255
     return video
 
 
-@pytest.mark.parametrize("kinds", [["one frame", "still", "moving", "moving"], ["one frame", "still", "still", "still"]])
+@pytest.mark.parametrize(
+    "kinds", [["one frame", "still", "moving", "moving"], ["one frame", "still", "still", "still"]]
+)
 def test_mcl_trains_on_videos_of_one_frame_and_without_motion(kinds, tmp_path):
     "They have maps of zeros and plain crops; nothing is NaN, and where nothing moves at all the alignment is exactly 0."
     recipe = make_recipe("smoke", method="mcl", overrides={"optimisation.batch_size": 4})
-    for number, kind in enumerate(kinds): encode(film(kind, 1 if kind == "one frame" else 36), tmp_path / f"{number}.mp4")
+    for number, kind in enumerate(kinds):
+        encode(film(kind, 1 if kind == "one frame" else 36), tmp_path / f"{number}.mp4")
     catalog = pd.DataFrame({"path": [f"{number}.mp4" for number in range(4)], "label": 0, "split": "train"})
     catalog.attrs["folder"] = str(tmp_path)
-    frames = Looped(FrameCache.build([str(tmp_path / path) for path in catalog.path], tmp_path / "cache", progress=False), 16)
+    frames = Looped(
+        FrameCache.build([str(tmp_path / path) for path in catalog.path], tmp_path / "cache", progress=False), 16
+    )
     opened = OpenData(catalog, frames, pd.DataFrame(columns=["path", "reason"]), tmp_path, ["0.mp4"])
     method = build_method(recipe).train()
     opened, flows = with_flow(recipe, opened, method.needs)
@@ -109,10 +161,11 @@ def test_mcl_trains_on_videos_of_one_frame_and_without_motion(kinds, tmp_path):
     optimiser, modalities = build_optimiser(method, recipe.optimisation), open_modalities(recipe)
     for step, raw in enumerate(batches(clips, 4, 3)):
         still = [kind != "moving" for kind in np.array(kinds)[raw.index.numpy()]]
-        assert (raw.source.motion.numpy()[still] < .05 * 48).all() and np.isfinite(raw.source.motion.numpy()).all()
+        assert (raw.source.motion.numpy()[still] < 0.05 * 48).all() and np.isfinite(raw.source.motion.numpy()).all()
         told = take_step(method, optimiser, raw, modalities, step_seed(0, step))
         assert all(math.isfinite(value) for value in told.values())
-        if "moving" not in kinds: assert told["align_space"] == told["align_time"] == told["align_space_time"] == 0
+        if "moving" not in kinds:
+            assert told["align_space"] == told["align_time"] == told["align_space_time"] == 0
 
 
 def operations(recipe):
@@ -120,15 +173,29 @@ def operations(recipe):
     method, v = build_method(recipe, 12).train(), recipe.views
     opened, flows = with_flow(recipe, open_data(recipe.data, v.frames_per_clip * v.stride), method.needs)
     clips = open_clips(recipe, opened, method, map_size(method.encoder, v.frames_per_clip, v.crop_size), flows)
-    raw, optimiser = next(iter(batches(clips, recipe.optimisation.batch_size, 1))), build_optimiser(method, recipe.optimisation)
-    with FlopCounterMode(display=False) as counted: take_step(method, optimiser, raw, open_modalities(recipe), step_seed(0, 0))
+    raw, optimiser = (
+        next(iter(batches(clips, recipe.optimisation.batch_size, 1))),
+        build_optimiser(method, recipe.optimisation),
+    )
+    with FlopCounterMode(display=False) as counted:
+        take_step(method, optimiser, raw, open_modalities(recipe), step_seed(0, 0))
     return counted.get_total_flops()
 
 
 def test_rows_of_the_second_study_compute_alike():
     "Steps times operations of a step agree with FIMA's to within one step; the videos are few, which changes no operation."
     runs = {run.row.name: run.recipe for run in expand(load_study("methods_compute"))}
-    small = {name: recipe.model_copy(update={"data": recipe.data.model_validate(recipe.data.model_dump() | {"sprites": recipe.data.sprites.__dict__ | {"train": 24, "test": 12}})}) for name, recipe in runs.items()}
+    small = {
+        name: recipe.model_copy(
+            update={
+                "data": recipe.data.model_validate(
+                    recipe.data.model_dump() | {"sprites": recipe.data.sprites.__dict__ | {"train": 24, "test": 12}}
+                )
+            }
+        )
+        for name, recipe in runs.items()
+    }
     cost = {name: operations(recipe) for name, recipe in small.items()}
     budget = cost["fima"] * runs["fima"].optimisation.steps
-    for name, recipe in runs.items(): assert abs(recipe.optimisation.steps * cost[name] - budget) <= cost[name], name
+    for name, recipe in runs.items():
+        assert abs(recipe.optimisation.steps * cost[name] - budget) <= cost[name], name

@@ -1,4 +1,5 @@
 """Every notebook is a test: its assertions hold from top to bottom. Templates run with their defaults, the smoke run."""
+
 from pathlib import Path
 
 import papermill
@@ -30,6 +31,7 @@ def test_template(path, tmp_path, kernel):
 def test_a_failing_notebook_fails(tmp_path):
     "The assertions above rest on this."
     import nbformat
+
     for source, good in (("assert 1 + 1 == 2", True), ("assert 1 + 1 == 3", False), ("#| slow\nassert False", True)):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
         notebook.metadata["kernelspec"] = dict(display_name="python3", language="python", name="python3")

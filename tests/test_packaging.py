@@ -1,4 +1,5 @@
 """settings.ini is the source of name, version and requirements; everything else that repeats them must agree."""
+
 import configparser
 import re
 import tomllib
@@ -45,6 +46,7 @@ def test_name_and_python(settings, project):
 
 def test_version(settings, project):
     import fima
+
     assert project["dynamic"] == ["version"]
     assert fima.__version__ == settings["version"] == version("fima")
 
@@ -57,7 +59,9 @@ def test_pyproject_lists_the_same_requirements(settings, project, field):
 
 def test_what_studies_on_slurm_need_is_an_extra_that_the_tests_have_too(settings, project):
     listed = settings["slurm_requirements"].split()
-    assert project["optional-dependencies"]["slurm"] == listed and set(listed) <= set(settings["dev_requirements"].split())
+    assert project["optional-dependencies"]["slurm"] == listed and set(listed) <= set(
+        settings["dev_requirements"].split()
+    )
 
 
 def test_environment_lists_the_same_requirements(settings):
@@ -70,7 +74,8 @@ def test_environment_lists_the_same_requirements(settings):
 def test_lock_satisfies_every_requirement(settings, locked):
     for entry in (settings["requirements"] + " " + settings["dev_requirements"]).split():
         wanted = Requirement(entry)
-        if wanted.name == "torch": continue
+        if wanted.name == "torch":
+            continue
         pins = locked.get(canonicalize_name(wanted.name), [])
         assert pins, f"{wanted.name} is not in requirements.txt: make lock"
         for pin in pins:
@@ -89,10 +94,13 @@ def test_lock_runs_on_every_machine(settings, locked):
 def test_what_is_installed_is_what_is_locked(settings, locked):
     "Only in an environment made by `make setup`: elsewhere newer versions inside the ranges are fine."
     import sys
-    if Path(sys.prefix).resolve() != (TOP / ".venv").resolve(): pytest.skip("not running in .venv")
+
+    if Path(sys.prefix).resolve() != (TOP / ".venv").resolve():
+        pytest.skip("not running in .venv")
     for name, pins in locked.items():
         here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
-        for pin in here: assert pin.specifier.contains(version(name)), f"{pin} is locked, {version(name)} installed: make setup"
+        for pin in here:
+            assert pin.specifier.contains(version(name)), f"{pin} is locked, {version(name)} installed: make setup"
     pinned = re.search(r"torch==([\d.]+)", settings["requirements"])[1]
     assert version("torch").split("+")[0] == pinned
 
@@ -116,7 +124,11 @@ def test_what_an_installed_package_reads_is_shipped():
     for package, places in told["package-data"].items():
         folder = TOP / told["package-dir"][package]
         shipped = {file for pattern in places for file in folder.glob(pattern)}
-        assert shipped == {file for file in folder.iterdir() if file.is_file() and (package == "fima.templates" or file.suffix != ".ipynb")}
+        assert shipped == {
+            file
+            for file in folder.iterdir()
+            if file.is_file() and (package == "fima.templates" or file.suffix != ".ipynb")
+        }
 
 
 def test_the_citation_is_of_this_version(settings):
@@ -127,5 +139,9 @@ def test_the_citation_is_of_this_version(settings):
 
 def test_links_of_the_pages_lead_somewhere():
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", (TOP / page).read_text()) if "://" not in link and not link.startswith("#")]
+        links = [
+            link.split("#")[0]
+            for link in re.findall(r"\]\(([^)\s]+)\)", (TOP / page).read_text())
+            if "://" not in link and not link.startswith("#")
+        ]
         assert not [link for link in links if not (TOP / link).exists()], page

@@ -1,4 +1,5 @@
 """The page of results stands alone, tells what was not run, lets no markup through, and reads well in a browser, on a phone too."""
+
 import re
 import shutil
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ EVIL = "<script>alert('from a study file')</script>"
 
 class Seen(HTMLParser):
     "Collect what a page holds: tags with their attributes, identifiers, words by section."
+
     def __init__(self, text):
         super().__init__()
         self.tags, self.open, self.words = [], [], {}
@@ -24,15 +26,19 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag == "section": self.open.append(dict(attributes)["id"])
+        if tag == "section":
+            self.open.append(dict(attributes)["id"])
 
     def handle_endtag(self, tag):
-        if tag == "section": self.open.pop()
+        if tag == "section":
+            self.open.pop()
 
     def handle_data(self, data):
-        if self.open: self.words[self.open[-1]] = self.words.get(self.open[-1], "") + data
+        if self.open:
+            self.words[self.open[-1]] = self.words.get(self.open[-1], "") + data
 
-    def all(self, name): return [attributes for tag, attributes in self.tags if tag == name]
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 @pytest.fixture(scope="module")
@@ -48,35 +54,59 @@ def reports(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def text(reports): return build_page(reports).read_text()
+def text(reports):
+    return build_page(reports).read_text()
 
 
 @pytest.fixture(scope="module")
-def seen(text): return Seen(text)
+def seen(text):
+    return Seen(text)
 
 
 def empty_page(tmp_path, monkeypatch, **changes):
     "A page of one study, changed, of which nothing was run."
     monkeypatch.setattr(module, "study_names", lambda: ["table_01"])
-    monkeypatch.setattr(module, "load_study", lambda name, profile=None: load_study(name, profile).model_copy(update=changes))
+    monkeypatch.setattr(
+        module, "load_study", lambda name, profile=None: load_study(name, profile).model_copy(update=changes)
+    )
     return build_page(tmp_path, "smoke").read_text()
 
 
 # -- the page as text --------------------------------------------------------------------------------------------------
 
+
 def loads(text):
     "What a page would fetch or execute."
     tags = Seen(text).tags
-    fetched = [attributes[name] for tag, attributes in tags for name in ("src", "srcset", "poster", "data") if attributes.get(name) and not attributes[name].startswith("data:")]
+    fetched = [
+        attributes[name]
+        for tag, attributes in tags
+        for name in ("src", "srcset", "poster", "data")
+        if attributes.get(name) and not attributes[name].startswith("data:")
+    ]
     handlers = [name for tag, attributes in tags for name in attributes if name.startswith("on")]
-    return fetched + handlers + [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object", "embed", "base")] + re.findall(r"@import|url\([^)]*", "".join(re.findall(r"<style>(.*?)</style>", text, re.S)))
+    return (
+        fetched
+        + handlers
+        + [tag for tag, _ in tags if tag in ("script", "link", "iframe", "object", "embed", "base")]
+        + re.findall(r"@import|url\([^)]*", "".join(re.findall(r"<style>(.*?)</style>", text, re.S)))
+    )
 
 
 def test_the_page_loads_nothing(text):
     assert not loads(text)
 
 
-@pytest.mark.parametrize("part", ['<script src="https://a.example/a.js"></script>', '<link rel="stylesheet" href="a.css">', '<img src="a.png">', "<style>p { background: url(a.png) }</style>", '<p onclick="a()">'])
+@pytest.mark.parametrize(
+    "part",
+    [
+        '<script src="https://a.example/a.js"></script>',
+        '<link rel="stylesheet" href="a.css">',
+        '<img src="a.png">',
+        "<style>p { background: url(a.png) }</style>",
+        '<p onclick="a()">',
+    ],
+)
 def test_something_to_load_is_seen(part):
     assert loads(part)
 
@@ -112,7 +142,9 @@ def test_every_study_and_every_figure_has_its_place(seen, reports):
     identifiers = {attributes["id"] for _, attributes in seen.tags if "id" in attributes}
     names = set(study_names()) | set(page_words()["artefacts"])
     assert names <= identifiers
-    assert {owner(file.stem, names) for kind in ("tables/*.md", "figures/*.png") for file in reports.glob(kind)} <= identifiers
+    assert {
+        owner(file.stem, names) for kind in ("tables/*.md", "figures/*.png") for file in reports.glob(kind)
+    } <= identifiers
     assert len(seen.all("img")) == len(list(reports.glob("figures/*.png")))
 
 
@@ -120,7 +152,12 @@ def test_the_papers_tables_and_figures_come_first_in_its_order(seen):
     sections = [attributes["id"] for attributes in seen.all("section")]
     tables, figures = ([name for name in sections if name.startswith(kind)] for kind in ("table_", "figure_"))
     assert tables == sorted(tables) and figures == sorted(figures)
-    assert sections.index(tables[-1]) < sections.index(figures[0]) < sections.index(figures[-1]) < sections.index("ut_interaction")
+    assert (
+        sections.index(tables[-1])
+        < sections.index(figures[0])
+        < sections.index(figures[-1])
+        < sections.index("ut_interaction")
+    )
 
 
 def test_tables_and_figures_are_told_to_those_who_cannot_see_them(text, seen):
@@ -140,15 +177,21 @@ def test_every_figure_of_the_paper_has_words_of_its_own():
 
 def test_what_was_not_run_says_so(tmp_path, monkeypatch):
     seen = Seen(empty_page(tmp_path, monkeypatch))
-    for name in page_words()["artefacts"]: assert "not run" in seen.words[name], name
+    for name in page_words()["artefacts"]:
+        assert "not run" in seen.words[name], name
     assert "Nothing has been run" in seen.words["summary"]
     assert "0 of" in seen.words["runs"]
 
 
 def test_no_markup_gets_through(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "table_01.md").write_text(f"# {EVIL}\n\nWords {EVIL} [here](javascript:alert(1)).\n\n## {EVIL}\n\n| claim | verdict |\n|:--|:--|\n| {EVIL} | {EVIL} |\n")
-    claims = [load_study("table_01").claims[0].model_copy(update={"words": EVIL})] if load_study("table_01").claims else []
+    (tmp_path / "tables" / "table_01.md").write_text(
+        f"# {EVIL}\n\nWords {EVIL} [here](javascript:alert(1)).\n\n## {EVIL}\n\n| claim | verdict |\n|:--|:--|\n| "
+        f"{EVIL} | {EVIL} |\n"
+    )
+    claims = (
+        [load_study("table_01").claims[0].model_copy(update={"words": EVIL})] if load_study("table_01").claims else []
+    )
     text = empty_page(tmp_path, monkeypatch, title=EVIL, claims=claims)
     assert not loads(text) and text.count("alert(") >= 6 and "&lt;script&gt;" in text
     assert "javascript:" not in "".join(attributes.get("href", "") for attributes in Seen(text).all("a"))
@@ -157,13 +200,16 @@ def test_no_markup_gets_through(tmp_path, monkeypatch):
 def luminance(colour):
     "Relative luminance of #rrggbb (WCAG 2)."
     digits = colour.lstrip("#")
-    channels = [int(digits[place:place + 2], 16) / 255 for place in (0, 2, 4)]
-    return sum(weight * (value / 12.92 if value <= .04045 else ((value + .055) / 1.055) ** 2.4) for weight, value in zip((.2126, .7152, .0722), channels))
+    channels = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    return sum(
+        weight * (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+        for weight, value in zip((0.2126, 0.7152, 0.0722), channels)
+    )
 
 
 def contrast(one, two):
     dark, light = sorted((luminance(one), luminance(two)))
-    return (light + .05) / (dark + .05)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_contrast_is_enough_in_light_and_dark():
@@ -172,23 +218,50 @@ def test_contrast_is_enough_in_light_and_dark():
     assert len(schemes) == 2
     for scheme in schemes:
         colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", scheme))
-        pairs = [(name, ground) for name in ("ink", "soft", "link") for ground in ("paper", "panel")] + [("mark", "paper")] + [(name, f"{name}-back") for name in ("supported", "contradicted", "open")]
-        assert not {pair: contrast(colours[pair[0]], colours[pair[1]]) for pair in pairs if contrast(colours[pair[0]], colours[pair[1]]) < 4.5}
+        pairs = (
+            [(name, ground) for name in ("ink", "soft", "link") for ground in ("paper", "panel")]
+            + [("mark", "paper")]
+            + [(name, f"{name}-back") for name in ("supported", "contradicted", "open")]
+        )
+        assert not {
+            pair: contrast(colours[pair[0]], colours[pair[1]])
+            for pair in pairs
+            if contrast(colours[pair[0]], colours[pair[1]]) < 4.5
+        }
 
 
 # -- the page in a browser ---------------------------------------------------------------------------------------------
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     "A Chromium with an empty profile; it asks nobody for anything."
-    program = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
-    if not program: pytest.skip("no Chromium on this machine (Debian: apt-get install chromium): the page is not opened in a browser")
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not opened in a browser")
+    program = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))),
+        None,
+    )
+    if not program:
+        pytest.skip(
+            "no Chromium on this machine (Debian: apt-get install chromium): the page is not opened in a browser"
+        )
+    driver = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: the page is not opened in a browser"
+    )
     with driver.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(tmp_path_factory.mktemp("profile"), executable_path=program, args=FLAGS, viewport=DESKTOP)
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=program, args=FLAGS, viewport=DESKTOP
+        )
         yield context
         context.close()
 
@@ -198,20 +271,44 @@ def visit(browser, file, size=DESKTOP, scheme="light"):
     tab, faults = browser.new_page(), []
     tab.set_viewport_size(size)
     tab.emulate_media(color_scheme=scheme)
-    tab.on("console", lambda message: faults.append(f"{message.type}: {message.text}") if message.type in ("error", "warning") else None)
+    tab.on(
+        "console",
+        lambda message: (
+            faults.append(f"{message.type}: {message.text}") if message.type in ("error", "warning") else None
+        ),
+    )
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.on("requestfailed", lambda request: faults.append(f"failed: {request.url[:100]}"))
-    tab.on("request", lambda request: None if re.match(r"file:|data:", request.url) else faults.append(f"asked for {request.url[:100]}"))
+    tab.on(
+        "request",
+        lambda request: (
+            None if re.match(r"file:|data:", request.url) else faults.append(f"asked for {request.url[:100]}")
+        ),
+    )
     tab.goto(file.as_uri(), wait_until="load")
     tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-    faults += tab.evaluate("[...document.images].filter(image => !image.naturalWidth).map(image => 'picture without content: ' + image.alt)")
-    faults += tab.evaluate("document.documentElement.scrollWidth > innerWidth ? ['the page is ' + document.documentElement.scrollWidth + ' wide'] : []")
-    faults += tab.evaluate("[...document.querySelectorAll('th, td, caption')].filter(cell => parseFloat(getComputedStyle(cell).fontSize) < 12).map(cell => 'too small: ' + cell.textContent)")
-    faults += tab.evaluate("[...document.querySelectorAll('table *')].filter(part => part.textContent.trim() && parseFloat(getComputedStyle(part).fontSize) < 12).map(part => 'too small: ' + part.textContent)")
+    faults += tab.evaluate(
+        "[...document.images].filter(image => !image.naturalWidth).map(image => 'picture without content: ' + "
+        "image.alt)"
+    )
+    faults += tab.evaluate(
+        "document.documentElement.scrollWidth > innerWidth ? ['the page is ' + document.documentElement.scrollWidth + "
+        "' wide'] : []"
+    )
+    faults += tab.evaluate(
+        "[...document.querySelectorAll('th, td, caption')].filter(cell => parseFloat(getComputedStyle(cell).fontSize) "
+        "< 12).map(cell => 'too small: ' + cell.textContent)"
+    )
+    faults += tab.evaluate(
+        "[...document.querySelectorAll('table *')].filter(part => part.textContent.trim() && "
+        "parseFloat(getComputedStyle(part).fontSize) < 12).map(part => 'too small: ' + part.textContent)"
+    )
     return tab, faults
 
 
-@pytest.mark.parametrize("size", [PHONE, {"width": 820, "height": 1180}, DESKTOP], ids=lambda size: f"{size['width']}px")
+@pytest.mark.parametrize(
+    "size", [PHONE, {"width": 820, "height": 1180}, DESKTOP], ids=lambda size: f"{size['width']}px"
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_opens_without_a_fault(browser, reports, text, size, scheme):
     tab, faults = visit(browser, reports / "index.html", size, scheme)
@@ -229,10 +326,14 @@ def test_the_profile_without_a_run_opens_too(browser, tmp_path, monkeypatch):
 
 def test_faults_are_seen(browser, tmp_path):
     "The two tests above rest on this."
-    (tmp_path / "bad.html").write_text('<!doctype html><meta name="viewport" content="width=device-width"><img src="absent.png" alt="x"><div style="width: 900px">wide</div>'
-                                       '<table style="font-size: 9px"><tr><td>small</td></tr></table><script>undefined.nothing</script>')
+    (tmp_path / "bad.html").write_text(
+        '<!doctype html><meta name="viewport" content="width=device-width"><img src="absent.png" alt="x"><div '
+        'style="width: 900px">wide</div>'
+        '<table style="font-size: 9px"><tr><td>small</td></tr></table><script>undefined.nothing</script>'
+    )
     tab, faults = visit(browser, tmp_path / "bad.html", PHONE)
-    for word in ("failed: file", "picture without content", "wide", "too small: small", "undefined"): assert any(word in fault for fault in faults), word
+    for word in ("failed: file", "picture without content", "wide", "too small: small", "undefined"):
+        assert any(word in fault for fault in faults), word
     tab.close()
 
 
@@ -247,7 +348,7 @@ def test_wide_tables_scroll_inside_their_box_on_a_phone(browser, reports, text):
     })""")
     assert boxes and any(box["wide"] for box in boxes)
     assert not [box for box in boxes if not box["inside"]]
-    assert not [box for box in boxes if box["wide"] and (box["moved"] == 0 or box["shift"] > 1 or box["share"] > .5)]
+    assert not [box for box in boxes if box["wide"] and (box["moved"] == 0 or box["shift"] > 1 or box["share"] > 0.5)]
     tab.close()
 
 
@@ -255,6 +356,8 @@ def test_dark_is_dark(browser, reports, text):
     grounds = {}
     for scheme in ("light", "dark"):
         tab, _ = visit(browser, reports / "index.html", scheme=scheme)
-        grounds[scheme] = sum(map(int, re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]))
+        grounds[scheme] = sum(
+            map(int, re.findall(r"\d+", tab.evaluate("getComputedStyle(document.body).backgroundColor"))[:3])
+        )
         tab.close()
     assert grounds["dark"] < 200 < 600 < grounds["light"]

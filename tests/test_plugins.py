@@ -1,4 +1,5 @@
 """Somebody else's method, encoder and view change: registered from outside, trained, evaluated, a row in a table; and what of them is part of a run's name."""
+
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-METHOD = '''
+METHOD = """
 "A method of somebody else: embeddings of two views agree, and no channel of them is constant."
 from dataclasses import dataclass
 
@@ -43,8 +44,8 @@ class Dim:
     share: float = .5
 
     def __call__(self, clips, generator, part=(0, 1)): return clips * self.share
-'''
-ENCODER = '''
+"""
+ENCODER = """
 "An encoder of somebody else."
 from torch import nn
 from fima.plugins import register_encoder
@@ -55,14 +56,15 @@ class Tiny(nn.Sequential):
     def __init__(self, width: int = 4):
         super().__init__(nn.Conv3d(3, width, 3, (2, 4, 4), 1), nn.BatchNorm3d(width), nn.ReLU(), nn.Conv3d(width, 2 * width, 3, (2, 2, 2), 1), nn.ReLU())
         self.channels = 2 * width
-'''
+"""
 
 
 @pytest.fixture
 def plugins(tmp_path, monkeypatch):
     "Two plugin files; the environment names them."
     files = tmp_path / "their_method.py", tmp_path / "their_encoder.py"
-    for file, text in zip(files, (METHOD, ENCODER), strict=True): file.write_text(text)
+    for file, text in zip(files, (METHOD, ENCODER), strict=True):
+        file.write_text(text)
     monkeypatch.setenv("FIMA_PLUGINS", ",".join(map(str, files)))
     return files
 
@@ -76,14 +78,29 @@ def python(code, **environment):
 
 def fima(*words, **environment):
     "Type a command."
-    call = [sys.executable, "-c", "import sys; from fima.cli import main; sys.exit(main(sys.argv[1:]))", *map(str, words)]
+    call = [
+        sys.executable,
+        "-c",
+        "import sys; from fima.cli import main; sys.exit(main(sys.argv[1:]))",
+        *map(str, words),
+    ]
     return subprocess.run(call, capture_output=True, text=True, env=os.environ | environment)
 
 
 STUDY = {
-    "name": "theirs", "title": "their method", "base": {"profile": "smoke", "overrides": {"encoder.name": "tiny", "encoder.options": {"width": 4}}},
-    "rows": [{"name": "vv", "label": "VV", "method": "moco"}, {"name": "vicreg", "label": "VICReg", "method": "vicreg"},
-             {"name": "dimmed", "label": "VICReg, dimmed", "method": "vicreg", "overrides": {"views.change": "dim", "views.change_options": {"share": .25}}}],
+    "name": "theirs",
+    "title": "their method",
+    "base": {"profile": "smoke", "overrides": {"encoder.name": "tiny", "encoder.options": {"width": 4}}},
+    "rows": [
+        {"name": "vv", "label": "VV", "method": "moco"},
+        {"name": "vicreg", "label": "VICReg", "method": "vicreg"},
+        {
+            "name": "dimmed",
+            "label": "VICReg, dimmed",
+            "method": "vicreg",
+            "overrides": {"views.change": "dim", "views.change_options": {"share": 0.25}},
+        },
+    ],
     "evaluations": [{"template": "linear_probe"}],
     "claims": [{"better": "vicreg", "worse": "vv", "words": "agreement alone is enough"}],
 }
@@ -93,16 +110,26 @@ def test_a_method_and_an_encoder_from_outside_become_a_row_of_a_table(plugins, t
     "Trained in kernels of a study, evaluated, tabled; the study is headed as the user's; the run records the plugins, and its encoder outlives its method."
     file = tmp_path / "theirs.yaml"
     file.write_text(yaml.safe_dump(STUDY))
-    told = python(f"from fima.study.run import run; print(run({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', 'state', 'run_id']].to_json(orient='records'))")
+    told = python(
+        f"from fima.study.run import run; print(run({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', "
+        "'state', 'run_id']].to_json(orient='records'))"
+    )
     rows = {line["row"]: line for line in json.loads(told.splitlines()[-1])}
     assert {line["state"] for line in rows.values()} == {"done"}, rows
     text = (tmp_path / "tables" / "theirs.md").read_text()
-    assert "| VICReg " in text and "not run" not in text.split("##")[1] and "the paper claims" not in text and "this study of yours states" in text
+    assert (
+        "| VICReg " in text
+        and "not run" not in text.split("##")[1]
+        and "the paper claims" not in text
+        and "this study of yours states" in text
+    )
     folder = tmp_path / "runs" / rows["vicreg"]["run_id"]
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics["plugins"]) == {"fima_plugin_their_method", "fima_plugin_their_encoder"} and set(metrics["trace"][0]) >= {"invariance", "variance", "loss"}
+    assert set(metrics["plugins"]) == {"fima_plugin_their_method", "fima_plugin_their_encoder"} and set(
+        metrics["trace"][0]
+    ) >= {"invariance", "variance", "loss"}
     assert rows["vicreg"]["run_id"].startswith("vicreg-")
-    without = str(plugins[1])                                                                  # the method's file is gone; the encoder's is there
+    without = str(plugins[1])  # the method's file is gone; the encoder's is there
     code = f"from fima.training.weights import load_encoder; encoder, recipe = load_encoder({str(folder)!r}); print(type(encoder).__name__, recipe.method.name, recipe.run_id)"
     assert python(code, FIMA_PLUGINS=without) == f"Tiny vicreg {rows['vicreg']['run_id']}"
     done = fima("pretrain", "--profile", "smoke", "--method", "vicreg", FIMA_PLUGINS=without)
@@ -112,33 +139,64 @@ def test_a_method_and_an_encoder_from_outside_become_a_row_of_a_table(plugins, t
 def test_edited_code_is_another_run_and_edited_prose_is_not(plugins):
     name = "from fima.training.recipe import make_recipe; print(make_recipe('smoke', method='vicreg').run_id)"
     first = python(name)
-    plugins[0].write_text(METHOD.replace("Let embeddings agree and vary.", "Another sentence.").replace("variance must be >= 0", "variance must not be negative").replace("# weight of the second term", "# another remark"))
+    plugins[0].write_text(
+        METHOD.replace("Let embeddings agree and vary.", "Another sentence.")
+        .replace("variance must be >= 0", "variance must not be negative")
+        .replace("# weight of the second term", "# another remark")
+    )
     assert python(name) == first
     plugins[0].write_text(METHOD.replace(".1 - z.std(0)", ".2 - z.std(0)"))
     assert python(name) != first
     own = "from fima.training.recipe import make_recipe; print(make_recipe('smoke').run_id)"
-    assert python(own) == python(own, FIMA_PLUGINS="")                                         # what rests on no plugin has its old name
+    assert python(own) == python(own, FIMA_PLUGINS="")  # what rests on no plugin has its old name
 
 
 def test_a_module_that_a_plugin_imports_from_beside_it_is_part_of_it(tmp_path):
     (tmp_path / "weights_of_mine.py").write_text("SHARE = .5\n")
-    (tmp_path / "changes.py").write_text("from dataclasses import dataclass\nfrom fima.plugins import register_view_change\nfrom weights_of_mine import SHARE\n@register_view_change('half')\n@dataclass(frozen=True)\nclass Half:\n    share: float = SHARE\n    def __call__(self, clips, generator, part=(0, 1)): return clips * self.share\n")
+    (tmp_path / "changes.py").write_text(
+        "from dataclasses import dataclass\nfrom fima.plugins import register_view_change\nfrom weights_of_mine import "
+        "SHARE\n@register_view_change('half')\n@dataclass(frozen=True)\nclass Half:\n    share: float = SHARE\n    def "
+        "__call__(self, clips, generator, part=(0, 1)): return clips * self.share\n"
+    )
     name = "from fima.training.recipe import make_recipe; r = make_recipe('smoke', overrides={'views.change': 'half'}); print(r.plugins)"
     first = python(name, FIMA_PLUGINS=str(tmp_path / "changes.py"))
     (tmp_path / "weights_of_mine.py").write_text("SHARE = .25\n")
     assert python(name, FIMA_PLUGINS=str(tmp_path / "changes.py")) != first
 
 
-@pytest.mark.parametrize("text, said", [
-    ("import nothing_of_this_name\n", "their_method.py cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
-    ("from fima.plugins import register_method\n@register_method('iic')\nclass Mine: pass\n", "method iic is registered already"),
-    ("from fima.plugins import register_method\n@register_method('my method')\nclass Mine: pass\n", "the name of a method must be letters, digits and _, got 'my method'"),
-    ("from fima.plugins import register_method\n@register_method('mine')\nclass Mine: pass\n", "method mine must be a class that inherits fima.method.base.Method"),
-    ("from fima.plugins import register_encoder\n@register_encoder('mine')\nclass Mine: pass\n", "encoder mine must be a torch module with `channels`"),
-], ids=["no such import", "taken", "no name", "no method", "no encoder"])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (
+            "import nothing_of_this_name\n",
+            "their_method.py cannot be loaded: ModuleNotFoundError: No module named 'nothing_of_this_name'",
+        ),
+        (
+            "from fima.plugins import register_method\n@register_method('iic')\nclass Mine: pass\n",
+            "method iic is registered already",
+        ),
+        (
+            "from fima.plugins import register_method\n@register_method('my method')\nclass Mine: pass\n",
+            "the name of a method must be letters, digits and _, got 'my method'",
+        ),
+        (
+            "from fima.plugins import register_method\n@register_method('mine')\nclass Mine: pass\n",
+            "method mine must be a class that inherits fima.method.base.Method",
+        ),
+        (
+            "from fima.plugins import register_encoder\n@register_encoder('mine')\nclass Mine: pass\n",
+            "encoder mine must be a torch module with `channels`",
+        ),
+    ],
+    ids=["no such import", "taken", "no name", "no method", "no encoder"],
+)
 def test_a_plugin_that_cannot_be_used_is_refused_in_one_line(plugins, text, said):
     plugins[0].write_text(text)
-    what = ["--change", "encoder.name=mine", "--change", "encoder.options={}"] if "encoder" in said else ["--method", "mine"]
+    what = (
+        ["--change", "encoder.name=mine", "--change", "encoder.options={}"]
+        if "encoder" in said
+        else ["--method", "mine"]
+    )
     done = fima("pretrain", "--profile", "smoke", *what, "--folder", plugins[0].parent / "run")
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (plugins[0].parent / "run").exists()
@@ -149,5 +207,10 @@ def test_a_file_named_relative_reaches_processes_that_work_elsewhere(tmp_path, m
     monkeypatch.chdir(tmp_path)
     code = "import os; from fima.plugins import ENCODERS; print('tiny' in ENCODERS, os.path.isabs(os.environ['FIMA_PLUGINS']))"
     assert python(code, FIMA_PLUGINS="their_encoder.py") == "True True"
-    done = subprocess.run([sys.executable, "-c", "from fima.plugins import load_plugins\nload_plugins()"], capture_output=True, text=True, env=os.environ | {"FIMA_PLUGINS": "absent.py"})
+    done = subprocess.run(
+        [sys.executable, "-c", "from fima.plugins import load_plugins\nload_plugins()"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"FIMA_PLUGINS": "absent.py"},
+    )
     assert "absent.py cannot be loaded: ValueError: there is no such file" in done.stderr

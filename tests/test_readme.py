@@ -1,4 +1,5 @@
 """README.md and its sister pages are made from notebooks, and what they say can be typed and followed."""
+
 import importlib.util
 import re
 import shlex
@@ -10,7 +11,12 @@ from fima.cli import main
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text()
-COMMANDS = [line.split("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines() if line.strip()]
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +32,8 @@ PAGES = ["README.md", "reports/README.md", "nbs/README.md"]
 
 def test_pages_are_made_from_their_notebooks(readme):
     assert sorted(readme.PAGES.values()) == sorted(PAGES)
-    for name, page in readme.PAGES.items(): assert readme.render(TOP / "nbs" / f"{name}.ipynb") == (TOP / page).read_text(), f"{page}: make readme"
+    for name, page in readme.PAGES.items():
+        assert readme.render(TOP / "nbs" / f"{name}.ipynb") == (TOP / page).read_text(), f"{page}: make readme"
 
 
 def test_readme_is_short():
@@ -34,9 +41,15 @@ def test_readme_is_short():
 
 
 def test_links_start_at_the_page(readme):
-    assert readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png)", "reports/README.md") == "[a](../nbs/1_data/b.ipynb) ![c](d.png)"
+    assert (
+        readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png)", "reports/README.md")
+        == "[a](../nbs/1_data/b.ipynb) ![c](d.png)"
+    )
     assert readme.moved("[a](1_data/b.ipynb#e)", "nbs/README.md") == "[a](1_data/b.ipynb#e)"
-    assert readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png) [e](#f) [g](other://h/i)") == "[a](nbs/1_data/b.ipynb) ![c](reports/d.png) [e](#f) [g](other://h/i)"
+    assert (
+        readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png) [e](#f) [g](other://h/i)")
+        == "[a](nbs/1_data/b.ipynb) ![c](reports/d.png) [e](#f) [g](other://h/i)"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -48,11 +61,14 @@ def test_links_lead_somewhere(page):
 
 def test_every_notebook_is_in_the_reading_order():
     reading = (TOP / "nbs" / "README.md").read_text()
-    for path in sorted((TOP / "nbs").glob("*/*.ipynb")): assert f"]({path.relative_to(TOP / 'nbs')})" in reading, f"{path.name}: make readme"
+    for path in sorted((TOP / "nbs").glob("*/*.ipynb")):
+        assert f"]({path.relative_to(TOP / 'nbs')})" in reading, f"{path.name}: make readme"
 
 
 def test_make_commands_exist():
-    named = {line.split()[1] for line in COMMANDS if line.startswith("make ")} | set(re.findall(r"`make (\w+)`", README))
+    named = {line.split()[1] for line in COMMANDS if line.startswith("make ")} | set(
+        re.findall(r"`make (\w+)`", README)
+    )
     rules = set(re.findall(r"^(\w+):", (TOP / "Makefile").read_text(), re.M))
     assert {"study", "test", "lab"} <= named <= rules
 
@@ -66,9 +82,11 @@ def test_fima_commands_exist(line, capsys, monkeypatch):
     assert main([*words[:depth], "--help"]) == 0
     known = capsys.readouterr().out
     for word in words[depth:]:
-        if word.startswith("--"): assert word.split("=")[0] in known
+        if word.startswith("--"):
+            assert word.split("=")[0] in known
 
 
 def test_environment_variables_are_read_somewhere():
     source = "\n".join(p.read_text() for p in [*(TOP / "fima").rglob("*.py"), TOP / "scripts" / "environment.py"])
-    for name in re.findall(r"^\| `([A-Z_]+)`", README, re.M): assert name in source
+    for name in re.findall(r"^\| `([A-Z_]+)`", README, re.M):
+        assert name in source

@@ -3,6 +3,7 @@
 The stand-ins record every call and run the jobs here. As on clusters that track processes by control groups, `scancel` tells only
 the batch script and the first process of a step, and kills what is left after a while.
 """
+
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from fima.study.slurm import Slurm, job_name, queued
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is not installed")
 
 COMMANDS = ("sbatch", "srun", "scancel", "squeue", "sacct", "sacctmgr", "scontrol", "sinfo")
-STAND_IN = r'''
+STAND_IN = r"""
 import fcntl, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 place, command, words = Path(__file__).resolve().parent / "state", Path(sys.argv[0]).name, sys.argv[1:]
@@ -104,16 +105,27 @@ def sinfo(): pass
 
 if command in globals(): globals()[command]()
 else: node(*words)
-'''
+"""
 
 STUDY = {
-    "name": "trial", "title": "a trial", "base": {"profile": "smoke"},
-    "rows": [{"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}},
-             {"name": "fima", "label": "FIMA"},
-             {"name": "broken", "label": "a failure", "overrides": {"optimisation.batch_size": 100}}],
+    "name": "trial",
+    "title": "a trial",
+    "base": {"profile": "smoke"},
+    "rows": [
+        {"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}},
+        {"name": "fima", "label": "FIMA"},
+        {"name": "broken", "label": "a failure", "overrides": {"optimisation.batch_size": 100}},
+    ],
     "evaluations": [{"template": "retrieval", "settings": {"ks": [1, 5]}}],
 }
-CHECKS = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--max-status-checks-per-second", "10"]
+CHECKS = [
+    "--slurm-init-seconds-before-status-checks",
+    "1",
+    "--seconds-between-status-checks",
+    "1",
+    "--max-status-checks-per-second",
+    "10",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,13 +148,21 @@ def cluster(tmp_path, monkeypatch):
         (place / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): monkeypatch.setenv(name, "1") # here as in a job with one core
+    # here as in a job with one core
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
     calls = place / "state" / "calls"
-    yield lambda command: [words[1:] for words in map(json.loads, calls.read_text().splitlines() if calls.exists() else []) if words[0] == command]
+    yield lambda command: [
+        words[1:]
+        for words in map(json.loads, calls.read_text().splitlines() if calls.exists() else [])
+        if words[0] == command
+    ]
     for file in (place / "state").glob("*.job"):
         for group in json.loads(file.read_text())["groups"]:
-            try: os.killpg(group, signal.SIGKILL)
-            except ProcessLookupError: pass
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def write(folder, **changes):
@@ -155,13 +175,21 @@ def write(folder, **changes):
 def asked(words):
     "What one call of sbatch asks for; of its options those with a value."
     long = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
-    return long | {word: words[number + 1] for number, word in enumerate(words[:-1]) if word.startswith("-") and "=" not in word and not words[number + 1].startswith("-")}
+    return long | {
+        word: words[number + 1]
+        for number, word in enumerate(words[:-1])
+        if word.startswith("-") and "=" not in word and not words[number + 1].startswith("-")
+    }
 
 
 def record(folder):
     "What a run computed: its last losses, and the estimates of its evaluations."
     told = json.loads((folder / "metrics.json").read_text())
-    return told["data_fingerprint"], told["final"], {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")}
+    return (
+        told["data_fingerprint"],
+        told["final"],
+        {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")},
+    )
 
 
 PLUGIN = """
@@ -181,15 +209,36 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatc
     (tmp_path / "hum.py").write_text(PLUGIN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIMA_PLUGINS", "hum.py")
-    rows = [row | ({"overrides": {"encoder.name": "hum_on_slurm", "encoder.options": {}}} if row["name"] == "fima" else {}) for row in STUDY["rows"]]
-    study, slurm, reports = write(tmp_path, rows=rows), Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4), tmp_path / "reports"
-    after = run(study, reports=reports, slurm=slurm, options=CHECKS, results=False, progress=False, cores=1).set_index("row")
+    rows = [
+        row | ({"overrides": {"encoder.name": "hum_on_slurm", "encoder.options": {}}} if row["name"] == "fima" else {})
+        for row in STUDY["rows"]
+    ]
+    study, slurm, reports = (
+        write(tmp_path, rows=rows),
+        Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4),
+        tmp_path / "reports",
+    )
+    after = run(study, reports=reports, slurm=slurm, options=CHECKS, results=False, progress=False, cores=1).set_index(
+        "row"
+    )
     assert after.state.to_dict() == {"vv": "done", "fima": "done", "broken": "failed"}
 
-    submitted = [asked(words) for words in cluster("sbatch")]  # the data, then the two processes that three short runs share
-    assert submitted[0]["--comment"] == "rule_data" and sorted(told["--comment"] for told in submitted[1:]) == ["rule_short-0", "rule_short-1"]
+    # the data, then the two processes that three short runs share
+    submitted = [asked(words) for words in cluster("sbatch")]
+    assert submitted[0]["--comment"] == "rule_data" and sorted(told["--comment"] for told in submitted[1:]) == [
+        "rule_short-0",
+        "rule_short-1",
+    ]
     for number, told in enumerate(submitted):
-        same = {"-p": "gpu", "-A": "lab", "-t": "90", "--mem": "2048", "--nodes": "1", "--cpus-per-task": "1", "--signal": "TERM@120"}
+        same = {
+            "-p": "gpu",
+            "-A": "lab",
+            "-t": "90",
+            "--mem": "2048",
+            "--nodes": "1",
+            "--cpus-per-task": "1",
+            "--signal": "TERM@120",
+        }
         assert told.items() >= same.items() and told["--job-name"].startswith("fima-")
         assert told.get("--gpus") == (None if number == 0 else "1")
 
@@ -204,12 +253,35 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatc
     (tmp_path / "work" / "stamps").mkdir(parents=True)
     assert not do_jobs(build_jobs(todo, tmp_path / "here", tmp_path / "work", cores=1)[1:], Kernel())
     for name in todo:
-        (data, losses, estimates), (same_data, same_losses, same_estimates) = record(reports / "runs" / name), record(tmp_path / "here" / "runs" / name)
-        assert data == same_data and losses == pytest.approx(same_losses, rel=1e-5) and estimates == same_estimates and estimates
+        (data, losses, estimates), (same_data, same_losses, same_estimates) = (
+            record(reports / "runs" / name),
+            record(tmp_path / "here" / "runs" / name),
+        )
+        assert (
+            data == same_data
+            and losses == pytest.approx(same_losses, rel=1e-5)
+            and estimates == same_estimates
+            and estimates
+        )
 
     work = reports / ".work" / "trial"  # a call that was killed leaves a job: the next one ends it before anything else
     (work / "slurm").write_text(job_name(work))
-    subprocess.run(["sbatch", "-p", "gpu", "--job-name", f"{job_name(work)}_left", "--output", str(tmp_path / "%j.log"), "-D", str(tmp_path), "--wrap=sleep 600"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            "sbatch",
+            "-p",
+            "gpu",
+            "--job-name",
+            f"{job_name(work)}_left",
+            "--output",
+            str(tmp_path / "%j.log"),
+            "-D",
+            str(tmp_path),
+            "--wrap=sleep 600",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     assert queued(job_name(work)) == {"103"}
     assert set(run(write(tmp_path, rows=rows[:2]), reports=reports, results=False, progress=False).state) == {"done"}
     assert cluster("scancel") == [["103"]] and not queued(job_name(work))
@@ -217,20 +289,30 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatc
 
 def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
     study = write(tmp_path, rows=STUDY["rows"][:1])
-    after = run(study, reports=tmp_path / "reports", slurm=Slurm("gup", cpus=1), options=CHECKS, results=False, progress=False)
+    after = run(
+        study, reports=tmp_path / "reports", slurm=Slurm("gup", cpus=1), options=CHECKS, results=False, progress=False
+    )
     assert after.state.tolist() == ["missing"] and len(cluster("sbatch")) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
-    assert len(lines) == 1 and lines[0].startswith("failed: data: Slurm refused it: sbatch: error: invalid partition specified: gup sbatch: error: Batch job")
+    assert len(lines) == 1 and lines[0].startswith(
+        "failed: data: Slurm refused it: sbatch: error: invalid partition specified: gup sbatch: error: Batch job"
+    )
 
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, cluster, call, monkeypatch):
     study = write(tmp_path)
-    for words, said in [(["--hours", "2"], "--hours is asked of Slurm: give --slurm"), (["--slurm", "gpu; ls"], "partition must be a name"),
-                        (["--slurm", "gpu", "--memory", "0"], "memory must be above 0")]:
+    for words, said in [
+        (["--hours", "2"], "--hours is asked of Slurm: give --slurm"),
+        (["--slurm", "gpu; ls"], "partition must be a name"),
+        (["--slurm", "gpu", "--memory", "0"], "memory must be above 0"),
+    ]:
         result = call("study", "run", study, "--reports", tmp_path / "reports", *words)
         assert result.returncode == 2 and result.stderr.count("\n") == 1 and said in result.stderr
     monkeypatch.setattr("fima.study.slurm.find_spec", lambda name: None)
-    assert "pip install -e '.[slurm]'" in call("study", "run", study, "--reports", tmp_path / "reports", "--slurm", "gpu").stderr
+    assert (
+        "pip install -e '.[slurm]'"
+        in call("study", "run", study, "--reports", tmp_path / "reports", "--slurm", "gpu").stderr
+    )
     assert not cluster("sbatch") and not (tmp_path / "reports" / "runs").exists()
 
 
@@ -239,7 +321,22 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster, 
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 90}}
     study, reports = write(tmp_path, rows=[row]), tmp_path / "reports"
     options = [f"--option={word}" for word in CHECKS]
-    call = [Path(sys.executable).with_name("fima"), "study", "run", str(study), "--reports", str(reports), "--no-results", "--slurm", "gpu", "--gpus", "0", "--cpus", "1", *options]
+    call = [
+        Path(sys.executable).with_name("fima"),
+        "study",
+        "run",
+        str(study),
+        "--reports",
+        str(reports),
+        "--no-results",
+        "--slurm",
+        "gpu",
+        "--gpus",
+        "0",
+        "--cpus",
+        "1",
+        *options,
+    ]
     folder = reports / "runs" / plan(study, reports).run_id[0]
     kept = stopped_midway(call, folder)
     assert ["101"] in cluster("scancel") and "--gpus" not in asked(cluster("sbatch")[1])

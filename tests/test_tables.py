@@ -1,4 +1,5 @@
 """Tables of studies: what was not run says so in every format, every number leads to its runs, LaTeX is whole, and verdicts follow the records. Every record here is planted; nothing is trained."""
+
 import re
 from pathlib import Path
 
@@ -24,18 +25,27 @@ def plant(study, reports, share, leave=(), fail=(), profile="smoke"):
     easy = np.random.default_rng(0).permutation(60) / 60
     for run in expand(load_study(study, profile)):
         folder, name = run.folder(reports), run.row.name
-        if name in leave: continue
+        if name in leave:
+            continue
         if name in fail:
             folder.mkdir(parents=True)
             write_json(folder / "failure.json", {"error": "planted"})
             continue
         right = (easy < share[name]).tolist()
-        videos = {"path": [f"videos/class_{v % 3}/{v}.mp4" for v in range(60)], "group": [f"g{v // 2}" for v in range(60)], "label": [v % 3 for v in range(60)], "predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)]}
+        videos = {
+            "path": [f"videos/class_{v % 3}/{v}.mp4" for v in range(60)],
+            "group": [f"g{v // 2}" for v in range(60)],
+            "label": [v % 3 for v in range(60)],
+            "predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)],
+        }
         videos |= {f"hit_{k}": right for k in (1, 5, 10, 20)}
         for evaluation in run.evaluations:
             (folder / evaluation.name).mkdir(parents=True, exist_ok=True)
             write_json(folder / evaluation.name / "metrics.json", {"videos": videos, "commit": "planted"})
-        write_json(folder / "metrics.json", {"steps": 4, "seconds": 1.5, "device": "planted", "commit": "planted", "at_chance": [], "left_out": []})
+        write_json(
+            folder / "metrics.json",
+            {"steps": 4, "seconds": 1.5, "device": "planted", "commit": "planted", "at_chance": [], "left_out": []},
+        )
 
 
 def rows_of(study, profile="smoke"):
@@ -45,7 +55,7 @@ def rows_of(study, profile="smoke"):
 def rising(study, profile="smoke"):
     "Better from row to row."
     rows = rows_of(study, profile)
-    return dict(zip(rows, np.linspace(.2, .9, len(rows))))
+    return dict(zip(rows, np.linspace(0.2, 0.9, len(rows))))
 
 
 def check_latex(text):
@@ -53,11 +63,18 @@ def check_latex(text):
     assert text.startswith("% needs \\usepackage{booktabs}\n")
     bare = re.sub(r"\\[\\&%$#_{}]", "", re.sub(r"^%.*$", "", text, flags=re.M))
     assert bare.count("{") == bare.count("}") and not re.search(r"[%#_^~]", bare.replace("\\textasciitilde{}", ""))
-    assert bare.count("$") % 2 == 0 and not re.search(r"[<>|]", re.sub(r"\$[^$]*\$", "", bare)) and "](" not in text and text.isascii()
-    for name in ("table*", "tabular"): assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") > 0
+    assert (
+        bare.count("$") % 2 == 0
+        and not re.search(r"[<>|]", re.sub(r"\$[^$]*\$", "", bare))
+        and "](" not in text
+        and text.isascii()
+    )
+    for name in ("table*", "tabular"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") > 0
     for columns, body in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", text, re.S):
         assert re.findall(r"\\(?:top|mid|bottom)rule", body) == [r"\toprule", r"\midrule", r"\bottomrule"]
-        for line in [line for line in body.splitlines() if line and not line.endswith("rule")]: assert line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1, line
+        for line in [line for line in body.splitlines() if line and not line.endswith("rule")]:
+            assert line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1, line
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -70,22 +87,44 @@ def test_a_failed_and_a_missing_run_say_so_in_every_format(study, tmp_path):
     text = markdown.read_text()
     gone = {row.label for row in tabled.study.rows if row.name in missing + failed}
     ours = [name for name in tabled.table if name.startswith("ours: ")]
-    assert ours and all((line[name] == "not run") == (line["row"] in gone) for line in tabled.table.to_dict("records") for name in ours)
+    assert ours and all(
+        (line[name] == "not run") == (line["row"] in gone) for line in tabled.table.to_dict("records") for name in ours
+    )
 
     parts = dict(re.split("\n+", part, maxsplit=1) for part in text.split("\n## ")[1:])
-    assert {"Published and ours", "Runs behind every number", "Cost"} <= set(parts) and "smoke profile" in text and "motion_sprites" in text
-    for label in gone: assert re.search(rf"^\| {re.escape(label)} +\|.*not run", parts["Published and ours"], re.M) and re.search(rf"^\| {re.escape(label)} +\|.*\| not run +\|$", parts["Runs behind every number"], re.M)
-    assert len(re.findall(r"\| seeds +\|", parts["Published and ours"])) == 1 and re.search(r"\| n +\|", parts["Published and ours"])
+    assert (
+        {"Published and ours", "Runs behind every number", "Cost"} <= set(parts)
+        and "smoke profile" in text
+        and "motion_sprites" in text
+    )
+    for label in gone:
+        assert re.search(rf"^\| {re.escape(label)} +\|.*not run", parts["Published and ours"], re.M) and re.search(
+            rf"^\| {re.escape(label)} +\|.*\| not run +\|$", parts["Runs behind every number"], re.M
+        )
+    assert len(re.findall(r"\| seeds +\|", parts["Published and ours"])) == 1 and re.search(
+        r"\| n +\|", parts["Published and ours"]
+    )
 
     table = pd.read_csv(told, dtype=str, keep_default_na=False)
-    assert {"run_ids", "n", "seeds", "spread", "low", "high", "data_set", "profile", "state"} <= set(table) and not table.duplicated(["row", "template", "measure"]).any()
-    assert set(table[table.state == "not run"].row) == set(missing + failed) and ((table.value == "") == (table.state == "not run")).all() and (table.run_ids != "").all()
+    assert {"run_ids", "n", "seeds", "spread", "low", "high", "data_set", "profile", "state"} <= set(
+        table
+    ) and not table.duplicated(["row", "template", "measure"]).any()
+    assert (
+        set(table[table.state == "not run"].row) == set(missing + failed)
+        and ((table.value == "") == (table.state == "not run")).all()
+        and (table.run_ids != "").all()
+    )
     check_latex(latex.read_text())
-    for label in gone: assert re.search(rf"^{re.escape(label.replace('_', chr(92) + '_'))} & .*not run", latex.read_text(), re.M)
+    for label in gone:
+        assert re.search(rf"^{re.escape(label.replace('_', chr(92) + '_'))} & .*not run", latex.read_text(), re.M)
 
     verdict = pd.read_csv(verdicts, keep_default_na=False)
     concerned = verdict.better.isin(missing + failed) | verdict.worse.isin(missing + failed)
-    assert concerned.any() == bool(tabled.study.claims) and (verdict.verdict[concerned] == "not run").all() and not (verdict.verdict[~concerned] == "not run").any()
+    assert (
+        concerned.any() == bool(tabled.study.claims)
+        and (verdict.verdict[concerned] == "not run").all()
+        and not (verdict.verdict[~concerned] == "not run").any()
+    )
 
 
 @pytest.mark.parametrize("study", ["table_01", "table_03d", "table_06"])
@@ -95,65 +134,111 @@ def test_every_number_leads_to_its_runs(study, tmp_path):
     markdown, told, *_ = keep(tabled)
     links = re.findall(r"\]\((\.\./runs/[^)]+)\)", markdown.read_text())
     assert all((markdown.parent / link).is_file() for link in links)
-    files = {(tmp_path / file).resolve() for line in pd.read_csv(told, keep_default_na=False).files for file in line.split()}
-    assert files == {(markdown.parent / link).resolve() for link in links} == {file.resolve() for file in tmp_path.glob("runs/*/*/metrics.json")}
+    files = {
+        (tmp_path / file).resolve() for line in pd.read_csv(told, keep_default_na=False).files for file in line.split()
+    }
+    assert (
+        files
+        == {(markdown.parent / link).resolve() for link in links}
+        == {file.resolve() for file in tmp_path.glob("runs/*/*/metrics.json")}
+    )
     for line in tabled.sources.itertuples():  # the number in the line is the number in the file
-        if line.runs == "not run": continue
+        if line.runs == "not run":
+            continue
         videos = read_metrics(markdown.parent / re.search(r"\((.+?)\)", line.runs)[1])["videos"]
-        assert re.search(r"(\d+\.\d) \[", line.numbers)[1] == f"{100 * np.mean(np.equal(videos['label'], videos['predicted'])):.1f}"
+        assert (
+            re.search(r"(\d+\.\d) \[", line.numbers)[1]
+            == f"{100 * np.mean(np.equal(videos['label'], videos['predicted'])):.1f}"
+        )
 
 
-@pytest.mark.parametrize("study, better, worse", [("table_09", "triplet", "infonce"), ("table_07", "width_256", "width_512"), ("table_02", "dc", "dc_fs"), ("table_06", "vv", "fima")])
+@pytest.mark.parametrize(
+    "study, better, worse",
+    [
+        ("table_09", "triplet", "infonce"),
+        ("table_07", "width_256", "width_512"),
+        ("table_02", "dc", "dc_fs"),
+        ("table_06", "vv", "fima"),
+    ],
+)
 def test_an_ordering_turned_round_is_contradicted(study, better, worse, tmp_path):
-    share = dict.fromkeys(rows_of(study), .5) | {better: .8, worse: .3}
+    share = dict.fromkeys(rows_of(study), 0.5) | {better: 0.8, worse: 0.3}
     plant(study, tmp_path, share)
     tested = tabulate(study, tmp_path, "smoke").tested
     claim = tested[(tested.better == worse) & (tested.worse == better)]
     assert len(claim) and (claim.verdict == "contradicted").all() and (claim.difference < 0).all()
-    plant(study, tmp_path, share | {better: .3, worse: .8})
+    plant(study, tmp_path, share | {better: 0.3, worse: 0.8})
     tested = tabulate(study, tmp_path, "smoke").tested
     assert (tested[(tested.better == worse) & (tested.worse == better)].verdict == "supported").all()
-    plant(study, tmp_path, dict.fromkeys(share, .5))
+    plant(study, tmp_path, dict.fromkeys(share, 0.5))
     assert set(tabulate(study, tmp_path, "smoke").tested.verdict) == {"open"}
 
 
 def test_untrained_encoders_are_a_floor(tmp_path):
-    plant("table_01", tmp_path, dict.fromkeys(rows_of("table_01"), .4) | {"random_difference": .9, "fima": .7, "random_rgb": .1})
+    plant(
+        "table_01",
+        tmp_path,
+        dict.fromkeys(rows_of("table_01"), 0.4) | {"random_difference": 0.9, "fima": 0.7, "random_rgb": 0.1},
+    )
     floor = tabulate("table_01", tmp_path, "smoke").floor.query("measure == 'linear probe'").set_index("rows").verdict
-    assert len(floor) == 10 and floor["VV + Pix + Fra (FIMA) > random encoder"] == "supported" and floor["VV > random encoder, difference clips"] == "contradicted"
+    assert (
+        len(floor) == 10
+        and floor["VV + Pix + Fra (FIMA) > random encoder"] == "supported"
+        and floor["VV > random encoder, difference clips"] == "contradicted"
+    )
 
 
 def test_a_row_that_the_paper_has_not_shows_a_dash(tmp_path):
     table = tabulate("table_01", tmp_path, "smoke", "losses").table.set_index("losses")
-    assert table.loc["random encoder"].filter(like="paper: ").tolist() == ["-"] * 4 and table.loc["VV", "paper: HMDB51 finetune"] == "48.8"
+    assert (
+        table.loc["random encoder"].filter(like="paper: ").tolist() == ["-"] * 4
+        and table.loc["VV", "paper: HMDB51 finetune"] == "48.8"
+    )
 
 
 def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
     for study in ("table_04", "table_05", "table_06"):
         tabled, paper = tabulate(study, tmp_path, "smoke"), printed(study)
         text = keep(tabled, {"Published": paper.table}, paper.notes, "Ours, on other data")[0].read_text()
-        theirs, ours = (re.split(r"\n## ", text.split(f"\n## {head}\n")[1])[0] for head in ("Published", "Ours, on other data"))
-        assert text.index("## Published") < text.index("## Ours") and "FAME" in theirs and "FAME" not in ours and "paper: " not in ours
-        for note in paper.notes: assert f"\n{note}\n" in text
+        theirs, ours = (
+            re.split(r"\n## ", text.split(f"\n## {head}\n")[1])[0] for head in ("Published", "Ours, on other data")
+        )
+        assert (
+            text.index("## Published") < text.index("## Ours")
+            and "FAME" in theirs
+            and "FAME" not in ours
+            and "paper: " not in ours
+        )
+        for note in paper.notes:
+            assert f"\n{note}\n" in text
 
 
 def test_at_the_papers_scale_our_rows_stand_beside_the_papers(tmp_path):
     table = tabulate("table_04", tmp_path, "paper").table.set_index("row")
-    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == "75.3" and {"ours: linear probe", "ours: fine-tuned", "ours: HMDB51 linear probe", "ours: HMDB51 fine-tuned"} <= set(table)
+    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == "75.3" and {
+        "ours: linear probe",
+        "ours: fine-tuned",
+        "ours: HMDB51 linear probe",
+        "ours: HMDB51 fine-tuned",
+    } <= set(table)
 
 
 def test_where_nothing_was_run_earlier_files_stay(tmp_path):
     plant("table_09", tmp_path, rising("table_09"))
+
     def write():
         tabled = tabulate("table_09", tmp_path, "smoke")
         files = keep(tabled) + keep_figure(show_rows(tabled), "table_09", [tabled])
         plt.close("all")
         return {file: file.read_bytes() for file in files}
+
     before = write()
     assert write() == before  # the same records give the same files
-    for file in tmp_path.glob("runs/*/*/metrics.json"): file.unlink()
+    for file in tmp_path.glob("runs/*/*/metrics.json"):
+        file.unlink()
     assert write() == before
-    for file in before: file.unlink()
+    for file in before:
+        file.unlink()
     assert b"not run" in write()[Path(tmp_path / "tables" / "table_09.md")]
 
 
@@ -161,36 +246,63 @@ def test_where_nothing_was_run_earlier_files_stay(tmp_path):
 def executed(tmp_path_factory):
     "Results notebooks on planted records, one kernel for all: Table 3 with gaps; Table 11 with two thirds of a measured cost, and in another folder with nothing."
     reports = tmp_path_factory.mktemp("reports")
-    for part in "abcdef": plant(f"table_03{part}", reports, rising(f"table_03{part}"), rows_of(f"table_03{part}")[:1])
+    for part in "abcdef":
+        plant(f"table_03{part}", reports, rising(f"table_03{part}"), rows_of(f"table_03{part}")[:1])
     plant("table_11", reports, rising("table_11"))
     (reports / "tables").mkdir()
     head = "variant,row,backbone,batch,crop,frames,parameters_encoder,parameters_trained,seconds_per_step,seconds_low,seconds_high,peak_mebibytes,device,precision,threads,repetitions,commit\n"
-    lines = ["vd,VV + VD,i3d,2,224,16,12287264,13468000,2.0,1.9,2.1,5000", "dc,DC,i3d,2,224,16,12287264,13468000,2.5,2.4,2.6,5500", "dc_fs_md,DC + FS + MD,i3d,2,224,16,12287264,17674592,3.0,2.9,3.1,6000"]
-    (reports / "tables" / "cost.csv").write_text(head + "".join(f"{line},planted cpu,float32,1,3,planted\n" for line in lines))
+    lines = [
+        "vd,VV + VD,i3d,2,224,16,12287264,13468000,2.0,1.9,2.1,5000",
+        "dc,DC,i3d,2,224,16,12287264,13468000,2.5,2.4,2.6,5500",
+        "dc_fs_md,DC + FS + MD,i3d,2,224,16,12287264,17674592,3.0,2.9,3.1,6000",
+    ]
+    (reports / "tables" / "cost.csv").write_text(
+        head + "".join(f"{line},planted cpu,float32,1,3,planted\n" for line in lines)
+    )
     with Kernel() as kernel:
         for name, folder in (("table_03", reports), ("table_11", reports), ("table_11", reports / "bare")):
             given = {"studies": [f"table_03{part}" for part in "abcdef"]} if name == "table_03" else {"study": name}
-            execute(ROOM / f"{name}.ipynb", folder / "notebooks" / f"{name}.ipynb", given | {"reports": str(folder), "profile": "smoke"}, kernel)
+            execute(
+                ROOM / f"{name}.ipynb",
+                folder / "notebooks" / f"{name}.ipynb",
+                given | {"reports": str(folder), "profile": "smoke"},
+                kernel,
+            )
     return reports
 
 
 def test_notebooks_write_their_tables_and_figures(executed):
     for study in (*(f"table_03{part}" for part in "abcdef"), "table_11"):
-        for kind in ("md", "csv", "tex"): assert (executed / "tables" / f"{study}.{kind}").stat().st_size
+        for kind in ("md", "csv", "tex"):
+            assert (executed / "tables" / f"{study}.{kind}").stat().st_size
         check_latex((executed / "tables" / f"{study}.tex").read_text())
-    for name in ("table_03", "table_11"): assert (executed / "figures" / f"{name}.png").stat().st_size > 5000 and (executed / "figures" / f"{name}.svg").exists()
+    for name in ("table_03", "table_11"):
+        assert (executed / "figures" / f"{name}.png").stat().st_size > 5000 and (
+            executed / "figures" / f"{name}.svg"
+        ).exists()
     drawing = (executed / "figures" / "table_03.svg").read_text()
     assert drawing.count(">not run<") == 6 and "UCF101 fine-tuned" in drawing and "distance threshold" in drawing
 
 
 def test_measured_cost_stands_beside_the_papers(executed):
     text = (executed / "tables" / "table_11.md").read_text()
-    part = re.search(r"## i3d, planted cpu, float32: batch 2, 224 pixels, 16 frames\n\n(.+?)\n\n", text, re.S)[1].splitlines()
+    part = re.search(r"## i3d, planted cpu, float32: batch 2, 224 pixels, 16 frames\n\n(.+?)\n\n", text, re.S)[
+        1
+    ].splitlines()
     head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in part]
     table = pd.DataFrame(body, columns=head).set_index("losses")
-    assert table.loc["VV + VD", ["encoder, million", "encoder and decoder, million", "seconds a step", "over VD", "peak memory, MiB"]].tolist() == ["12.3", "12.3", "2 [1.9, 2.1]", "1.00", "5000"]
-    assert table.loc["DC + FS + MD", ["encoder and decoder, million", "over VD", "paper: over VD"]].tolist() == ["16.5", "1.50", "1.10"]
-    assert table.loc["DC + FS", ["encoder, million", "seconds a step", "peak memory, MiB", "repetitions"]].tolist() == ["not measured"] * 4
+    assert table.loc[
+        "VV + VD", ["encoder, million", "encoder and decoder, million", "seconds a step", "over VD", "peak memory, MiB"]
+    ].tolist() == ["12.3", "12.3", "2 [1.9, 2.1]", "1.00", "5000"]
+    assert table.loc["DC + FS + MD", ["encoder and decoder, million", "over VD", "paper: over VD"]].tolist() == [
+        "16.5",
+        "1.50",
+        "1.10",
+    ]
+    assert (
+        table.loc["DC + FS", ["encoder, million", "seconds a step", "peak memory, MiB", "repetitions"]].tolist()
+        == ["not measured"] * 4
+    )
     assert table["paper: GPU-days"].str[:4].tolist() == ["3.43", "3.53", "3.54", "3.78"] and "GPUs times days" in text
 
 

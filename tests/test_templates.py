@@ -1,4 +1,5 @@
 """Templates under papermill itself, without our launcher: what is misspelt or of another kind is refused inside."""
+
 import json
 
 import nbformat
@@ -13,7 +14,14 @@ TEMPLATES = sorted(studies_folder().glob("*.ipynb"))
 
 
 def execute(name, folder, given, kernel):
-    papermill.execute_notebook(studies_folder() / f"{name}.ipynb", folder / "out.ipynb", given, cwd=folder, progress_bar=False, km=kernel.ready(folder))
+    papermill.execute_notebook(
+        studies_folder() / f"{name}.ipynb",
+        folder / "out.ipynb",
+        given,
+        cwd=folder,
+        progress_bar=False,
+        km=kernel.ready(folder),
+    )
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda file: file.stem)
@@ -24,13 +32,18 @@ def test_every_template_checks_itself_before_it_computes(template):
     assert lines[0] == f'check_injected("{template.stem}", globals())'
 
 
-@pytest.mark.parametrize("given, said", [
-    ({"cilps": 4}, "got the unknown cilps (did you mean clips?)"),
-    ({"clips": "4"}, "clips of template linear_probe must be int, got '4' (str)"),
-    ({"splits": (1, 2)}, "splits of template linear_probe must be list or tuple, got '(1, 2)' (str)"), # papermill's own
-    ({"clips": 2.5}, "clips of template linear_probe must be int, got 2.5 (float)"),
-    ({"run": 3}, "run of template linear_probe must be str, got 3 (int)"),
-], ids=lambda value: str(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"cilps": 4}, "got the unknown cilps (did you mean clips?)"),
+        ({"clips": "4"}, "clips of template linear_probe must be int, got '4' (str)"),
+        # papermill's own
+        ({"splits": (1, 2)}, "splits of template linear_probe must be list or tuple, got '(1, 2)' (str)"),
+        ({"clips": 2.5}, "clips of template linear_probe must be int, got 2.5 (float)"),
+        ({"run": 3}, "run of template linear_probe must be str, got 3 (int)"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
 def test_papermill_called_directly_is_refused(tmp_path, kernel, given, said):
     with pytest.raises(PapermillExecutionError) as caught:
         execute("linear_probe", tmp_path, given, kernel)
@@ -39,7 +52,12 @@ def test_papermill_called_directly_is_refused(tmp_path, kernel, given, said):
 
 def test_papermill_completes_a_part_of_a_recipe(tmp_path, kernel):
     changes = {"optimisation.steps": 1}
-    execute("pretrain", tmp_path, {"recipe": {"method": {"pixel": False}}, "changes": changes, "folder": str(tmp_path / "run")}, kernel)
+    execute(
+        "pretrain",
+        tmp_path,
+        {"recipe": {"method": {"pixel": False}}, "changes": changes, "folder": str(tmp_path / "run")},
+        kernel,
+    )
     recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert (recipe["profile"], recipe["method"]["pixel"], recipe["optimisation"]["steps"]) == ("smoke", False, 1)
 

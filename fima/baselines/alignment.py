@@ -19,76 +19,102 @@ from ..method.distributed import share_of_mean
 # %% ../../nbs/3_baselines/35_alignment.ipynb #42aac6fd
 @contextmanager
 def tapped(
-    encoder:nn.Module,    # Whatever holds convolutions
-    layer:str=""          # Dotted name of an `nn.Conv3d`; empty: the one that runs last
-)->Iterator[list[Tensor]]: # Its outputs, one for each run of the encoder, (B, C, T', H', W')
+    encoder: nn.Module,  # Whatever holds convolutions
+    layer: str = "",  # Dotted name of an `nn.Conv3d`; empty: the one that runs last
+) -> Iterator[list[Tensor]]:  # Its outputs, one for each run of the encoder, (B, C, T', H', W')
     "Keep what a convolution gives while the context lasts."
     convs = {name: module for name, module in encoder.named_modules() if isinstance(module, nn.Conv3d)}
-    if layer and layer not in convs: raise ValueError(f"layer must be a convolution of the encoder, one of {', '.join(convs)}, got {layer!r}")
+    if layer and layer not in convs:
+        raise ValueError(f"layer must be a convolution of the encoder, one of {', '.join(convs)}, got {layer!r}")
     latest, taps = [], []
-    def keep(module, inputs, output): latest[:] = [output]
+
+    def keep(module, inputs, output):
+        latest[:] = [output]
+
     def close(module, inputs, output):
         taps.extend(latest)
         latest.clear()
-    hooks = [conv.register_forward_hook(keep) for name, conv in convs.items() if layer in ("", name)] + [encoder.register_forward_hook(close)]
-    try: yield taps
+
+    hooks = [conv.register_forward_hook(keep) for name, conv in convs.items() if layer in ("", name)] + [
+        encoder.register_forward_hook(close)
+    ]
+    try:
+        yield taps
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 # %% ../../nbs/3_baselines/35_alignment.ipynb #a63eeee1
 def gradient_map(
-    similarity:Tensor,      # q . x1 of each clip, differentiable, (B,)
-    taps:Sequence[Tensor],  # Outputs of the convolution, their clips in the order of `similarity`, each (b, C, T, H, W)
-    map:Literal["released", "fixed"]="fixed" # What is weighted: the gradient itself, or the activation (Grad-CAM)
-)->Tensor:                  # P, not negative, differentiable, float32 or wider, (B, T, H, W)
+    similarity: Tensor,  # q . x1 of each clip, differentiable, (B,)
+    # Outputs of the convolution, their clips in the order of `similarity`, each (b, C, T, H, W)
+    taps: Sequence[Tensor],
+    map: Literal["released", "fixed"] = "fixed",  # What is weighted: the gradient itself, or the activation (Grad-CAM)
+) -> Tensor:  # P, not negative, differentiable, float32 or wider, (B, T, H, W)
     "Tell which cells of a convolution's output a similarity rests on."
-    if map not in ("released", "fixed"): raise ValueError(f"map must be released or fixed, got {map!r}")
+    if map not in ("released", "fixed"):
+        raise ValueError(f"map must be released or fixed, got {map!r}")
     if similarity.ndim != 1 or sum(len(tap) for tap in taps) != len(similarity):
-        raise ValueError(f"similarity must hold one value for each of the {sum(len(tap) for tap in taps)} tapped clips, got {tuple(similarity.shape)}")
-    if not similarity.requires_grad: raise ValueError("similarity must be differentiable by the taps, got one without a graph")
+        raise ValueError(
+            f"similarity must hold one value for each of the {sum(len(tap) for tap in taps)} tapped clips, got {tuple(similarity.shape)}"
+        )
+    if not similarity.requires_grad:
+        raise ValueError("similarity must be differentiable by the taps, got one without a graph")
     widen = lambda parts: torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts])
     gradient = widen(torch.autograd.grad(similarity.sum(), list(taps), create_graph=True))
-    return (gradient.mean((3, 4), keepdim=True)*(gradient if map == "released" else widen(taps))).sum(1).relu()
+    return (gradient.mean((3, 4), keepdim=True) * (gradient if map == "released" else widen(taps))).sum(1).relu()
 
 # %% ../../nbs/3_baselines/35_alignment.ipynb #05b408f6
 def frame_weights(
-    motion:Tensor,  # Motion maps M, not negative, (B, T, H, W)
-    weights:Literal["released", "fixed"]="fixed" # Softmax of each frame's sum, or its share of the total
-)->Tensor:          # a, (B, T); sums to one, for a video without motion "fixed" gives zeros
+    motion: Tensor,  # Motion maps M, not negative, (B, T, H, W)
+    weights: Literal["released", "fixed"] = "fixed",  # Softmax of each frame's sum, or its share of the total
+) -> Tensor:  # a, (B, T); sums to one, for a video without motion "fixed" gives zeros
     "Weigh the frames of the space-time term by their motion."
-    if weights not in ("released", "fixed"): raise ValueError(f"weights must be released or fixed, got {weights!r}")
+    if weights not in ("released", "fixed"):
+        raise ValueError(f"weights must be released or fixed, got {weights!r}")
     sums = motion.flatten(2).sum(2)
-    if weights == "released": return sums.softmax(1)
+    if weights == "released":
+        return sums.softmax(1)
     total = sums.sum(1, keepdim=True)
-    return sums/total.where(total > 0, 1)
+    return sums / total.where(total > 0, 1)
 
 # %% ../../nbs/3_baselines/35_alignment.ipynb #6fe38a1e
 class Alignment(NamedTuple):
     "Hold the three terms of MCL's alignment loss, each a scalar from 0 (aligned) to 1."
-    space_time:Tensor # 1 - sum_t a_t cos(P_t, M_t)
-    time:Tensor       # 1 - cos of the sums over space, (T,) each
-    space:Tensor      # 1 - cos of the means over time, (H, W) each
+
+    space_time: Tensor  # 1 - sum_t a_t cos(P_t, M_t)
+    time: Tensor  # 1 - cos of the sums over space, (T,) each
+    space: Tensor  # 1 - cos of the means over time, (H, W) each
+
 
 def cosine(
-    one:Tensor,  # Any scale, (..., N)
-    other:Tensor # Any scale, (..., N)
-)->Tensor:       # In [-1, 1], 0 with gradient 0 where either is all zeros, (...)
+    one: Tensor,  # Any scale, (..., N)
+    other: Tensor,  # Any scale, (..., N)
+) -> Tensor:  # In [-1, 1], 0 with gradient 0 where either is all zeros, (...)
     "Compare two lists of numbers by direction."
     scales = [values.detach().abs().amax(-1, keepdim=True) for values in (one, other)]
-    one, other = (F.normalize(values/scale.where(scale > 0, 1), dim=-1) for values, scale in zip((one, other), scales))
-    return (one*other).sum(-1).where((scales[0]*(scales[1] > 0) > 0)[..., 0], 0)
+    one, other = (
+        F.normalize(values / scale.where(scale > 0, 1), dim=-1) for values, scale in zip((one, other), scales)
+    )
+    return (one * other).sum(-1).where((scales[0] * (scales[1] > 0) > 0)[..., 0], 0)
+
 
 def align(
-    maps:Tensor,    # Gradient maps P, not negative, (B, T, H, W)
-    motion:Tensor,  # Motion maps M of the same size, not negative, any unit, (B, T, H, W)
-    weights:Literal["released", "fixed"]="fixed" # Of the frames, see `frame_weights`
-)->Alignment:
+    maps: Tensor,  # Gradient maps P, not negative, (B, T, H, W)
+    motion: Tensor,  # Motion maps M of the same size, not negative, any unit, (B, T, H, W)
+    weights: Literal["released", "fixed"] = "fixed",  # Of the frames, see `frame_weights`
+) -> Alignment:
     "Compare gradient maps with motion maps in space-time, time and space."
     if maps.ndim != 4 or maps.shape != motion.shape:
-        raise ValueError(f"maps and motion must both be (B, T, H, W): the target must have the size of the layer's output, got {tuple(maps.shape)} and {tuple(motion.shape)}")
+        raise ValueError(
+            f"maps and motion must both be (B, T, H, W): the target must have the size of the layer's output, got {tuple(maps.shape)} and {tuple(motion.shape)}"
+        )
     motion = motion.to(maps.dtype)
-    alike = Alignment((frame_weights(motion, weights)*cosine(maps.flatten(2), motion.flatten(2))).sum(1),
-                      cosine(maps.sum((2, 3)), motion.sum((2, 3))), cosine(maps.mean(1).flatten(1), motion.mean(1).flatten(1)))
+    alike = Alignment(
+        (frame_weights(motion, weights) * cosine(maps.flatten(2), motion.flatten(2))).sum(1),
+        cosine(maps.sum((2, 3)), motion.sum((2, 3))),
+        cosine(maps.mean(1).flatten(1), motion.mean(1).flatten(1)),
+    )
     moves = motion.flatten(1).any(1)
-    share = share_of_mean(moves)/moves.sum().clamp(min=1)
-    return Alignment(*(share*((1 - term)*moves).sum() for term in alike))
+    share = share_of_mean(moves) / moves.sum().clamp(min=1)
+    return Alignment(*(share * ((1 - term) * moves).sum() for term in alike))

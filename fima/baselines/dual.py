@@ -20,99 +20,129 @@ from ..method.moco import Momentum, MomentumOptions
 
 # %% ../../nbs/3_baselines/34_dual.ipynb #18fea11a
 def relative_activation(
-    maps: Tensor, # feature maps, not negative, (B, C, T, H, W)
-) -> Tensor:      # in float32 or wider, with mean 1 for each clip; 1 everywhere where the map is zero, (B, 1, T, H, W)
+    maps: Tensor,  # feature maps, not negative, (B, C, T, H, W)
+) -> Tensor:  # in float32 or wider, with mean 1 for each clip; 1 everywhere where the map is zero, (B, 1, T, H, W)
     "Sum a feature map over channels and divide by the mean of that over time and space (DCLR)."
-    if maps.ndim != 5: raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
+    if maps.ndim != 5:
+        raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
     sums = maps.to(torch.promote_types(maps.dtype, torch.float32)).sum(1, keepdim=True)
     mean = sums.mean((2, 3, 4), keepdim=True)
-    return torch.where(mean > 0, sums / torch.where(mean > 0, mean, 1.), torch.ones_like(sums))
+    return torch.where(mean > 0, sums / torch.where(mean > 0, mean, 1.0), torch.ones_like(sums))
 
 # %% ../../nbs/3_baselines/34_dual.ipynb #e331010d
-PAIRS = {"whole": (("whole", "whole"),), "static": (("static_part", "static"), ("static", "static_part")),
-         "dynamic": (("dynamic_part", "dynamic"), ("dynamic", "dynamic_part"))} # term -> (query, key) of each of its contrasts
+PAIRS = {
+    "whole": (("whole", "whole"),),
+    "static": (("static_part", "static"), ("static", "static_part")),
+    # term -> (query, key) of each of its contrasts
+    "dynamic": (("dynamic_part", "dynamic"), ("dynamic", "dynamic_part")),
+}
+
 
 @dataclass(frozen=True)
 class DualOptions:
     "Hold what DCLR adds to MoCo."
-    static: bool = True      # contrast of the static part with a still frame
-    dynamic: bool = True     # contrast of the dynamic part with the frame difference
-    map_weight: float = 0.1  # weight of the term on activation maps, >= 0 (published 0.1); counts where both parts are on
-    sum_of_maps: Literal["halved", "whole"] = "halved" # target of that term: half of a_s + a_d, which has mean one, or the sum as it is
+
+    static: bool = True  # contrast of the static part with a still frame
+    dynamic: bool = True  # contrast of the dynamic part with the frame difference
+    # weight of the term on activation maps, >= 0 (published 0.1); counts where both parts are on
+    map_weight: float = 0.1
+    # target of that term: half of a_s + a_d, which has mean one, or the sum as it is
+    sum_of_maps: Literal["halved", "whole"] = "halved"
 
     def __post_init__(self):
-        if not 0 <= self.map_weight < float("inf"): raise ValueError(f"map_weight must be >= 0, got {self.map_weight}")
-        if self.sum_of_maps not in ("halved", "whole"): raise ValueError(f"sum_of_maps must be 'halved' or 'whole', got {self.sum_of_maps!r}")
+        if not 0 <= self.map_weight < float("inf"):
+            raise ValueError(f"map_weight must be >= 0, got {self.map_weight}")
+        if self.sum_of_maps not in ("halved", "whole"):
+            raise ValueError(f"sum_of_maps must be 'halved' or 'whole', got {self.sum_of_maps!r}")
+
 
 class Dual(Momentum):
     "Contrast the whole, the static and the dynamic part of a clip (DCLR)."
-    def __init__(self,
-        encoder: nn.Module,                   # query encoder with `.channels`
-        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
-        own: DualOptions = DualOptions(),     # what DCLR adds
-        seed: int = 0,                        # seed of the queues' first random keys
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels`
+        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        own: DualOptions = DualOptions(),  # what DCLR adds
+        seed: int = 0,  # seed of the queues' first random keys
     ):
         terms = ("whole", *(("static",) if own.static else ()), *(("dynamic",) if own.dynamic else ()))
         super().__init__(encoder, options, own, seed, queues=[key for term in terms for _, key in PAIRS[term]])
         self.terms, self.needs = terms, frozenset({"rgb", "difference"} if own.dynamic else {"rgb"})
         self.reconstructs = own.static and own.dynamic and own.map_weight > 0
 
-    def chance(self,
-        batch_size: int,                # not needed here
-        map_size: tuple[int, int, int], # not needed here
-    ) -> dict[str, float]:              # ln(1 + negatives), twice that of a term of two contrasts
+    def chance(
+        self,
+        batch_size: int,  # not needed here
+        map_size: tuple[int, int, int],  # not needed here
+    ) -> dict[str, float]:  # ln(1 + negatives), twice that of a term of two contrasts
         "Give the contrastive terms at which no key is told from another."
         return {term: len(PAIRS[term]) * chance(self.options.queue_size) for term in self.terms}
 
-    def clips(self,
-        view: View,                               # one view of every video
-        generator: torch.Generator | None = None, # source of the frame that is repeated
-    ) -> dict[str, Tensor]:                       # "whole", and as switched on "static" and "dynamic", each (B, 3, T, H, W)
+    def clips(
+        self,
+        view: View,  # one view of every video
+        generator: torch.Generator | None = None,  # source of the frame that is repeated
+    ) -> dict[str, Tensor]:  # "whole", and as switched on "static" and "dynamic", each (B, 3, T, H, W)
         "Give a view's clip with its still and its moving companion."
         clips = {"whole": view.rgb}
-        if self.own.static: clips["static"] = reordered(view.rgb, frame_orders("repeat", len(view.rgb), view.rgb.shape[2], generator))
+        if self.own.static:
+            clips["static"] = reordered(view.rgb, frame_orders("repeat", len(view.rgb), view.rgb.shape[2], generator))
         return clips | ({"dynamic": view.difference} if self.own.dynamic else {})
 
-    def embed(self,
-        maps: dict[str, Tensor],        # feature maps of V, s, d by one network, each (B, C, T', H', W')
-        activations: dict[str, Tensor], # activation maps of s and d by the momentum encoder, each (B, 1, T', H', W')
-        project: nn.Module,             # the head that goes with the network
-    ) -> dict[str, Tensor]:             # embeddings by the names of `PAIRS`, each (B, D)
+    def embed(
+        self,
+        maps: dict[str, Tensor],  # feature maps of V, s, d by one network, each (B, C, T', H', W')
+        activations: dict[str, Tensor],  # activation maps of s and d by the momentum encoder, each (B, 1, T', H', W')
+        project: nn.Module,  # the head that goes with the network
+    ) -> dict[str, Tensor]:  # embeddings by the names of `PAIRS`, each (B, D)
         "Pool and project the maps, and that of V once more under each activation map."
         parts = {f"{name}_part": maps["whole"] * activation for name, activation in activations.items()}
         return {name: project(pool(map_)) for name, map_ in (maps | parts).items()}
 
-    def forward(self,
-        batch: Batch,                             # two views of B videos
-        generator: torch.Generator | None = None, # source of the repeated frames and of the shuffles
-    ) -> dict[str, Tensor]:                       # "whole", "static", "dynamic" and "maps" as switched on; mean over both directions
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos
+        generator: torch.Generator | None = None,  # source of the repeated frames and of the shuffles
+    ) -> dict[str, Tensor]:  # "whole", "static", "dynamic" and "maps" as switched on; mean over both directions
         "Compute every term that is switched on; their sum is the loss."
         self.follow()
         clips = [self.clips(view, generator) for view in (batch.source, batch.target)]
         maps = [{name: self.query_map(clip, name == "whole") for name, clip in own.items()} for own in clips]
         with torch.no_grad():
             key_maps = [{name: self.key_map(clip, generator) for name, clip in own.items()} for own in clips]
-            activations = [{name: relative_activation(map_) for name, map_ in own.items() if name != "whole"} for own in key_maps]
+            activations = [
+                {name: relative_activation(map_) for name, map_ in own.items() if name != "whole"} for own in key_maps
+            ]
             keys = [self.embed(*own, self.key_projectors["instance"]) for own in zip(key_maps, activations)]
         queries = [self.embed(*own, self.projectors["instance"]) for own in zip(maps, activations)]
         losses = {term: sum(self.contrast(term, queries[i], keys[1 - i]) for i in (0, 1)) / 2 for term in self.terms}
-        if self.reconstructs: losses["maps"] = self.own.map_weight * sum(self.map_error(*own) for own in zip(maps, activations)) / 2
+        if self.reconstructs:
+            losses["maps"] = self.own.map_weight * sum(self.map_error(*own) for own in zip(maps, activations)) / 2
         for own in reversed(keys):
-            for name in self.queues: self.remember(name, own[name])
+            for name in self.queues:
+                self.remember(name, own[name])
         return losses
 
-    def contrast(self,
-        term: str,                  # a key of `PAIRS`
-        queries: dict[str, Tensor], # embeddings of one view, each (B, D)
-        keys: dict[str, Tensor],    # embeddings of the other, no gradient, each (B, D)
-    ) -> Tensor:                    # sum of the term's contrasts, scalar
+    def contrast(
+        self,
+        term: str,  # a key of `PAIRS`
+        queries: dict[str, Tensor],  # embeddings of one view, each (B, D)
+        keys: dict[str, Tensor],  # embeddings of the other, no gradient, each (B, D)
+    ) -> Tensor:  # sum of the term's contrasts, scalar
         "Contrast queries of one view with keys of the other."
-        return sum(info_nce(queries[query], keys[key], self.queues[key].keys, self.options.temperature) for query, key in PAIRS[term])
+        return sum(
+            info_nce(queries[query], keys[key], self.queues[key].keys, self.options.temperature)
+            for query, key in PAIRS[term]
+        )
 
-    def map_error(self,
-        maps: dict[str, Tensor],        # query maps of a view
-        activations: dict[str, Tensor], # its activation maps by the momentum encoder
-    ) -> Tensor:                        # mean squared error, scalar
+    def map_error(
+        self,
+        maps: dict[str, Tensor],  # query maps of a view
+        activations: dict[str, Tensor],  # its activation maps by the momentum encoder
+    ) -> Tensor:  # mean squared error, scalar
         "Compare the activation map of V with those of s and d together."
         together = activations["static"] + activations["dynamic"]
-        return F.mse_loss(relative_activation(maps["whole"]), together / 2 if self.own.sum_of_maps == "halved" else together)
+        return F.mse_loss(
+            relative_activation(maps["whole"]), together / 2 if self.own.sum_of_maps == "halved" else together
+        )

@@ -20,18 +20,22 @@ from ..method.moco import Momentum, MomentumOptions
 @dataclass(frozen=True)
 class Erasing:
     "Mix one frame of each clip into all of its frames (BE)."
-    strength: float = 0.3 # largest share of the still frame, in [0, 1] (published 0.3)
+
+    strength: float = 0.3  # largest share of the still frame, in [0, 1] (published 0.3)
 
     def __post_init__(self):
-        if not 0 <= self.strength <= 1: raise ValueError(f"strength must be in [0, 1], got {self.strength}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
 
-    def __call__(self,
-        clips: Tensor,        # clips in [0, 1], (B, 3, T, H, W); left as they are
-        generator: Generator, # source of the draws: one share a batch, one frame a clip; consumes B + 1 numbers
-        part: tuple[int, int] = (0, 1), # which part of a step's clips these are, from 0, and of how many equal parts
-    ) -> Tensor:              # changed clips in [0, 1], same shape
+    def __call__(
+        self,
+        clips: Tensor,  # clips in [0, 1], (B, 3, T, H, W); left as they are
+        generator: Generator,  # source of the draws: one share a batch, one frame a clip; consumes B + 1 numbers
+        part: tuple[int, int] = (0, 1),  # which part of a step's clips these are, from 0, and of how many equal parts
+    ) -> Tensor:  # changed clips in [0, 1], same shape
         "Draw a share for the batch and a frame for each clip, and mix."
-        if clips.ndim != 5: raise ValueError(f"clips must be (B, 3, T, H, W), got {tuple(clips.shape)}")
+        if clips.ndim != 5:
+            raise ValueError(f"clips must be (B, 3, T, H, W), got {tuple(clips.shape)}")
         share = self.strength * torch.rand((), generator=generator, device=generator.device).item()
         chosen = (draws((len(clips),), generator, part) * clips.shape[2]).long().to(clips.device)
         still = clips[torch.arange(len(clips), device=clips.device), :, chosen]
@@ -41,32 +45,38 @@ class Erasing:
 @dataclass(frozen=True)
 class ErasingOptions:
     "Hold what BE adds to MoCo beside its views."
-    intra_negative: bool = True # is another moment of the same video a further negative?
+
+    intra_negative: bool = True  # is another moment of the same video a further negative?
+
 
 class ErasingContrast(Momentum):
     "Contrast two views of the same frames against other videos and another moment of the same one (BE)."
-    def __init__(self,
-        encoder: nn.Module,                     # query encoder with `.channels`
-        options: MomentumOptions = MomentumOptions(),   # the hyper-parameters that all methods share
-        own: ErasingOptions = ErasingOptions(), # what BE adds
-        seed: int = 0,                          # seed of the queue's first random keys
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels`
+        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        own: ErasingOptions = ErasingOptions(),  # what BE adds
+        seed: int = 0,  # seed of the queue's first random keys
     ):
         super().__init__(encoder, options, own, seed)
         self.windows = 3 if own.intra_negative else 2
 
-    def chance(self,
-        batch_size: int,                # not needed here
-        map_size: tuple[int, int, int], # not needed here
-    ) -> dict[str, float]:              # ln(1 + negatives)
+    def chance(
+        self,
+        batch_size: int,  # not needed here
+        map_size: tuple[int, int, int],  # not needed here
+    ) -> dict[str, float]:  # ln(1 + negatives)
         "Give the loss at which no key is told from another."
         return {"instance": chance(self.options.queue_size + self.windows - 2)}
 
-    def forward(self,
-        batch: Batch,                             # two views of B videos, and a further window if asked for
-        generator: torch.Generator | None = None, # source of the shuffles
-    ) -> dict[str, Tensor]:                       # "instance", mean over both directions
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos, and a further window if asked for
+        generator: torch.Generator | None = None,  # source of the shuffles
+    ) -> dict[str, Tensor]:  # "instance", mean over both directions
         "Compute the loss of both directions."
-        further = batch.others[:self.windows - 2]
+        further = batch.others[: self.windows - 2]
         if len(further) < self.windows - 2:
             raise ValueError("batch must hold 1 further window of each video for the intra-video negative, got 0")
         self.follow()
@@ -74,14 +84,18 @@ class ErasingContrast(Momentum):
         queries = [project(pool(self.query_map(view.rgb))) for view in views]
         source, target, *intra = [self.key(view.rgb, generator) for view in (*views, *further)]
         negatives = [self.queues["instance"].keys, *(key[:, None] for key in intra)]
-        losses = [info_nce(query, key, negatives, self.options.temperature) for query, key in zip(queries, (target, source))]
-        for key in (target, source): self.remember("instance", key)
+        losses = [
+            info_nce(query, key, negatives, self.options.temperature) for query, key in zip(queries, (target, source))
+        ]
+        for key in (target, source):
+            self.remember("instance", key)
         return {"instance": sum(losses) / 2}
 
     @torch.no_grad()
-    def key(self,
-        clips: Tensor,                            # colour clips, (B, 3, T, H, W)
-        generator: torch.Generator | None = None, # source of the shuffle
-    ) -> Tensor:                                  # embeddings, no gradient, (B, D)
+    def key(
+        self,
+        clips: Tensor,  # colour clips, (B, 3, T, H, W)
+        generator: torch.Generator | None = None,  # source of the shuffle
+    ) -> Tensor:  # embeddings, no gradient, (B, D)
         "Encode, pool and project clips by the key networks."
         return self.key_projectors["instance"](pool(self.key_map(clips, generator)))

@@ -15,93 +15,110 @@ from ..data.colours import draws, gaussian_blur
 from ..method.distributed import gather, rank, world_size
 
 # %% ../../nbs/3_baselines/32_fame.ipynb #1dc3a3b0
-FLAT = 1e-6 # Range below which a map counts as flat
+FLAT = 1e-6  # Range below which a map counts as flat
+
 
 def _stretched(maps: Tensor) -> Tensor:
     "Scale each map to [0, 1]; a flat one becomes 0, (B, H, W)."
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return torch.where(high - low > FLAT, (maps - low) / (high - low).clamp(min=FLAT), 0.)
+    return torch.where(high - low > FLAT, (maps - low) / (high - low).clamp(min=FLAT), 0.0)
+
 
 def _blurred(maps: Tensor) -> Tensor:
     "Blur maps with a kernel of a tenth of their side and a third of that as standard deviation, (B, H, W)."
     kernel = int(0.1 * maps.shape[-1]) // 2 * 2 + 1
     return gaussian_blur(maps[:, None, None], maps.new_full((len(maps),), kernel / 3))[:, 0, 0]
 
+
 def difference_map(
-    clips: Tensor, # clips in [0, 1], (B, 3, T, H, W), T >= 2
-) -> Tensor:       # in [0, 1], 0 everywhere where nothing moves, (B, H, W)
+    clips: Tensor,  # clips in [0, 1], (B, 3, T, H, W), T >= 2
+) -> Tensor:  # in [0, 1], 0 everywhere where nothing moves, (B, H, W)
     "Average how much each pixel changes, blur, and scale to [0, 1] (FAME, step 1)."
-    if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < 2: raise ValueError(f"clips must be (B, 3, T, H, W) with T >= 2, got {tuple(clips.shape)}")
+    if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[2] < 2:
+        raise ValueError(f"clips must be (B, 3, T, H, W) with T >= 2, got {tuple(clips.shape)}")
     return _stretched(_blurred(clips.diff(dim=2).abs().sum(1).mean(1)))
 
 # %% ../../nbs/3_baselines/32_fame.ipynb #484b7ef3
 def colour_cells(
-    frames: Tensor, # images in [0, 1], (B, 3, H, W)
-    bins: int = 10, # cells along each of the three axes (published 10)
-) -> Tensor:        # number of each pixel's cell, int64, 0 ... bins^3 - 1, (B, H, W)
+    frames: Tensor,  # images in [0, 1], (B, 3, H, W)
+    bins: int = 10,  # cells along each of the three axes (published 10)
+) -> Tensor:  # number of each pixel's cell, int64, 0 ... bins^3 - 1, (B, H, W)
     "Sort colours into a grid over (s cos h, s sin h, v) (FAME, step 2)."
-    from kornia.color import rgb_to_hsv # here: settings are checked without waiting for kornia
+    from kornia.color import rgb_to_hsv  # here: settings are checked without waiting for kornia
+
     hue, saturation, value = rgb_to_hsv(frames).unbind(1)
     axes = (saturation * hue.cos() + 1) / 2, (saturation * hue.sin() + 1) / 2, value
     first, second, third = ((axis * bins).long().clamp(0, bins - 1) for axis in axes)
     return (first * bins + second) * bins + third
 
+
 def _histogram(cells: Tensor, bins: int) -> Tensor:
     "Give the smoothed share of each colour, (B, bins^3), among some pixels, (B, N)."
-    counts = torch.ones(len(cells), bins ** 3, device=cells.device).scatter_add_(1, cells, torch.ones_like(cells, dtype=torch.float32))
+    counts = torch.ones(len(cells), bins**3, device=cells.device).scatter_add_(
+        1, cells, torch.ones_like(cells, dtype=torch.float32)
+    )
     return counts / counts.sum(1, keepdim=True)
 
+
 def colour_ratio(
-    clips: Tensor,                  # clips in [0, 1], (B, 3, T, H, W), T >= 2
-    foreground_share: float = 0.5,  # share of pixels, those that move most, in the foreground's histogram (published 0.5)
+    clips: Tensor,  # clips in [0, 1], (B, 3, T, H, W), T >= 2
+    # share of pixels, those that move most, in the foreground's histogram (published 0.5)
+    foreground_share: float = 0.5,
     background_share: float = 0.1,  # share of pixels, those that move least, in the background's (published 0.1)
-    bins: int = 10,                 # cells of the histograms along each axis (published 10)
-) -> Tensor:                        # in [0, 1], 0 everywhere where all colours are alike, (B, H, W)
+    bins: int = 10,  # cells of the histograms along each axis (published 10)
+) -> Tensor:  # in [0, 1], 0 everywhere where all colours are alike, (B, H, W)
     "Tell how much each pixel's colour belongs to what moves (FAME, steps 1 to 3)."
     order = difference_map(clips).flatten(1).argsort(dim=1, descending=True, stable=True)
     most, least = (max(1, round(share * order.shape[1])) for share in (foreground_share, background_share))
     cells = colour_cells(clips.mean(2), bins)
-    moving, still = (_histogram(cells.flatten(1).gather(1, some), bins) for some in (order[:, :most], order[:, -least:]))
+    moving, still = (
+        _histogram(cells.flatten(1).gather(1, some), bins) for some in (order[:, :most], order[:, -least:])
+    )
     ratio = (moving / (moving + still)).gather(1, cells.flatten(1)).view_as(cells)
     return _stretched(_blurred(ratio))
 
 # %% ../../nbs/3_baselines/32_fame.ipynb #5c53eb96
 def foreground(
-    clips: Tensor,                  # clips in [0, 1], (B, 3, T, H, W), T >= 2
-    beta: float = 0.5,              # share of the pixels that are foreground, in (0, 1] (published 0.5)
+    clips: Tensor,  # clips in [0, 1], (B, 3, T, H, W), T >= 2
+    beta: float = 0.5,  # share of the pixels that are foreground, in (0, 1] (published 0.5)
     foreground_share: float = 0.5,  # as in `colour_ratio`
     background_share: float = 0.1,  # as in `colour_ratio`
-    bins: int = 10,                 # as in `colour_ratio`
-) -> Tensor:                        # True on the foreground: exactly round(beta * H * W) pixels, at least one, bool (B, H, W)
+    bins: int = 10,  # as in `colour_ratio`
+) -> Tensor:  # True on the foreground: exactly round(beta * H * W) pixels, at least one, bool (B, H, W)
     "Mark the pixels whose colours move most (FAME, step 4); of pixels that tie those first in reading order."
     ratio = colour_ratio(clips, foreground_share, background_share, bins)
     order = ratio.flatten(1).argsort(dim=1, descending=True, stable=True)
-    chosen = order[:, :max(1, round(beta * order.shape[1]))]
+    chosen = order[:, : max(1, round(beta * order.shape[1]))]
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, chosen, True).view_as(ratio)
+
 
 @dataclass(frozen=True)
 class Fame:
     "Keep the foreground of each clip and put it on the background of another one of the batch (FAME)."
-    beta: float = 0.5              # share of the pixels that are foreground, in (0, 1] (published 0.5)
+
+    beta: float = 0.5  # share of the pixels that are foreground, in (0, 1] (published 0.5)
     foreground_share: float = 0.5  # share of pixels in the foreground's colour histogram, in (0, 1] (published 0.5)
     background_share: float = 0.1  # share of pixels in the background's, in (0, 1] (published 0.1)
-    bins: int = 10                 # cells of the histograms along each axis, >= 1 (published 10)
+    bins: int = 10  # cells of the histograms along each axis, >= 1 (published 10)
 
     def __post_init__(self):
         for name in ("beta", "foreground_share", "background_share"):
-            if not 0 < getattr(self, name) <= 1: raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if self.bins < 1: raise ValueError(f"bins must be at least 1, got {self.bins}")
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+        if self.bins < 1:
+            raise ValueError(f"bins must be at least 1, got {self.bins}")
 
-    def __call__(self,
-        clips: Tensor,        # clips in [0, 1], (B, 3, T, H, W), T >= 2; left as they are
-        generator: Generator, # source of the permutation; consumes a number for each clip of the step
-        part: tuple[int, int] = (0, 1), # (0, 1): these clips by themselves; else (rank, processes): all of a step's
-    ) -> Tensor:              # changed clips in [0, 1], same shape
+    def __call__(
+        self,
+        clips: Tensor,  # clips in [0, 1], (B, 3, T, H, W), T >= 2; left as they are
+        generator: Generator,  # source of the permutation; consumes a number for each clip of the step
+        part: tuple[int, int] = (0, 1),  # (0, 1): these clips by themselves; else (rank, processes): all of a step's
+    ) -> Tensor:  # changed clips in [0, 1], same shape
         "Permute the batch for the backgrounds and merge; a clip may meet itself, and then stays as it is."
         mask = foreground(clips, self.beta, self.foreground_share, self.background_share, self.bins)
         backgrounds = clips if part[1] == 1 else self._gathered(clips, part)
         partners = draws((len(backgrounds),), generator).argsort().to(clips.device)
-        return torch.where(mask[:, None, None], clips, backgrounds[partners[part[0] * len(clips):][:len(clips)]])
+        return torch.where(mask[:, None, None], clips, backgrounds[partners[part[0] * len(clips) :][: len(clips)]])
 
     def _gathered(self, clips: Tensor, part: tuple[int, int]) -> Tensor:
         "Give the clips of all processes, whose backgrounds are permuted."

@@ -20,21 +20,27 @@ from ..method.instance import chance, info_nce, pool
 from ..method.moco import Momentum, MomentumOptions
 
 # %% ../../nbs/3_baselines/33_intra.ipynb #d45316da
-CHUNKS = 4 # parts of a clip of which two are swapped
+CHUNKS = 4  # parts of a clip of which two are swapped
+
 
 def frame_orders(
-    kind: str,                          # "repeat": one frame repeated; "shuffle": two of four chunks swapped
-    clips: int,                         # B
-    frames: int,                        # T, frames of a clip; at least 4 for "shuffle"
-    generator: Generator | None = None, # source of the draws, one a clip; None: torch's global one
-) -> Tensor:                            # number of the frame to show at each place, int64 (B, T)
+    kind: str,  # "repeat": one frame repeated; "shuffle": two of four chunks swapped
+    clips: int,  # B
+    frames: int,  # T, frames of a clip; at least 4 for "shuffle"
+    generator: Generator | None = None,  # source of the draws, one a clip; None: torch's global one
+) -> Tensor:  # number of the frame to show at each place, int64 (B, T)
     "Draw for each clip an order of its frames that breaks its time."
-    if kind not in ("repeat", "shuffle"): raise ValueError(f"kind must be 'repeat' or 'shuffle', got {kind!r}")
-    if kind == "shuffle" and frames < CHUNKS: raise ValueError(f"frames must be at least {CHUNKS} to swap two of {CHUNKS} chunks, got {frames}")
-    if kind == "repeat": known = torch.arange(frames)[:, None].expand(frames, frames)
-    else: known = torch.stack([_swapped(frames, *pair) for pair in combinations(range(CHUNKS), 2)])
+    if kind not in ("repeat", "shuffle"):
+        raise ValueError(f"kind must be 'repeat' or 'shuffle', got {kind!r}")
+    if kind == "shuffle" and frames < CHUNKS:
+        raise ValueError(f"frames must be at least {CHUNKS} to swap two of {CHUNKS} chunks, got {frames}")
+    if kind == "repeat":
+        known = torch.arange(frames)[:, None].expand(frames, frames)
+    else:
+        known = torch.stack([_swapped(frames, *pair) for pair in combinations(range(CHUNKS), 2)])
     numbers = draws((clips,), generator or torch.default_generator, (rank(), world_size()))
     return known[(numbers * len(known)).long().cpu()]
+
 
 def _swapped(frames: int, first: int, second: int) -> Tensor:
     "List the frames with two chunks in each other's place, (T,)."
@@ -42,76 +48,99 @@ def _swapped(frames: int, first: int, second: int) -> Tensor:
     chunks[first], chunks[second] = chunks[second], chunks[first]
     return torch.cat(chunks)
 
+
 def reordered(
     clips: Tensor,  # clips, (B, 3, T, H, W)
-    orders: Tensor, # number of the frame to show at each place, int64 (B, T)
-) -> Tensor:        # same shape as clips
+    orders: Tensor,  # number of the frame to show at each place, int64 (B, T)
+) -> Tensor:  # same shape as clips
     "Show the frames of each clip in another order."
-    if orders.shape != (len(clips), clips.shape[2]): raise ValueError(f"orders must be (B, T) = {(len(clips), clips.shape[2])}, got {tuple(orders.shape)}")
+    if orders.shape != (len(clips), clips.shape[2]):
+        raise ValueError(f"orders must be (B, T) = {(len(clips), clips.shape[2])}, got {tuple(orders.shape)}")
     return clips.gather(2, orders.to(clips.device)[:, None, :, None, None].expand_as(clips))
 
 # %% ../../nbs/3_baselines/33_intra.ipynb #e2f0f84f
 @dataclass(frozen=True)
 class IntraOptions:
     "Hold what IIC adds to MoCo."
-    negative: Literal["repeat", "shuffle", "none"] = "repeat" # how the intra-negative breaks time; none: no such negative
+
+    # how the intra-negative breaks time; none: no such negative
+    negative: Literal["repeat", "shuffle", "none"] = "repeat"
 
     def __post_init__(self):
-        if self.negative not in ("repeat", "shuffle", "none"): raise ValueError(f"negative must be 'repeat', 'shuffle' or 'none', got {self.negative!r}")
+        if self.negative not in ("repeat", "shuffle", "none"):
+            raise ValueError(f"negative must be 'repeat', 'shuffle' or 'none', got {self.negative!r}")
+
 
 class Intra(Momentum):
     "Contrast a colour clip with a residual clip, against other videos and clips whose time is broken (IIC)."
+
     needs = frozenset({"rgb", "difference"})
 
-    def __init__(self,
-        encoder: nn.Module,                   # query encoder with `.channels`
-        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
-        own: IntraOptions = IntraOptions(),   # what IIC adds
-        seed: int = 0,                        # seed of the queues' first random keys
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels`
+        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        own: IntraOptions = IntraOptions(),  # what IIC adds
+        seed: int = 0,  # seed of the queues' first random keys
     ):
         kinds = ("rgb", "difference") if own.negative == "none" else ("rgb", "difference", "negative")
         super().__init__(encoder, options, own, seed, queues=kinds)
 
-    def chance(self,
-        batch_size: int,                # not needed here
-        map_size: tuple[int, int, int], # not needed here
-    ) -> dict[str, float]:              # ln(1 + negatives) of both terms
+    def chance(
+        self,
+        batch_size: int,  # not needed here
+        map_size: tuple[int, int, int],  # not needed here
+    ) -> dict[str, float]:  # ln(1 + negatives) of both terms
         "Give the losses at which no key is told from another."
         extra = 0 if self.own.negative == "none" else self.options.queue_size + 1
         return dict.fromkeys(("rgb_to_difference", "difference_to_rgb"), chance(self.options.queue_size + extra))
 
     @torch.no_grad()
-    def keys(self,
-        view: View,                               # one view of every video
-        generator: torch.Generator | None = None, # source of the broken orders and of the shuffles
-    ) -> dict[str, Tensor]:                       # name of a queue -> embeddings, no gradient, (B, D)
+    def keys(
+        self,
+        view: View,  # one view of every video
+        generator: torch.Generator | None = None,  # source of the broken orders and of the shuffles
+    ) -> dict[str, Tensor]:  # name of a queue -> embeddings, no gradient, (B, D)
         "Embed the colour clip, the residual and the intra-negative of a view by the key networks."
         clips = {"rgb": view.rgb, "difference": view.difference}
-        if self.own.negative != "none": clips["negative"] = reordered(view.rgb, frame_orders(self.own.negative, len(view.rgb), view.rgb.shape[2], generator))
-        return {name: self.key_projectors["instance"](pool(self.key_map(clip, generator))) for name, clip in clips.items()}
+        if self.own.negative != "none":
+            clips["negative"] = reordered(
+                view.rgb, frame_orders(self.own.negative, len(view.rgb), view.rgb.shape[2], generator)
+            )
+        return {
+            name: self.key_projectors["instance"](pool(self.key_map(clip, generator))) for name, clip in clips.items()
+        }
 
-    def forward(self,
-        batch: Batch,                             # two views of B videos
-        generator: torch.Generator | None = None, # source of the broken orders and of the shuffles
-    ) -> dict[str, Tensor]:                       # "rgb_to_difference", "difference_to_rgb", mean over both directions
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos
+        generator: torch.Generator | None = None,  # source of the broken orders and of the shuffles
+    ) -> dict[str, Tensor]:  # "rgb_to_difference", "difference_to_rgb", mean over both directions
         "Compute both terms of both directions; their sum is the loss."
         self.follow()
-        embed, views = lambda clips, evaluated: self.projectors["instance"](pool(self.query_map(clips, evaluated))), (batch.source, batch.target)
+        embed, views = (
+            lambda clips, evaluated: self.projectors["instance"](pool(self.query_map(clips, evaluated))),
+            (batch.source, batch.target),
+        )
         queries = [{"rgb": embed(view.rgb, True), "difference": embed(view.difference, False)} for view in views]
         keys = [self.keys(view, generator) for view in views]
         pairs = [self.terms(queries[i], queries[1 - i], keys[i], keys[1 - i]) for i in (0, 1)]
         for own in reversed(keys):
-            for name, key in own.items(): self.remember(name, key)
+            for name, key in own.items():
+                self.remember(name, key)
         return {name: (pairs[0][name] + pairs[1][name]) / 2 for name in pairs[0]}
 
-    def terms(self,
-        colour: dict[str, Tensor],       # queries of the view that gives the colour clip, each (B, D)
-        residual: dict[str, Tensor],     # queries of the view that gives the residual, each (B, D)
+    def terms(
+        self,
+        colour: dict[str, Tensor],  # queries of the view that gives the colour clip, each (B, D)
+        residual: dict[str, Tensor],  # queries of the view that gives the residual, each (B, D)
         colour_keys: dict[str, Tensor],  # keys of the first, each (B, D)
-        residual_keys: dict[str, Tensor], # keys of the second, each (B, D)
-    ) -> dict[str, Tensor]:              # the two terms of a pair, scalars
+        residual_keys: dict[str, Tensor],  # keys of the second, each (B, D)
+    ) -> dict[str, Tensor]:  # the two terms of a pair, scalars
         "Let a colour clip find a residual and the residual the colour clip."
         broken = [] if self.own.negative == "none" else [colour_keys["negative"][:, None], self.queues["negative"].keys]
         nce = lambda query, key, name: info_nce(query, key, [self.queues[name].keys, *broken], self.options.temperature)
-        return {"rgb_to_difference": nce(colour["rgb"], residual_keys["difference"], "difference"),
-                "difference_to_rgb": nce(residual["difference"], colour_keys["rgb"], "rgb")}
+        return {
+            "rgb_to_difference": nce(colour["rgb"], residual_keys["difference"], "difference"),
+            "difference_to_rgb": nce(residual["difference"], colour_keys["rgb"], "rgb"),
+        }

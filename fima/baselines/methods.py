@@ -14,7 +14,7 @@ from ..plugins import METHODS, VIEW_CHANGES
 # %% ../../nbs/3_baselines/37_methods.ipynb #6629e963
 METHODS.add("fima", "fima.method.fima:Fima")
 METHODS.add("supervised", "fima.method.supervised:Supervised")
-METHODS.add("random", "fima.method.base:Untrained") # its encoder as initialised
+METHODS.add("random", "fima.method.base:Untrained")  # its encoder as initialised
 METHODS.add("erasing", "fima.baselines.erasing:ErasingContrast", "fima.baselines.erasing:ErasingOptions")
 METHODS.add("iic", "fima.baselines.intra:Intra", "fima.baselines.intra:IntraOptions")
 METHODS.add("dclr", "fima.baselines.dual:Dual", "fima.baselines.dual:DualOptions")
@@ -24,60 +24,135 @@ VIEW_CHANGES.add("erasing", "fima.baselines.erasing:Erasing")
 VIEW_CHANGES.add("fame", "fima.baselines.fame:Fame")
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #793d5534
-PLAIN = {"method.pixel": False, "method.frame": False} # FIMA with L_VV alone
-STRUCTURE: dict[str, dict[str, Any]] = { # name of a method -> dotted names and values of its recipe
+PLAIN = {"method.pixel": False, "method.frame": False}  # FIMA with L_VV alone
+STRUCTURE: dict[str, dict[str, Any]] = {  # name of a method -> dotted names and values of its recipe
     "moco": PLAIN,
     "moco_vd": PLAIN | {"method.instance_motion": True},
     "be": {"method.name": "erasing", "views.change": "erasing", "views.target": "same"},
     "fame": PLAIN | {"views.change": "fame"},
     "iic": {"method.name": "iic", "views.target": "same"},
-    "dclr": {"method.name": "dclr", "method.options.sum_of_maps": "whole"}, # the published formula to the letter
-    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same", "method.options.map": "released"}, # the published gradient maps; the faults that a training meets are mended
+    "dclr": {"method.name": "dclr", "method.options.sum_of_maps": "whole"},  # the published formula to the letter
+    # the published gradient maps; the faults that a training meets are mended
+    "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same", "method.options.map": "released"},
 }
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #0666b039
-BASE = {"method.queue_size": 2048, "method.momentum": 0.999, "method.temperature": 0.1} # MoCo v2 on video, UCF101
-PUBLISHED: dict[str, dict[str, Any]] = { # name of a method -> its own hyper-parameters, for profile `paper`
-    "moco": BASE, "moco_vd": BASE,
-    "be": BASE | {"views.frames_per_clip": 16, "views.stride": 4, "views.crop_size": 224, # repository
-                  "views.change_options": {"strength": 0.3},                             # paper: lambda ~ U(0, 0.3)
-                  "method.temperature": 0.07, "optimisation.learning_rate": 0.003},      # repository
-    "fame": BASE | {"views.frames_per_clip": 16, "views.stride": 2,                      # repository, as in its test clips
-                    "views.change_options": {"beta": 0.5},                               # paper
-                    "optimisation.learning_rate": 0.01, "optimisation.batch_size": 64, "optimisation.epochs": 200, # paper
-                    "method.key_groups": 8, "method.query_groups": 8},                   # groups of eight videos; the number of GPUs is not known
-    "iic": BASE | {"views.frames_per_clip": 16, "views.stride": 1, "views.crop_size": 112, # repository; the crop that of its test clips
-                   "views.difference": "released"},                                      # paper: r = (V - roll(V) + 1) / 2
-    "dclr": BASE | {"method.temperature": 0.07, "optimisation.learning_rate": 0.01, "optimisation.batch_size": 40, # paper
-                    "method.options": {"map_weight": 0.1},                               # paper
-                    "method.key_groups": 5, "method.query_groups": 5},                   # groups of eight videos; the number of GPUs is not known
-    "mcl": {"views.frames_per_clip": 16, "views.stride": 2, "views.crop_size": 224, "views.scale": (0.2, 1.0), "views.aspect": (3/4, 4/3), "views.flip": 0.5, # repository
-            "views.photometric.jitter": (0.4, 0.4, 0.4, 0.1), "views.photometric.jitter_p": 0.8, "views.photometric.grayscale_p": 0.2, # repository
-            "views.photometric.blur_p": 0.5, "views.photometric.blur_sigma": (0.1, 2.0),  # repository
-            "method.queue_size": 131072, "method.momentum": 0.999, "method.temperature": 0.1, "method.hidden": 2048, "method.dim": 128, # repository
-            "method.key_groups": 4, "method.query_groups": 4,                            # repository: 4 GPUs
-            "optimisation.sgd_momentum": 0.9, "optimisation.weight_decay": 1e-4, "optimisation.learning_rate": 0.01, # repository, UCF101
-            "optimisation.batch_size": 32, "optimisation.epochs": 200, "optimisation.warmup_steps": 1490}, # 5 epochs of 9,537 // 32 = 298 steps
+BASE = {"method.queue_size": 2048, "method.momentum": 0.999, "method.temperature": 0.1}  # MoCo v2 on video, UCF101
+PUBLISHED: dict[str, dict[str, Any]] = {  # name of a method -> its own hyper-parameters, for profile `paper`
+    "moco": BASE,
+    "moco_vd": BASE,
+    "be": BASE
+    | {
+        "views.frames_per_clip": 16,
+        "views.stride": 4,
+        "views.crop_size": 224,  # repository
+        "views.change_options": {"strength": 0.3},  # paper: lambda ~ U(0, 0.3)
+        "method.temperature": 0.07,
+        "optimisation.learning_rate": 0.003,
+    },  # repository
+    "fame": BASE
+    | {
+        "views.frames_per_clip": 16,
+        "views.stride": 2,  # repository, as in its test clips
+        "views.change_options": {"beta": 0.5},  # paper
+        # paper
+        "optimisation.learning_rate": 0.01,
+        "optimisation.batch_size": 64,
+        "optimisation.epochs": 200,
+        # groups of eight videos; the number of GPUs is not known
+        "method.key_groups": 8,
+        "method.query_groups": 8,
+    },
+    # repository; the crop that of its test clips
+    "iic": BASE
+    | {
+        "views.frames_per_clip": 16,
+        "views.stride": 1,
+        "views.crop_size": 112,
+        "views.difference": "released",
+    },  # paper: r = (V - roll(V) + 1) / 2
+    # paper
+    "dclr": BASE
+    | {
+        "method.temperature": 0.07,
+        "optimisation.learning_rate": 0.01,
+        "optimisation.batch_size": 40,
+        "method.options": {"map_weight": 0.1},  # paper
+        # groups of eight videos; the number of GPUs is not known
+        "method.key_groups": 5,
+        "method.query_groups": 5,
+    },
+    # repository
+    "mcl": {
+        "views.frames_per_clip": 16,
+        "views.stride": 2,
+        "views.crop_size": 224,
+        "views.scale": (0.2, 1.0),
+        "views.aspect": (3 / 4, 4 / 3),
+        "views.flip": 0.5,
+        # repository
+        "views.photometric.jitter": (0.4, 0.4, 0.4, 0.1),
+        "views.photometric.jitter_p": 0.8,
+        "views.photometric.grayscale_p": 0.2,
+        "views.photometric.blur_p": 0.5,
+        "views.photometric.blur_sigma": (0.1, 2.0),  # repository
+        # repository
+        "method.queue_size": 131072,
+        "method.momentum": 0.999,
+        "method.temperature": 0.1,
+        "method.hidden": 2048,
+        "method.dim": 128,
+        "method.key_groups": 4,
+        "method.query_groups": 4,  # repository: 4 GPUs
+        # repository, UCF101
+        "optimisation.sgd_momentum": 0.9,
+        "optimisation.weight_decay": 1e-4,
+        "optimisation.learning_rate": 0.01,
+        # 5 epochs of 9,537 // 32 = 298 steps
+        "optimisation.batch_size": 32,
+        "optimisation.epochs": 200,
+        "optimisation.warmup_steps": 1490,
+    },
 }
-RELEASED: dict[str, dict[str, Any]] = { # name of a method -> what its released code does against its paper
-    "mcl": {"views.motion.flip": "released", "views.motion.sum": "released", "views.motion.pairs": "released", "views.tubelets.sum": "released",
-            "method.options.weights": "released", "method.options.map": "released", "method.options.own_keys": "released", "optimisation.reseed": "epoch"},
+RELEASED: dict[str, dict[str, Any]] = {  # name of a method -> what its released code does against its paper
+    "mcl": {
+        "views.motion.flip": "released",
+        "views.motion.sum": "released",
+        "views.motion.pairs": "released",
+        "views.tubelets.sum": "released",
+        "method.options.weights": "released",
+        "method.options.map": "released",
+        "method.options.own_keys": "released",
+        "optimisation.reseed": "epoch",
+    },
 }
 
 # %% ../../nbs/3_baselines/37_methods.ipynb #3c9d21e0
-def method_names() -> list[str]: # "fima" first
+def method_names() -> list[str]:  # "fima" first
     "List the methods that a recipe can be made for, those of plugins included."
     return ["fima", *STRUCTURE, *(name for name, entry in METHODS.items() if entry.plugin)]
 
+
 def method_recipe(
-    name: str,              # one of `method_names`
+    name: str,  # one of `method_names`
     profile: str = "demo",  # scale; the published values hold at `paper` alone
     preset: str = "paper",  # "released" adds what the released code does against its paper
-) -> dict[str, Any]:        # dotted names and values of the recipe
+) -> dict[str, Any]:  # dotted names and values of the recipe
     "Say what makes a recipe a method; raise ValueError for a method that there is not."
     if name not in method_names():
         near = get_close_matches(str(name), method_names(), 1)
-        raise ValueError(f"method must be one of {', '.join(method_names())}, got {name!r}{f' (did you mean {near[0]}?)' if near else ''}; FIMA_PLUGINS names a file with more")
-    facts = METHODS[name].facts if name in METHODS and METHODS[name].plugin else dict(recipe=STRUCTURE.get(name, {}), published=PUBLISHED.get(name, {}), released=RELEASED.get(name, {}))
+        raise ValueError(
+            f"method must be one of {', '.join(method_names())}, got {name!r}{f' (did you mean {near[0]}?)' if near else ''}; FIMA_PLUGINS names a file with more"
+        )
+    facts = (
+        METHODS[name].facts
+        if name in METHODS and METHODS[name].plugin
+        else dict(recipe=STRUCTURE.get(name, {}), published=PUBLISHED.get(name, {}), released=RELEASED.get(name, {}))
+    )
     own = {"method.name": name} if name in METHODS and METHODS[name].plugin else {}
-    return (facts.get("published", {}) if profile == "paper" else {}) | own | facts.get("recipe", {}) | (facts.get("released", {}) if preset == "released" else {})
+    return (
+        (facts.get("published", {}) if profile == "paper" else {})
+        | own
+        | facts.get("recipe", {})
+        | (facts.get("released", {}) if preset == "released" else {})
+    )

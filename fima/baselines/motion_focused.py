@@ -25,142 +25,178 @@ from ..method.momentum import Queue
 @dataclass(frozen=True)
 class MclOptions:
     "Hold the switches and hyper-parameters of MCL; the defaults are the released ones for UCF101, faults mended."
-    inter: float = 1.0              # weight of the contrast between videos, >= 0
-    intra: float = 1.0              # weight of the contrast within a video, >= 0
-    order: float = 1.0              # largest weight of the order of clips, >= 0; Kinetics-400: 0
-    order_schedule: Literal["rising", "constant"] = "rising"  # weight times the share of the run done, or the weight throughout
+
+    inter: float = 1.0  # weight of the contrast between videos, >= 0
+    intra: float = 1.0  # weight of the contrast within a video, >= 0
+    order: float = 1.0  # largest weight of the order of clips, >= 0; Kinetics-400: 0
+    # weight times the share of the run done, or the weight throughout
+    order_schedule: Literal["rising", "constant"] = "rising"
     intra_temperature: float = 0.1  # of the two-way choice, > 0
-    alignment: float = 1.0          # weight lambda of the alignment terms, >= 0
-    warmup: float = 0.025           # share of the run in which lambda is doubled, in [0, 1]; 5 of 200 epochs
-    align_space: bool = True        # S: where, over the whole clip
-    align_time: bool = True         # T: when
-    align_space_time: bool = True   # ST: where in each frame
-    layer: str = ""                 # convolution whose output is aligned, dotted name; empty: the last one that runs
-    weights: Literal["released", "fixed"] = "fixed"   # of the frames in ST, see `frame_weights`
-    map: Literal["released", "fixed"] = "fixed"       # what the gradient weighs, see `gradient_map`
-    own_keys: Literal["released", "fixed"] = "fixed"  # keys of the query's own video in the queue: negatives, or left out
+    alignment: float = 1.0  # weight lambda of the alignment terms, >= 0
+    warmup: float = 0.025  # share of the run in which lambda is doubled, in [0, 1]; 5 of 200 epochs
+    align_space: bool = True  # S: where, over the whole clip
+    align_time: bool = True  # T: when
+    align_space_time: bool = True  # ST: where in each frame
+    layer: str = ""  # convolution whose output is aligned, dotted name; empty: the last one that runs
+    weights: Literal["released", "fixed"] = "fixed"  # of the frames in ST, see `frame_weights`
+    map: Literal["released", "fixed"] = "fixed"  # what the gradient weighs, see `gradient_map`
+    # keys of the query's own video in the queue: negatives, or left out
+    own_keys: Literal["released", "fixed"] = "fixed"
 
     def __post_init__(self):
         for name in ("inter", "intra", "order", "alignment"):
-            if not 0 <= getattr(self, name) < float("inf"): raise ValueError(f"{name} must be a weight of at least 0, got {getattr(self, name)}")
-        if not self.intra_temperature > 0: raise ValueError(f"intra_temperature must be > 0, got {self.intra_temperature}")
-        if not 0 <= self.warmup <= 1: raise ValueError(f"warmup must be in [0, 1], got {self.warmup}")
-        if self.order_schedule not in ("rising", "constant"): raise ValueError(f"order_schedule must be rising or constant, got {self.order_schedule!r}")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a weight of at least 0, got {getattr(self, name)}")
+        if not self.intra_temperature > 0:
+            raise ValueError(f"intra_temperature must be > 0, got {self.intra_temperature}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be in [0, 1], got {self.warmup}")
+        if self.order_schedule not in ("rising", "constant"):
+            raise ValueError(f"order_schedule must be rising or constant, got {self.order_schedule!r}")
         for name in ("weights", "map", "own_keys"):
-            if getattr(self, name) not in ("released", "fixed"): raise ValueError(f"{name} must be released or fixed, got {getattr(self, name)!r}")
-        if not (self.inter or self.intra or self.order or self.aligned): raise ValueError("MCL needs at least one of inter, intra, order and the alignment terms; all are off")
+            if getattr(self, name) not in ("released", "fixed"):
+                raise ValueError(f"{name} must be released or fixed, got {getattr(self, name)!r}")
+        if not (self.inter or self.intra or self.order or self.aligned):
+            raise ValueError("MCL needs at least one of inter, intra, order and the alignment terms; all are off")
 
     @property
     def aligned(self) -> tuple[str, ...]:
         "Name the alignment terms that are on."
         return tuple(name for name in Alignment._fields if self.alignment and getattr(self, f"align_{name}"))
 
-    def weights_at(self,
-        progress: float,    # share of the run that is done, in [0, 1]
+    def weights_at(
+        self,
+        progress: float,  # share of the run that is done, in [0, 1]
     ) -> dict[str, float]:  # "inter", "intra", "order", "align"
         "Give the weights of a moment of the run."
-        rising = progress if self.order_schedule == "rising" else 1.
-        return dict(inter=self.inter, intra=self.intra, order=self.order*rising, align=self.alignment*(2 if progress < self.warmup else 1))
+        rising = progress if self.order_schedule == "rising" else 1.0
+        return dict(
+            inter=self.inter,
+            intra=self.intra,
+            order=self.order * rising,
+            align=self.alignment * (2 if progress < self.warmup else 1),
+        )
 
 # %% ../../nbs/3_baselines/36_motion_focused.ipynb #858cae77
 def intra_loss(
-    query: Tensor,            # embeddings of the queries, unit length, (B, D)
-    same: Tensor,             # keys of the same frames, unit length, (B, D)
-    others: list[Tensor],     # keys of other windows of the same videos, each (B, D)
-    temperature: float = 0.1, # softmax temperature, > 0
-) -> Tensor:                  # mean over queries and windows, scalar
+    query: Tensor,  # embeddings of the queries, unit length, (B, D)
+    same: Tensor,  # keys of the same frames, unit length, (B, D)
+    others: list[Tensor],  # keys of other windows of the same videos, each (B, D)
+    temperature: float = 0.1,  # softmax temperature, > 0
+) -> Tensor:  # mean over queries and windows, scalar
     "Tell the same moment of a video from another one (MCL, L_intra)."
-    if not others: raise ValueError("others must hold the keys of at least one further window, got none")
-    return sum(info_nce(query, same, key[:, None], temperature) for key in others)/len(others)
+    if not others:
+        raise ValueError("others must hold the keys of at least one further window, got none")
+    return sum(info_nce(query, same, key[:, None], temperature) for key in others) / len(others)
 
 # %% ../../nbs/3_baselines/36_motion_focused.ipynb #172997e6
 class Mcl(Momentum):
     "Contrast motion-focused clips and align where the network looks with where it moves (MCL, ICCV 2021)."
-    def __init__(self,
-        encoder: nn.Module,                   # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
-        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
-        own: MclOptions = MclOptions(),       # MCL's own
-        seed: int = 0,                        # seed of the queue's first random keys
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
+        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        own: MclOptions = MclOptions(),  # MCL's own
+        seed: int = 0,  # seed of the queue's first random keys
     ):
         heads = dict(inter=own.inter or own.aligned, intra=own.intra, order=own.order)
         heads = [name for name, on in heads.items() if on]
         super().__init__(encoder, options, own, seed, heads, ["inter"] if own.inter else [])
         self.windows = 4 if own.inter or own.intra or own.order else 2
         self.needs = frozenset({"rgb"} | ({"motion"} if own.aligned else set()))
-        if own.order: self.classifier = nn.Linear(3*options.dim, 2)
+        if own.order:
+            self.classifier = nn.Linear(3 * options.dim, 2)
         if own.inter:
-            self.owners = Queue(options.queue_size, 1) # row of each key's video in the catalog
+            self.owners = Queue(options.queue_size, 1)  # row of each key's video in the catalog
             self.owners.ring = torch.full((options.queue_size, 1), -1)
-        with tapped(encoder, own.layer): pass          # refuse an unknown layer now
+        with tapped(encoder, own.layer):
+            pass  # refuse an unknown layer now
 
-    def chance(self,
-        batch_size: int,                # B, videos a step
-        map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
-    ) -> dict[str, float]:              # name of a term -> its value, weight included, where nothing is told apart
+    def chance(
+        self,
+        batch_size: int,  # B, videos a step
+        map_size: tuple[int, int, int],  # (T', H', W') of the encoder's map
+    ) -> dict[str, float]:  # name of a term -> its value, weight included, where nothing is told apart
         "Give the chance values of the contrastive terms at full weight; `batch_chance` follows schedule and queue."
         values = dict(inter=chance(self.options.queue_size), intra=log(2), order=log(2))
-        return {name: getattr(self.own, name)*value for name, value in values.items() if getattr(self.own, name)}
+        return {name: getattr(self.own, name) * value for name, value in values.items() if getattr(self.own, name)}
 
-    def forward(self,
-        batch: Batch,                             # source with motion map, target of the same frames, two others, order
-        generator: torch.Generator | None = None, # source of the shuffles
-    ) -> dict[str, Tensor]:                       # name of a term -> scalar, weight included
+    def forward(
+        self,
+        batch: Batch,  # source with motion map, target of the same frames, two others, order
+        generator: torch.Generator | None = None,  # source of the shuffles
+    ) -> dict[str, Tensor]:  # name of a term -> scalar, weight included
         "Compute every term that is switched on; their sum is the loss."
         self._check(batch)
         self.follow()
-        with tapped(self.encoder, self.own.layer) as taps: pooled = pool(self.query_map(batch.source.rgb))
+        with tapped(self.encoder, self.own.layer) as taps:
+            pooled = pool(self.query_map(batch.source.rgb))
         queries = {name: head(pooled) for name, head in self.projectors.items()}
         keys = self.keys(batch, generator)
         weights, terms = self.own.weights_at(self.progress), {}
-        if self.own.inter: terms["inter"] = weights["inter"]*self.inter_term(queries["inter"], keys["inter"], batch.index)
-        if self.own.intra: terms["intra"] = weights["intra"]*intra_loss(queries["intra"], keys["intra"][0], keys["intra"][1:], self.own.intra_temperature)
-        if self.own.order: terms["order"] = weights["order"]*self.order_term(queries["order"], keys["order"][1:], batch.order)
-        self.batch_chance |= {name: weights["order"]*log(2) for name in terms if name == "order"}
+        if self.own.inter:
+            terms["inter"] = weights["inter"] * self.inter_term(queries["inter"], keys["inter"], batch.index)
+        if self.own.intra:
+            terms["intra"] = weights["intra"] * intra_loss(
+                queries["intra"], keys["intra"][0], keys["intra"][1:], self.own.intra_temperature
+            )
+        if self.own.order:
+            terms["order"] = weights["order"] * self.order_term(queries["order"], keys["order"][1:], batch.order)
+        self.batch_chance |= {name: weights["order"] * log(2) for name in terms if name == "order"}
         if self.own.aligned:
-            maps = gradient_map((queries["inter"]*keys["inter"][0]).sum(1), taps, self.own.map)
+            maps = gradient_map((queries["inter"] * keys["inter"][0]).sum(1), taps, self.own.map)
             losses = align(maps, batch.source.motion, self.own.weights)
-            terms |= {f"align_{name}": weights["align"]*getattr(losses, name) for name in self.own.aligned}
+            terms |= {f"align_{name}": weights["align"] * getattr(losses, name) for name in self.own.aligned}
         return terms
 
     @torch.no_grad()
-    def keys(self,
-        batch: Batch,                             # target and others are read
-        generator: torch.Generator | None = None, # source of the shuffles
-    ) -> dict[str, list[Tensor]]:                 # name of a head -> keys x1, x2, x3, each (B, D)
+    def keys(
+        self,
+        batch: Batch,  # target and others are read
+        generator: torch.Generator | None = None,  # source of the shuffles
+    ) -> dict[str, list[Tensor]]:  # name of a head -> keys x1, x2, x3, each (B, D)
         "Encode target and others by the key encoder and project them by every head."
-        pooled = [pool(self.key_map(view.rgb, generator)) for view in (batch.target, *batch.others[:self.windows - 2])]
+        pooled = [pool(self.key_map(view.rgb, generator)) for view in (batch.target, *batch.others[: self.windows - 2])]
         return {name: [head(features) for features in pooled] for name, head in self.key_projectors.items()}
 
-    def inter_term(self,
-        query: Tensor,      # embeddings, (B, D)
-        keys: list[Tensor], # x1, x2, x3, each (B, D)
-        rows: Tensor,       # row of each video in the catalog, int64 (B,)
-    ) -> Tensor:            # scalar, without weight
+    def inter_term(
+        self,
+        query: Tensor,  # embeddings, (B, D)
+        keys: list[Tensor],  # x1, x2, x3, each (B, D)
+        rows: Tensor,  # row of each video in the catalog, int64 (B,)
+    ) -> Tensor:  # scalar, without weight
         "Find each key of the own video among those of the queue; then hand all keys to the queue."
         queue, counted = self.queues["inter"].keys, None
         if self.own.own_keys == "fixed":
             counted = self.owners.keys.T != rows[:, None]
-            self.batch_chance["inter"] = self.own.inter*counted.sum(1).add(1.).log().mean().item()
-        loss = sum(info_nce(query, key, queue, self.options.temperature, counted) for key in keys)/len(keys)
+            self.batch_chance["inter"] = self.own.inter * counted.sum(1).add(1.0).log().mean().item()
+        loss = sum(info_nce(query, key, queue, self.options.temperature, counted) for key in keys) / len(keys)
         for key in keys:
             self.remember("inter", key)
-            if self.training: self.owners.enqueue(gather(rows[:, None]))
+            if self.training:
+                self.owners.enqueue(gather(rows[:, None]))
         return loss
 
-    def order_term(self,
-        query: Tensor,        # embeddings of the sources, (B, D)
-        others: list[Tensor], # keys of the two others in order of time, each (B, D)
-        order: Tensor,        # 1: the source lies before the others; 0: after, int64 (B,)
-    ) -> Tensor:              # scalar, without weight
+    def order_term(
+        self,
+        query: Tensor,  # embeddings of the sources, (B, D)
+        others: list[Tensor],  # keys of the two others in order of time, each (B, D)
+        order: Tensor,  # 1: the source lies before the others; 0: after, int64 (B,)
+    ) -> Tensor:  # scalar, without weight
         "Classify whether the others come after or before the source (MCL, L_ord)."
         return F.cross_entropy(self.classifier(torch.cat([query, *others], 1)).float(), order)
 
     def _check(self, batch: Batch) -> None:
         "Refuse a batch that lacks what the switches ask for."
-        if batch.target is None: raise ValueError("batch must hold a target view for MCL, got None")
+        if batch.target is None:
+            raise ValueError("batch must hold a target view for MCL, got None")
         further = self.windows - 2
         if len(batch.others) < further:
-            raise ValueError(f"batch must hold {further} further windows of each video in `others` for MCL, "
-                             f"got {len(batch.others)}")
-        if self.own.order and batch.order is None: raise ValueError("batch must say in `order` whether the others come after the source, got None")
-        if self.own.aligned and batch.source.motion is None: raise ValueError("batch must hold a motion map of the source view for the alignment, got None")
+            raise ValueError(
+                f"batch must hold {further} further windows of each video in `others` for MCL, got {len(batch.others)}"
+            )
+        if self.own.order and batch.order is None:
+            raise ValueError("batch must say in `order` whether the others come after the source, got None")
+        if self.own.aligned and batch.source.motion is None:
+            raise ValueError("batch must hold a motion map of the source view for the alignment, got None")

@@ -20,70 +20,99 @@ def _options(function: Callable, optional: tuple[str, ...] = ()) -> list[Paramet
     "Turn the parameters of a function into Typer's, their docments into help texts."
     told, types = docments(function, returns=False), get_type_hints(function)
     kind = lambda p: typer.Argument if p.default is p.empty or p.name in optional else typer.Option
-    return [p.replace(annotation=Annotated[types[p.name], kind(p)(help=told[p.name])]) for p in signature(function).parameters.values()]
+    return [
+        p.replace(annotation=Annotated[types[p.name], kind(p)(help=told[p.name])])
+        for p in signature(function).parameters.values()
+    ]
+
 
 def command(
-    app: typer.Typer, # where the command is added
-    name: str,        # what is typed
-    *optional: str,   # parameters that are arguments although they have a default
-    data: Callable | None = None, # a function whose parameters are options of the command, too; what it returns is passed as `data`
-) -> Callable:        # a decorator that returns the function unchanged
+    app: typer.Typer,  # where the command is added
+    name: str,  # what is typed
+    *optional: str,  # parameters that are arguments although they have a default
+    # a function whose parameters are options of the command, too; what it returns is passed as `data`
+    data: Callable | None = None,
+) -> Callable:  # a decorator that returns the function unchanged
     "Add a function to the command line, its docments as help texts."
     shared = _options(data) if data else []
+
     def add(function):
         def called(**arguments):
             try:
-                if data: arguments["data"] = data(**{p.name: arguments.pop(p.name) for p in shared})
+                if data:
+                    arguments["data"] = data(**{p.name: arguments.pop(p.name) for p in shared})
                 return function(**arguments)
-            except KeyboardInterrupt: raise typer.Abort() from None # else Typer ends without a word
+            except KeyboardInterrupt:
+                raise typer.Abort() from None  # else Typer ends without a word
+
         called.__doc__ = function.__doc__
         own = [p for p in _options(function, optional) if not (data and p.name == "data")]
-        called.__signature__ = signature(function).replace(return_annotation=Parameter.empty, parameters=[*own, *(p.replace(kind=own[-1].kind) for p in shared)])
+        called.__signature__ = signature(function).replace(
+            return_annotation=Parameter.empty, parameters=[*own, *(p.replace(kind=own[-1].kind) for p in shared)]
+        )
         called.__annotations__ = {p.name: p.annotation for p in called.__signature__.parameters.values()}
         app.command(name)(called)
         return function
+
     return add
 
 # %% ../../nbs/6_study/63_commands.ipynb #10e14017
 def read_changes(
-    changes: list[str] | None, # entries such as "method.pixel=false"
-) -> dict[str, Any]:           # dotted name -> value
+    changes: list[str] | None,  # entries such as "method.pixel=false"
+) -> dict[str, Any]:  # dotted name -> value
     "Read `name=value` pairs, values as YAML."
     import yaml
+
     read = {}
     for entry in changes or []:
         name, sign, value = entry.partition("=")
-        if not (name and sign): raise ValueError(f"--change must look like name=value, got {entry!r}")
-        try: read[name] = yaml.safe_load(value)
-        except yaml.YAMLError: raise ValueError(f"--change must give a value that is YAML, got {entry!r}") from None
+        if not (name and sign):
+            raise ValueError(f"--change must look like name=value, got {entry!r}")
+        try:
+            read[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--change must give a value that is YAML, got {entry!r}") from None
     return read
 
 # %% ../../nbs/6_study/63_commands.ipynb #4c7d2e90
 def video_changes(
-    videos: Path | None = None,     # folder of your own videos, or of --data-set
-    data_set: str = "",             # a named set of real video, e.g. ucf101
-    train_list: Path | None = None, # your own videos: list of those that train; default: all
+    videos: Path | None = None,  # folder of your own videos, or of --data-set
+    data_set: str = "",  # a named set of real video, e.g. ucf101
+    train_list: Path | None = None,  # your own videos: list of those that train; default: all
     test_list: Path | None = None,  # your own videos: list of those that test
-    groups: str = "",               # your own videos: regular expression whose capture is the group of a path; default: each by itself
-    classes: str = "",              # of --data-set: a,b,c, or present for those that are in the folder
-    test_share: float = 0.,         # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
-) -> dict[str, Any]:                # dotted names and values of a recipe; empty where nothing was asked for
+    # your own videos: regular expression whose capture is the group of a path; default: each by itself
+    groups: str = "",
+    classes: str = "",  # of --data-set: a,b,c, or present for those that are in the folder
+    test_share: float = 0.0,  # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
+) -> dict[str, Any]:  # dotted names and values of a recipe; empty where nothing was asked for
     "Turn the words of a command into fields of `data`."
     own = {"train_list": train_list, "test_list": test_list, "groups": groups, "test_share": test_share}
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
-    if given and data_set: raise ValueError(f"{given[0]} is for a folder of your own, got it with --data-set {data_set}")
-    if given and not videos: raise ValueError(f"{given[0]} needs --videos, the folder that its paths count from")
-    if classes and not data_set: raise ValueError(f"--classes is for a named set: give --data-set, e.g. ucf101, too; got {classes!r}")
-    if not (videos or data_set): return {}
-    told = {"videos": str(videos.resolve()) if videos else "", **{name: str(value.resolve()) if isinstance(value, Path) else value for name, value in own.items()}}
-    if classes: told["classes"] = "present" if classes == "present" else [name.strip() for name in classes.split(",") if name.strip()]
+    if given and data_set:
+        raise ValueError(f"{given[0]} is for a folder of your own, got it with --data-set {data_set}")
+    if given and not videos:
+        raise ValueError(f"{given[0]} needs --videos, the folder that its paths count from")
+    if classes and not data_set:
+        raise ValueError(f"--classes is for a named set: give --data-set, e.g. ucf101, too; got {classes!r}")
+    if not (videos or data_set):
+        return {}
+    told = {
+        "videos": str(videos.resolve()) if videos else "",
+        **{name: str(value.resolve()) if isinstance(value, Path) else value for name, value in own.items()},
+    }
+    if classes:
+        told["classes"] = (
+            "present" if classes == "present" else [name.strip() for name in classes.split(",") if name.strip()]
+        )
     return {"data.name": data_set or "own"} | {f"data.{name}": value for name, value in told.items() if value}
 
 # %% ../../nbs/6_study/63_commands.ipynb #d10fbbe0
 @contextmanager
 def failing(
-    *kinds: type[Exception], # what a lower room raises when work fails
+    *kinds: type[Exception],  # what a lower room raises when work fails
 ) -> Iterator[None]:
     "Turn a failure of the work into one line and exit code 1."
-    try: yield
-    except kinds as error: raise typer.TyperException(str(error)) from error
+    try:
+        yield
+    except kinds as error:
+        raise typer.TyperException(str(error)) from error

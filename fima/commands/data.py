@@ -17,150 +17,204 @@ from .common import command
 # %% ../../nbs/6_study/64_data_commands.ipynb #245018fa
 data = typer.Typer(rich_markup_mode=None, help="Check a data set; describe it; generate the embedded one.")
 
+
 class Asked(NamedTuple):
     "Hold which videos a command is asked about."
-    name:str            # of a known data set; empty for a folder of one's own
-    folder:Path         # where the videos are
-    classes:Any         # names, "present" or None
+
+    name: str  # of a known data set; empty for a folder of one's own
+    folder: Path  # where the videos are
+    classes: Any  # names, "present" or None
+
 
 def read_classes(
-    text:str|None, # names with commas between them, or "present"
-)->list[str]|str|None: # names; "present"; None: all
+    text: str | None,  # names with commas between them, or "present"
+) -> list[str] | str | None:  # names; "present"; None: all
     "Read the option --classes."
-    if text is None or text.strip() == "present": return text and text.strip()
+    if text is None or text.strip() == "present":
+        return text and text.strip()
     names = [name.strip() for name in text.split(",")]
-    if not all(names): raise ValueError(f"--classes must be names with commas between them, or present, got {text!r}")
+    if not all(names):
+        raise ValueError(f"--classes must be names with commas between them, or present, got {text!r}")
     return names
 
+
 def ask(
-    source:str|None,      # a known data set or a folder
-    folder:Path|None,     # where a known data set lies
-    videos:Path|None,     # a folder of one's own, or where a known data set lies
-    classes:str|None,     # as typed
-    own:dict[str, Any],   # options for a folder of one's own, by their names
-)->Asked:                 # what is meant
+    source: str | None,  # a known data set or a folder
+    folder: Path | None,  # where a known data set lies
+    videos: Path | None,  # a folder of one's own, or where a known data set lies
+    classes: str | None,  # as typed
+    own: dict[str, Any],  # options for a folder of one's own, by their names
+) -> Asked:  # what is meant
     "Find the videos that a command is asked about; raise ValueError, one line, where that is not clear."
     from fima.data.datasets import DATA_SETS
     from fima.data.sprites import SpriteOptions
     from fima.training.recipe import Data
     from fima.training.videos import data_folder
-    if source is None and videos is None: raise ValueError("name a known data set, or a folder by --videos")
-    if folder and videos: raise ValueError(f"the folder must be named once, got {folder} and --videos {videos}")
+
+    if source is None and videos is None:
+        raise ValueError("name a known data set, or a folder by --videos")
+    if folder and videos:
+        raise ValueError(f"the folder must be named once, got {folder} and --videos {videos}")
     if source is None or (source not in DATA_SETS and videos is None):
         place = Path(videos or source)
-        if not place.is_dir() and source: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder that exists, got {source!r}")
-        if not place.is_dir(): raise ValueError(f"--videos must be a folder that exists, got {str(place)!r}")
-        if folder: raise ValueError(f"a folder of your own stands alone, got {source} and {folder}")
+        if not place.is_dir() and source:
+            raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, or a folder that exists, got {source!r}")
+        if not place.is_dir():
+            raise ValueError(f"--videos must be a folder that exists, got {str(place)!r}")
+        if folder:
+            raise ValueError(f"a folder of your own stands alone, got {source} and {folder}")
         return Asked("", place, read_classes(classes))
-    if source not in DATA_SETS: raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, got {source!r} with --videos {videos}")
+    if source not in DATA_SETS:
+        raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, got {source!r} with --videos {videos}")
     if given := [f"--{name.replace('_', '-')}" for name, value in own.items() if value]:
-        raise ValueError(f"--train-list, --test-list, --groups and --class-index are for a folder of your own, got {', '.join(given)} with {source}; --lists names the folder of its official lists")
-    place = folder or videos or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None))
+        raise ValueError(
+            f"--train-list, --test-list, --groups and --class-index are for a folder of your own, got {', '.join(given)} with {source}; --lists names the folder of its official lists"
+        )
+    place = (
+        folder
+        or videos
+        or data_folder(Data(name=source, sprites=SpriteOptions() if source == "motion_sprites" else None))
+    )
     return Asked(source, Path(place), read_classes(classes))
+
 
 @command(data, "check", "source", "folder")
 def data_check(
-    source: str | None = None,        # a known data set (ucf101, hmdb51, kinetics400, diving48, ucf101_5, ut_interaction, weizmann4, motion_sprites), or a folder of your own
-    folder: Path | None = None,       # where a known data set lies; default: below FIMA_DATA
-    videos: Path | None = None,       # a folder of your own
-    train_list: Path | None = None,   # list of training videos of your own folder; a path from where you are; default: all videos train
-    test_list: Path | None = None,    # list of test videos of your own folder; likewise
-    groups: str | None = None,        # regular expression with one capture that finds the group in a path; default: each video by itself
-    class_index: Path | None = None,  # numbering of the classes of your own folder; default: by the labels, else alphabetical
-    classes: str | None = None,       # classes to use, with commas between them, or present: those that are here; default: all
-    split: int = 1,                   # split or fold of a known data set, from 1
-    lists: Path | None = None,        # folder of its official lists, where they are not in the data set's own
-    minimum_frames: int = 32,         # frames of a window
-    short: str = "loop",              # what becomes of shorter videos: loop (they are repeated) or drop (they are left out)
-    thorough: bool = False,           # decode every frame, to find damage that the packets do not show
-    report: Path | None = None,       # csv file the findings are written to; default: below FIMA_WORK
-    workers: int = 2,                 # processes
-) -> int:                             # 0 when every listed video can be used
+    # a known data set (ucf101, hmdb51, kinetics400, diving48, ucf101_5, ut_interaction, weizmann4, motion_sprites), or
+    # a folder of your own
+    source: str | None = None,
+    folder: Path | None = None,  # where a known data set lies; default: below FIMA_DATA
+    videos: Path | None = None,  # a folder of your own
+    # list of training videos of your own folder; a path from where you are; default: all videos train
+    train_list: Path | None = None,
+    test_list: Path | None = None,  # list of test videos of your own folder; likewise
+    # regular expression with one capture that finds the group in a path; default: each video by itself
+    groups: str | None = None,
+    # numbering of the classes of your own folder; default: by the labels, else alphabetical
+    class_index: Path | None = None,
+    # classes to use, with commas between them, or present: those that are here; default: all
+    classes: str | None = None,
+    split: int = 1,  # split or fold of a known data set, from 1
+    lists: Path | None = None,  # folder of its official lists, where they are not in the data set's own
+    minimum_frames: int = 32,  # frames of a window
+    short: str = "loop",  # what becomes of shorter videos: loop (they are repeated) or drop (they are left out)
+    thorough: bool = False,  # decode every frame, to find damage that the packets do not show
+    report: Path | None = None,  # csv file the findings are written to; default: below FIMA_WORK
+    workers: int = 2,  # processes
+) -> int:  # 0 when every listed video can be used
     "Check the lists and every video of a data set; an interrupted check continues where it was."
     own = dict(train_list=train_list, test_list=test_list, groups=groups, class_index=class_index)
     asked = ask(source, folder, videos, classes, own)
     reading = dict(minimum_frames=minimum_frames, short=short, report=report, workers=workers, thorough=thorough)
     checked = _examine(asked, split, lists, own, reading)
     print(checked)
-    if not asked.name: print(_summary(checked))
+    if not asked.name:
+        print(_summary(checked))
     return 0 if checked.sound else 1
 
-def _examine(asked:Asked, split:int, lists:Path|None, own:dict[str, Any], reading:dict[str, Any])->"Checked":
+
+def _examine(asked: Asked, split: int, lists: Path | None, own: dict[str, Any], reading: dict[str, Any]) -> "Checked":
     "Open every video that is asked about."
     from fima.data.check import check_data, check_own
     from fima.data.files import work_root
     from fima.data.own import own_catalog
-    if not asked.name: return check_own(own_catalog(asked.folder, classes=asked.classes, progress=True, **own), **reading)
+
+    if not asked.name:
+        return check_own(own_catalog(asked.folder, classes=asked.classes, progress=True, **own), **reading)
     place = sha256(str(asked.folder.resolve()).encode()).hexdigest()[:6]
     report = reading["report"] or work_root() / "checks" / f"{asked.name}_{split}_{place}.csv"
     return check_data(asked.name, asked.folder, split, lists, asked.classes, **reading | dict(report=report))
 
-def _summary(checked:"Checked")->str:
+
+def _summary(checked: "Checked") -> str:
     "Count the videos of each class, and those that can be used."
-    table = checked.files.groupby("class").split.value_counts().unstack(fill_value=0).rename_axis(index="class", columns=None)
-    left_out = (checked.files.status == "unreadable").sum() + (checked.counts["short"].sum() if checked.short == "drop" else 0)
+    table = (
+        checked.files.groupby("class")
+        .split.value_counts()
+        .unstack(fill_value=0)
+        .rename_axis(index="class", columns=None)
+    )
+    left_out = (checked.files.status == "unreadable").sum() + (
+        checked.counts["short"].sum() if checked.short == "drop" else 0
+    )
     short = 0 if checked.short == "drop" else checked.counts["short"].sum()
     count = f"{len(checked.files):,} videos, {len(checked.files) - left_out:,} usable, {short:,} of them short, {left_out:,} left out"
     return f"{table.to_string()}\n{count}"
 
+
 @command(data, "card", "source", "folder")
 def data_card(
-    source: str | None = None,        # a known data set, or a folder of your own
-    folder: Path | None = None,       # where a known data set lies; default: below FIMA_DATA
-    videos: Path | None = None,       # a folder of your own
-    train_list: Path | None = None,   # list of training videos of your own folder; default: all videos train
-    test_list: Path | None = None,    # list of test videos of your own folder
-    groups: str | None = None,        # regular expression with one capture that finds the group in a path; default: each video by itself
-    class_index: Path | None = None,  # numbering of the classes of your own folder; default: by the labels, else alphabetical
-    classes: str | None = None,       # classes of your own folder to use, with commas between them; default: all
-    lists: Path | None = None,        # folder of a known data set's official lists, where they are not in the data set's own
-    file: Path | None = None,         # markdown file to write, with its picture beside it; default: the card is printed
-    workers: int = 2,                 # processes
+    source: str | None = None,  # a known data set, or a folder of your own
+    folder: Path | None = None,  # where a known data set lies; default: below FIMA_DATA
+    videos: Path | None = None,  # a folder of your own
+    train_list: Path | None = None,  # list of training videos of your own folder; default: all videos train
+    test_list: Path | None = None,  # list of test videos of your own folder
+    # regular expression with one capture that finds the group in a path; default: each video by itself
+    groups: str | None = None,
+    # numbering of the classes of your own folder; default: by the labels, else alphabetical
+    class_index: Path | None = None,
+    classes: str | None = None,  # classes of your own folder to use, with commas between them; default: all
+    lists: Path | None = None,  # folder of a known data set's official lists, where they are not in the data set's own
+    file: Path | None = None,  # markdown file to write, with its picture beside it; default: the card is printed
+    workers: int = 2,  # processes
 ) -> None:
     "Describe a data set on one page: counts, lengths, groups, leaks, two examples, and what nobody stated."
     from fima.data.card_facts import FACTS
-    if file and file.suffix != ".md": raise ValueError(f"--file must be a .md file, got {str(file)!r}")
+
+    if file and file.suffix != ".md":
+        raise ValueError(f"--file must be a .md file, got {str(file)!r}")
     own = dict(train_list=train_list, test_list=test_list, groups=groups, class_index=class_index)
     asked = ask(source, folder, videos, classes, own)
-    if asked.name and asked.classes: raise ValueError(f"--classes is for a folder of your own here: the card of {asked.name} is about all of it")
-    if asked.name and asked.name not in FACTS: raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
-    from fima.data.check import check_own # the call is known to be a right one
+    if asked.name and asked.classes:
+        raise ValueError(f"--classes is for a folder of your own here: the card of {asked.name} is about all of it")
+    if asked.name and asked.name not in FACTS:
+        raise ValueError(f"source must be one of {', '.join(FACTS)}, or a folder, got {asked.name!r}")
+    from fima.data.check import check_own  # the call is known to be a right one
     from fima.data.own import own_catalog
     from fima.data.own_card import named_card, own_card
-    if asked.name: card = named_card(asked.name, asked.folder, lists, workers=workers)
+
+    if asked.name:
+        card = named_card(asked.name, asked.folder, lists, workers=workers)
     else:
         catalog = own_catalog(asked.folder, classes=asked.classes, progress=True, **own)
         card = own_card(catalog, check_own(catalog, workers=workers), file.stem if file else "")
     print(file if _written(card, file) else card.text)
 
-def _written(card:"Card", file:Path|None)->bool:
+
+def _written(card: "Card", file: Path | None) -> bool:
     "Write a card and its picture, where a file is named."
     from fima.data.cards import save_picture
     from fima.data.files import replacing
-    if file is None: return False
+
+    if file is None:
+        return False
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as temporary: temporary.write_text(card.text, encoding="utf-8")
-    if card.picture is not None: save_picture(card.picture, file.with_suffix(".png"))
+    with replacing(file) as temporary:
+        temporary.write_text(card.text, encoding="utf-8")
+    if card.picture is not None:
+        save_picture(card.picture, file.with_suffix(".png"))
     return True
+
 
 @command(data, "make")
 def data_make(
-    folder: Path | None = None,   # where to; default: where a recipe with these options looks for it
-    train: int = 960,             # training videos
-    test: int = 600,              # test videos
-    size: int = 48,               # height and width, even, pixels
-    frames: int = 48,             # frames per video, even
-    camera_motion: float = 0.3,   # share of videos with a trembling, panning camera, in [0, 1]
-    clutter: int = 0,             # drifting distractors per video
-    travelling: bool = False,     # the sprite also crosses the frame
-    background_bias: float = 0.0, # share of videos whose ground goes with the class, in [0, 1]
-    seed: int = 0,                # everything random comes from it
-    workers: int = 2,             # threads
+    folder: Path | None = None,  # where to; default: where a recipe with these options looks for it
+    train: int = 960,  # training videos
+    test: int = 600,  # test videos
+    size: int = 48,  # height and width, even, pixels
+    frames: int = 48,  # frames per video, even
+    camera_motion: float = 0.3,  # share of videos with a trembling, panning camera, in [0, 1]
+    clutter: int = 0,  # drifting distractors per video
+    travelling: bool = False,  # the sprite also crosses the frame
+    background_bias: float = 0.0,  # share of videos whose ground goes with the class, in [0, 1]
+    seed: int = 0,  # everything random comes from it
+    workers: int = 2,  # threads
 ) -> None:
     "Generate the embedded data set, motion sprites, as H.264 files with true foreground masks."
     from fima.data.sprites import SpriteOptions, make_sprites
     from fima.training.recipe import Data
     from fima.training.videos import data_folder
+
     wanted = SpriteOptions(train, test, size, frames, camera_motion, clutter, travelling, background_bias, seed)
     catalog = make_sprites(folder or data_folder(Data(sprites=wanted)), wanted, workers)
     print(f"{len(catalog)} videos in {catalog.attrs['folder']}")

@@ -17,73 +17,104 @@ from .common import command, failing, read_changes, video_changes
 # %% ../../nbs/6_study/65_study_commands.ipynb #704e4c73
 study = typer.Typer(rich_markup_mode=None, help="Plan, run and report a batch of runs.")
 
+
 def chosen(
-    names: list[str] | None, # studies by name or file
-    all: bool,               # every study of the repository
+    names: list[str] | None,  # studies by name or file
+    all: bool,  # every study of the repository
 ) -> list[str]:
     "Say which studies a call is about; raise ValueError where it names none."
     from fima.study.files import study_names
-    if bool(names) == all: raise ValueError(f"name studies (fima study status lists them; or the path of a .yaml file) or give --all, got {'both' if all else 'neither'}")
+
+    if bool(names) == all:
+        raise ValueError(
+            f"name studies (fima study status lists them; or the path of a .yaml file) or give --all, got {'both' if all else 'neither'}"
+        )
     return names or study_names()
 
+
 def asked_studies(
-    names: list[str],          # studies by name or file
+    names: list[str],  # studies by name or file
     change: list[str] | None,  # fields of every recipe
-    seeds: str | None,         # e.g. "0,1,2"; None: as they are
-    data: dict | None,         # of `video_changes`
-    profile: str | None = None, # scale
-) -> tuple[list[str], list[int]]: # studies by name or file; the seeds to which they are cut, none: all
+    seeds: str | None,  # e.g. "0,1,2"; None: as they are
+    data: dict | None,  # of `video_changes`
+    profile: str | None = None,  # scale
+) -> tuple[list[str], list[int]]:  # studies by name or file; the seeds to which they are cut, none: all
     "Turn the words of a call into studies: those that change something become study files of one's own."
-    if not (change or data) and seeds is None: return names, []
+    if not (change or data) and seeds is None:
+        return names, []
     from fima.study.requests import changed_study, read_numbers
+
     numbers, changes = read_numbers(seeds, "--seeds") if seeds is not None else [], read_changes(change)
-    if not numbers and seeds is not None: raise ValueError(f"--seeds must name at least one seed, got {seeds!r}")
+    if not numbers and seeds is not None:
+        raise ValueError(f"--seeds must name at least one seed, got {seeds!r}")
     made = [changed_study(name, changes, numbers, data, profile) for name in names]
     for name, other in zip(names, made, strict=True):
-        if other != name: print(f"{name}, changed: {other}", file=sys.stderr)
+        if other != name:
+            print(f"{name}, changed: {other}", file=sys.stderr)
     return [str(name) for name in made], numbers
 
+
 def on_slurm(
-    partition: str | None, # of Slurm; None: run here
-    **asked,               # fields of `Slurm`; None: its default
-):                         # a `Slurm`, or None
+    partition: str | None,  # of Slurm; None: run here
+    **asked,  # fields of `Slurm`; None: its default
+):  # a `Slurm`, or None
     "Say what is asked of Slurm; refuse what is asked of it without a partition."
     from fima.study.slurm import Slurm
+
     told = {name: value for name, value in asked.items() if value is not None}
-    if told and partition is None: raise ValueError(f"--{next(iter(told))} is asked of Slurm: give --slurm and a partition too")
+    if told and partition is None:
+        raise ValueError(f"--{next(iter(told))} is asked of Slurm: give --slurm and a partition too")
     return None if partition is None else Slurm(partition, **told)
+
 
 def _few(names: str, most: int = 3) -> str:
     "Shorten a list of names for a line of a terminal."
     told = names.split(", ")
     return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
 
+
 @command(study, "plan", "names", data=video_changes)
 def study_plan(
-    names: list[str] | None = None, # studies by name (table_01), or paths of study files
-    all: bool = False,              # every study that comes with the package
-    profile: str | None = None,     # another scale: smoke, demo, small, paper
-    reports: Path | None = None,    # folder that holds runs/; default: one's own, runs/, beside the published records
-    change: list[str] | None = None, # a field of every recipe, e.g. method.beta=0.8; may be repeated
-    seeds: str | None = None,       # seeds in place of the studies', e.g. 0,1,2
-    each: bool = False,             # a line for each run instead of each variant
-    picture: bool = True,           # draw the graph to plan.svg in the reports folder
-    data: dict | None = None,       # of `video_changes`: other videos
+    names: list[str] | None = None,  # studies by name (table_01), or paths of study files
+    all: bool = False,  # every study that comes with the package
+    profile: str | None = None,  # another scale: smoke, demo, small, paper
+    reports: Path | None = None,  # folder that holds runs/; default: one's own, runs/, beside the published records
+    change: list[str] | None = None,  # a field of every recipe, e.g. method.beta=0.8; may be repeated
+    seeds: str | None = None,  # seeds in place of the studies', e.g. 0,1,2
+    each: bool = False,  # a line for each run instead of each variant
+    picture: bool = True,  # draw the graph to plan.svg in the reports folder
+    data: dict | None = None,  # of `video_changes`: other videos
 ) -> None:
     "Show the runs of studies: what each varies, which tables need it, how far it is and what it will cost on this device."
     names, _ = asked_studies(chosen(names, all), change, seeds, data, profile)
     from fima.study.files import reports_folder
     from fima.study.plan import plan
+
     table = plan(names, reports, profile)
-    import matplotlib.pyplot as plt # after the call is known to be a right one
+    import matplotlib.pyplot as plt  # after the call is known to be a right one
     from fima.study.picture import draw_plan, variants
-    lines = table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id") if each else variants(table)
-    print(lines.assign(hours=lines.hours.map("{:.2f}".format), needed_by=lines.needed_by.map(_few)).to_string(index=False).replace(" nan", "   -"))
+
+    lines = (
+        table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id") if each else variants(table)
+    )
+    print(
+        lines.assign(hours=lines.hours.map("{:.2f}".format), needed_by=lines.needed_by.map(_few))
+        .to_string(index=False)
+        .replace(" nan", "   -")
+    )
     first = table.drop_duplicates("run_id")
     left = first[~first.state.isin(["done", "recorded", "unverified"])]
-    cost = f", about {left.hours.sum():.1f} hours of one process on this device" if left.hours.notna().all() else f"; of {left.hours.isna().sum()} no step has been timed on this device yet"
-    print(f"\n{len(first)} pre-trainings for {table.study.nunique()} {'study' if table.study.nunique() == 1 else 'studies'}, {len(left)} to do" + (cost if len(left) else ""))
-    if not picture: return
+    cost = (
+        f", about {left.hours.sum():.1f} hours of one process on this device"
+        if left.hours.notna().all()
+        else f"; of {left.hours.isna().sum()} no step has been timed on this device yet"
+    )
+    print(
+        f"\n{len(first)} pre-trainings for {table.study.nunique()} {'study' if table.study.nunique() == 1 else 'studies'}, {len(left)} to do"
+        + (cost if len(left) else "")
+    )
+    if not picture:
+        return
     file = reports_folder(reports, profile) / "plan.svg"
     file.parent.mkdir(parents=True, exist_ok=True)
     figure = draw_plan(table)
@@ -94,97 +125,156 @@ def study_plan(
 # %% ../../nbs/6_study/65_study_commands.ipynb #0445e6d5
 @command(study, "run", "names", data=video_changes)
 def study_run(
-    names: list[str] | None = None,   # studies by name, or paths of study files
-    all: bool = False,                # every study that comes with the package, as one graph
-    profile: str | None = None,       # another scale: smoke, demo, small, paper
+    names: list[str] | None = None,  # studies by name, or paths of study files
+    all: bool = False,  # every study that comes with the package, as one graph
+    profile: str | None = None,  # another scale: smoke, demo, small, paper
     change: list[str] | None = None,  # a field of every recipe, e.g. method.beta=0.8; may be repeated
-    seeds: str | None = None,         # seeds in place of the studies', e.g. 0,1,2
-    cores: int | None = None,         # processes at a time, one computing thread each; default: 2, or as many as the GPUs can serve
-    gpus: int | None = None,          # GPUs to use; default: all that are visible
-    processes: int = 1,               # GPUs (on a CPU: processes) of one pre-training, by torchrun
-    seed: list[int] | None = None,    # only this seed of the studies'; may be repeated
-    reports: Path | None = None,      # folder that holds runs/; default: one's own, runs/
-    recorded: bool = False,           # be content with recorded numbers whose weights are not here or that this code would not give
-    results: bool = True,             # make tables, figures and the page at the end
-    publish: bool = False,            # copy the records to reports/ and make the published page anew
-    slurm: str | None = None,         # submit to this partition of Slurm, instead of running here
-    hours: float | None = None,       # Slurm: time limit of a job; default: the partition's
-    account: str | None = None,       # Slurm: who is charged
-    memory: float | None = None,      # Slurm: GB of a job, for each of its GPUs; default: 16
-    cpus: int | None = None,          # Slurm: cores of a job, for each of its GPUs; default: 8
-    jobs: int | None = None,          # Slurm: jobs waiting or running at a time; default: 100
-    option: list[str] | None = None,  # a further argument of Snakemake, e.g. --option=--default-resources --option=qos=long; may be repeated
-    data: dict | None = None,         # of `video_changes`: other videos
-) -> int:                             # 0 when every run is there
+    seeds: str | None = None,  # seeds in place of the studies', e.g. 0,1,2
+    # processes at a time, one computing thread each; default: 2, or as many as the GPUs can serve
+    cores: int | None = None,
+    gpus: int | None = None,  # GPUs to use; default: all that are visible
+    processes: int = 1,  # GPUs (on a CPU: processes) of one pre-training, by torchrun
+    seed: list[int] | None = None,  # only this seed of the studies'; may be repeated
+    reports: Path | None = None,  # folder that holds runs/; default: one's own, runs/
+    # be content with recorded numbers whose weights are not here or that this code would not give
+    recorded: bool = False,
+    results: bool = True,  # make tables, figures and the page at the end
+    publish: bool = False,  # copy the records to reports/ and make the published page anew
+    slurm: str | None = None,  # submit to this partition of Slurm, instead of running here
+    hours: float | None = None,  # Slurm: time limit of a job; default: the partition's
+    account: str | None = None,  # Slurm: who is charged
+    memory: float | None = None,  # Slurm: GB of a job, for each of its GPUs; default: 16
+    cpus: int | None = None,  # Slurm: cores of a job, for each of its GPUs; default: 8
+    jobs: int | None = None,  # Slurm: jobs waiting or running at a time; default: 100
+    # a further argument of Snakemake, e.g. --option=--default-resources --option=qos=long; may be repeated
+    option: list[str] | None = None,
+    data: dict | None = None,  # of `video_changes`: other videos
+) -> int:  # 0 when every run is there
     "Make what is missing of studies; a second call does only what is still missing."
     names, few = asked_studies(chosen(names, all), change, seeds, data, profile)
     from fima.study.files import reports_folder
     from fima.study.jobs import JobError
     from fima.study.publish import publish as make_public
     from fima.study.run import run
-    if seed and few: raise ValueError(f"--seed and --seeds say the same: give one, got {seed} and {seeds}")
+
+    if seed and few:
+        raise ValueError(f"--seed and --seeds say the same: give one, got {seed} and {seeds}")
     cluster, few = on_slurm(slurm, hours=hours, account=account, memory=memory, cpus=cpus, jobs=jobs), seed or few
     with failing(JobError, RuntimeError):
-        table = run(names, cores, gpus, reports, recorded, results, options=option or (), profile=profile, seeds=few, processes=processes,
-                    slurm=cluster)
-        if publish: print(*make_public(names, profile), sep="\n")
-    if results: print(f"tables and figures: {reports_folder(reports, profile) / 'index.html'}")
-    undone = table[~table.state.isin(["done", "recorded", "unverified"] + ["outdated"] * recorded) & (table.seed.isin(few) if few else True)].drop_duplicates("run_id")
-    if len(undone): print(undone[["run_id", "study", "row", "state"]].to_string(index=False), file=sys.stderr)
+        table = run(
+            names,
+            cores,
+            gpus,
+            reports,
+            recorded,
+            results,
+            options=option or (),
+            profile=profile,
+            seeds=few,
+            processes=processes,
+            slurm=cluster,
+        )
+        if publish:
+            print(*make_public(names, profile), sep="\n")
+    if results:
+        print(f"tables and figures: {reports_folder(reports, profile) / 'index.html'}")
+    undone = table[
+        ~table.state.isin(["done", "recorded", "unverified"] + ["outdated"] * recorded)
+        & (table.seed.isin(few) if few else True)
+    ].drop_duplicates("run_id")
+    if len(undone):
+        print(undone[["run_id", "study", "row", "state"]].to_string(index=False), file=sys.stderr)
     return int(len(undone) > 0)
+
 
 @command(study, "verify", "names")
 def study_verify(
-    names: list[str] | None = None, # studies; default: every study that comes with the package
-    sample: int = 0,                # so many runs, drawn evenly over methods and data sets; default: all
-    steps: int = 10,                # steps that are repeated, at most 10
-    profile: str | None = None,     # another scale: smoke, demo, small, paper
-    reports: Path | None = None,    # folder that holds runs/; default: one's own, beside the published records
-    cores: int = 2,                 # processes at a time, one computing thread each
-    unverified: bool = False,       # only records without a verdict for this code; continues a call that was interrupted
-) -> int:                           # 1 where a record came out different
+    names: list[str] | None = None,  # studies; default: every study that comes with the package
+    sample: int = 0,  # so many runs, drawn evenly over methods and data sets; default: all
+    steps: int = 10,  # steps that are repeated, at most 10
+    profile: str | None = None,  # another scale: smoke, demo, small, paper
+    reports: Path | None = None,  # folder that holds runs/; default: one's own, beside the published records
+    cores: int = 2,  # processes at a time, one computing thread each
+    unverified: bool = False,  # only records without a verdict for this code; continues a call that was interrupted
+) -> int:  # 1 where a record came out different
     "Repeat the first steps of recorded runs and say whether this code gives the same numbers."
     from fima.study.verify import verify
+
     found = verify(names or (), sample, steps, reports, profile, cores, unverified=unverified)
     for line in found.table[~found.table.verdict.isin(["identical"])].itertuples():
-        where = f", at step {line.step} first, {line.term} by {line.largest:.2g}" if line.step else f", {line.term}" if line.term else ""
+        where = (
+            f", at step {line.step} first, {line.term} by {line.largest:.2g}"
+            if line.step
+            else f", {line.term}"
+            if line.term
+            else ""
+        )
         print(f"{line.run_id} ({line.data}): {line.verdict}{where}")
-    print(f"{len(found.table)} runs: " + (", ".join(f"{count} {name}" for name, count in found.counts.items()) or ("each has a verdict for this code, or no record" if unverified else "none that could be compared")))
-    if found.evaluations: print("evaluations: " + ", ".join(f"{count} {name}" for name, count in found.evaluations.items()))
-    if found.bare: print(f"{found.bare} recorded runs have nothing to compare: made before first steps were kept")
-    for name, (made, here) in found.others.items(): print(f"left out: {name}, made from videos with fingerprint {made}; those that are here have {here}")
-    if found.left_out: print(f"left out: the runs on {', '.join(found.left_out)}, whose videos are not on this machine")
+    print(
+        f"{len(found.table)} runs: "
+        + (
+            ", ".join(f"{count} {name}" for name, count in found.counts.items())
+            or ("each has a verdict for this code, or no record" if unverified else "none that could be compared")
+        )
+    )
+    if found.evaluations:
+        print("evaluations: " + ", ".join(f"{count} {name}" for name, count in found.evaluations.items()))
+    if found.bare:
+        print(f"{found.bare} recorded runs have nothing to compare: made before first steps were kept")
+    for name, (made, here) in found.others.items():
+        print(f"left out: {name}, made from videos with fingerprint {made}; those that are here have {here}")
+    if found.left_out:
+        print(f"left out: the runs on {', '.join(found.left_out)}, whose videos are not on this machine")
     print(*found.files, sep="\n")
     return int(found.counts.get("different", 0) > 0)
 
+
 @command(study, "status", "names")
 def study_status(
-    names: list[str] | None = None, # studies; default: every study of the repository
-    profile: str | None = None,     # another scale: smoke, demo, small, paper
-    reports: Path | None = None,    # folder that holds runs/; default: one's own, beside the published records
-) -> int:                           # 1 where a run has failed
+    names: list[str] | None = None,  # studies; default: every study of the repository
+    profile: str | None = None,  # another scale: smoke, demo, small, paper
+    reports: Path | None = None,  # folder that holds runs/; default: one's own, beside the published records
+) -> int:  # 1 where a run has failed
     "Show how far studies are, a line each, and why runs failed, a line each."
     from fima.study.files import reports_folder, runs_folder, study_names
     from fima.study.plan import STATES, plan
     from fima.study.watch import told_failure
+
     table, folder = plan(names or study_names(), reports, profile), reports_folder(reports, profile)
-    counts = table.drop_duplicates(["study", "run_id"]).groupby("study", sort=False).state.value_counts().unstack(fill_value=0)
+    counts = (
+        table.drop_duplicates(["study", "run_id"])
+        .groupby("study", sort=False)
+        .state.value_counts()
+        .unstack(fill_value=0)
+    )
     print(counts.reindex(columns=[state for state in STATES if state in counts]).to_string())
     failed = table.drop_duplicates("run_id").query("state == 'failed'")
-    for line in failed.itertuples(): print(f"{told_failure(runs_folder(folder) / line.run_id / 'failure.json')} [{line.needed_by}]")
+    for line in failed.itertuples():
+        print(f"{told_failure(runs_folder(folder) / line.run_id / 'failure.json')} [{line.needed_by}]")
     return int(len(failed) > 0)
+
 
 @command(study, "report", "names")
 def study_report(
-    names: list[str] | None = None, # studies to report; default: all of nbs/studies
-    profile: str | None = None,     # another scale: smoke, demo, small, paper
-    reports: Path | None = None,    # folder that holds runs/, tables/ and figures/; default: one's own
-    publish: bool = False,          # copy one's own records to reports/, and make the published tables, figures and page anew
+    names: list[str] | None = None,  # studies to report; default: all of nbs/studies
+    profile: str | None = None,  # another scale: smoke, demo, small, paper
+    reports: Path | None = None,  # folder that holds runs/, tables/ and figures/; default: one's own
+    publish: bool = False,  # copy one's own records to reports/, and make the published tables, figures and page anew
 ) -> None:
     "Make tables, figures and index.html from the finished runs."
     from fima.study.files import study_names
     from fima.study.jobs import JobError
     from fima.study.publish import publish as make_public
     from fima.study.run import report
-    if publish and reports: raise ValueError(f"--publish writes to the repository's reports/, got --reports {reports} too")
-    with failing(JobError): print(*(make_public(names or study_names(), profile) if publish else report(names or study_names(), reports, profile)), sep="\n")
+
+    if publish and reports:
+        raise ValueError(f"--publish writes to the repository's reports/, got --reports {reports} too")
+    with failing(JobError):
+        print(
+            *(
+                make_public(names or study_names(), profile)
+                if publish
+                else report(names or study_names(), reports, profile)
+            ),
+            sep="\n",
+        )

@@ -21,73 +21,131 @@ from .video import decode, probe, replacing
 
 # %% ../../nbs/1_data/16_cards.ipynb #ce9cb05d
 def count_rows(
-    rows:pd.DataFrame, # path, class, split, group of one split, as `read_lists` has them
-)->pd.DataFrame:       # one line for training, test (and unused): videos, classes, groups, fewest and most videos of a class
+    rows: pd.DataFrame,  # path, class, split, group of one split, as `read_lists` has them
+) -> (
+    pd.DataFrame
+):  # one line for training, test (and unused): videos, classes, groups, fewest and most videos of a class
     "Count what the lists name."
+
     def line(part):
         sizes = part["class"].value_counts()
-        return dict(videos=len(part), classes=len(sizes), groups=part.group.nunique(), fewest=sizes.min(), most=sizes.max())
-    return pd.DataFrame({kind: line(rows[rows.split == kind]) for kind in ("train", "test", "unused") if (rows.split == kind).any()}).T
+        return dict(
+            videos=len(part), classes=len(sizes), groups=part.group.nunique(), fewest=sizes.min(), most=sizes.max()
+        )
+
+    return pd.DataFrame(
+        {kind: line(rows[rows.split == kind]) for kind in ("train", "test", "unused") if (rows.split == kind).any()}
+    ).T
+
 
 def leakage(
-    rows:pd.DataFrame, # path, class, split, group of one split
-    part:str="",       # regular expression to remove from groups first
-)->dict[str, int]:     # shared: groups on both sides; test_videos: test videos of those; same_class: test videos whose group is in training with the same class
+    rows: pd.DataFrame,  # path, class, split, group of one split
+    part: str = "",  # regular expression to remove from groups first
+    # shared: groups on both sides; test_videos: test videos of those; same_class: test videos whose group is in training
+    # with the same class
+) -> dict[str, int]:
     "Find the groups that lie on both sides of a split."
     rows = rows.assign(group=rows.group.str.replace(part, "", regex=True)) if part else rows
     train, test = (rows[rows.split == kind] for kind in ("train", "test"))
     pairs = set(zip(train["class"], train.group))
-    return dict(shared=len(set(train.group) & set(test.group)), test_videos=int(test.group.isin(set(train.group)).sum()),
-                same_class=sum(pair in pairs for pair in zip(test["class"], test.group)))
+    return dict(
+        shared=len(set(train.group) & set(test.group)),
+        test_videos=int(test.group.isin(set(train.group)).sum()),
+        same_class=sum(pair in pairs for pair in zip(test["class"], test.group)),
+    )
 
 # %% ../../nbs/1_data/16_cards.ipynb #db7b2c30
 def official_rows(
-    name:str,          # one of `DATA_SETS`
-    folder:str|Path,   # where its lists are
-)->list[pd.DataFrame]: # rows of each split
+    name: str,  # one of `DATA_SETS`
+    folder: str | Path,  # where its lists are
+) -> list[pd.DataFrame]:  # rows of each split
     "Read the lists of every split, without any video."
     return [read_lists(name, folder, split, folder).rows for split in range(1, data_set(name).splits + 1)]
 
+
 def checksum(
-    splits:list[pd.DataFrame], # rows of each split
-)->str:                        # 64 hexadecimal digits
+    splits: list[pd.DataFrame],  # rows of each split
+) -> str:  # 64 hexadecimal digits
     "Hash which video has which class and side in which split, whatever the order."
-    lines = sorted(f"{number} {path} {name} {side}" for number, rows in enumerate(splits, 1) for path, name, side in zip(rows.path, rows["class"], rows.split))
+    lines = sorted(
+        f"{number} {path} {name} {side}"
+        for number, rows in enumerate(splits, 1)
+        for path, name, side in zip(rows.path, rows["class"], rows.split)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+
 def tabulate_splits(
-    name:str,                  # one of `FACTS`
-    splits:list[pd.DataFrame], # rows of each split
-)->tuple[pd.DataFrame, pd.DataFrame]: # counts and leakage, a line a split
+    name: str,  # one of `FACTS`
+    splits: list[pd.DataFrame],  # rows of each split
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # counts and leakage, a line a split
     "Count and compare both sides of every split."
     counts, leaks = [], []
     for number, rows in enumerate(splits, 1):
         found, leak = count_rows(rows), leakage(rows)
-        counts += [{"split": str(number), "side": side} | {key: f"{value:,}" for key, value in line.items()} for side, line in found.iterrows()]
-        told = {"groups on both sides": leak["shared"], "test videos of these": leak["test_videos"], "of the same class": leak["same_class"]}
+        counts += [
+            {"split": str(number), "side": side} | {key: f"{value:,}" for key, value in line.items()}
+            for side, line in found.iterrows()
+        ]
+        told = {
+            "groups on both sides": leak["shared"],
+            "test videos of these": leak["test_videos"],
+            "of the same class": leak["same_class"],
+        }
         if FACTS[name].part:
             coarse = leakage(rows, FACTS[name].part)
-            told |= {"part numbers off: test videos": coarse["test_videos"], "part numbers off: of the same class": coarse["same_class"]}
+            told |= {
+                "part numbers off: test videos": coarse["test_videos"],
+                "part numbers off: of the same class": coarse["same_class"],
+            }
         tested = found.videos["test"]
-        leaks.append({"split": str(number)} | {key: f"{value:,}" + (f" ({value/tested:.1%})" if value and "on both" not in key else "") for key, value in told.items()})
+        leaks.append(
+            {"split": str(number)}
+            | {
+                key: f"{value:,}" + (f" ({value / tested:.1%})" if value and "on both" not in key else "")
+                for key, value in told.items()
+            }
+        )
     return pd.DataFrame(counts), pd.DataFrame(leaks)
 
 # %% ../../nbs/1_data/16_cards.ipynb #352951fc
 def measure(
-    files:pd.DataFrame, # split, status, seconds, fps, width, height: `check_data(...).files`
-)->pd.DataFrame:        # a line a side: videos, minutes, seconds (least, median, most), sizes (pixels), frame rates
+    files: pd.DataFrame,  # split, status, seconds, fps, width, height: `check_data(...).files`
+) -> pd.DataFrame:  # a line a side: videos, minutes, seconds (least, median, most), sizes (pixels), frame rates
     "Describe the durations, sizes and frame rates of the videos that can be read."
-    def span(values, form): return f"{values.min():{form}}" if values.min() == values.max() else f"{values.min():{form}} / {values.median():{form}} / {values.max():{form}}"
+
+    def span(values, form):
+        return (
+            f"{values.min():{form}}"
+            if values.min() == values.max()
+            else f"{values.min():{form}} / {values.median():{form}} / {values.max():{form}}"
+        )
+
     readable = files[files.seconds.notna()]
-    return pd.DataFrame([{"side": side, "videos": f"{len(part):,}", "minutes": f"{part.seconds.sum()/60:,.1f}", "seconds": span(part.seconds, ".1f"), "frames": span(part.frames.astype(int), ".0f"),
-                          "width": span(part.width.astype(int), ".0f"), "height": span(part.height.astype(int), ".0f"), "frames per second": span(part.fps, ".4g")} for side, part in sorted(readable.groupby("split"), reverse=True)])
+    return pd.DataFrame(
+        [
+            {
+                "side": side,
+                "videos": f"{len(part):,}",
+                "minutes": f"{part.seconds.sum() / 60:,.1f}",
+                "seconds": span(part.seconds, ".1f"),
+                "frames": span(part.frames.astype(int), ".0f"),
+                "width": span(part.width.astype(int), ".0f"),
+                "height": span(part.height.astype(int), ".0f"),
+                "frames per second": span(part.fps, ".4g"),
+            }
+            for side, part in sorted(readable.groupby("split"), reverse=True)
+        ]
+    )
+
 
 def typical_and_atypical(
-    files:pd.DataFrame, # path, seconds, fps, width, height, a line a video
-)->tuple[str, str]:     # their paths
+    files: pd.DataFrame,  # path, seconds, fps, width, height, a line a video
+) -> tuple[str, str]:  # their paths
     "Name the video nearest to the median and the one farthest from it."
     files = files[files.seconds.notna()].sort_values("path", ignore_index=True)
-    if files.empty: raise ValueError("files must hold at least one video that can be read, got none")
+    if files.empty:
+        raise ValueError("files must hold at least one video that can be read, got none")
     logs = np.log(files[["seconds", "width", "height", "fps"]].astype(float)).to_numpy()
     offset = np.abs(logs - np.median(logs, axis=0))
     distance = np.linalg.norm(offset / np.where(offset.mean(axis=0) > 0, offset.mean(axis=0), 1), axis=1).round(9)
@@ -95,71 +153,104 @@ def typical_and_atypical(
 
 # %% ../../nbs/1_data/16_cards.ipynb #6e097bb4
 def sample_frames(
-    path:str|Path,   # video file
-    count:int=6,     # frames, from the first to the last
-)->np.ndarray:       # RGB uint8 (count, H, W, 3)
+    path: str | Path,  # video file
+    count: int = 6,  # frames, from the first to the last
+) -> np.ndarray:  # RGB uint8 (count, H, W, 3)
     "Read frames at equal distances."
     info = probe(path)
-    return np.stack([decode(path, start, 1, info)[0] for start in np.linspace(0, info.frames - 1, count).round().astype(int)])
+    return np.stack(
+        [decode(path, start, 1, info)[0] for start in np.linspace(0, info.frames - 1, count).round().astype(int)]
+    )
+
 
 def strip(
-    frames:np.ndarray, # RGB uint8 (T, H, W, 3)
-    height:int=64,     # pixels
-)->np.ndarray:         # RGB uint8 (height, W, 3)
+    frames: np.ndarray,  # RGB uint8 (T, H, W, 3)
+    height: int = 64,  # pixels
+) -> np.ndarray:  # RGB uint8 (height, W, 3)
     "Put frames side by side."
     width = max(round(frames.shape[2] * height / frames.shape[1]), 1)
     return np.hstack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
 
+
 def stack(
-    strips:list[np.ndarray], # RGB uint8 (height, W, 3), of any width
-    gap:int=4,               # white pixels between two
-)->np.ndarray:               # RGB uint8 (H, W, 3)
+    strips: list[np.ndarray],  # RGB uint8 (height, W, 3), of any width
+    gap: int = 4,  # white pixels between two
+) -> np.ndarray:  # RGB uint8 (H, W, 3)
     "Put strips below each other on white."
     width = max(part.shape[1] for part in strips)
     rows = [np.pad(part, ((0, gap), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in strips]
     return np.vstack(rows)[:-gap]
 
+
 def save_picture(
-    picture:np.ndarray, # RGB uint8 (H, W, 3)
-    file:str|Path,      # png file
-    tolerance:float=2., # mean difference per value, of 255, that counts as the same
-)->bool:                # whether it was written
+    picture: np.ndarray,  # RGB uint8 (H, W, 3)
+    file: str | Path,  # png file
+    tolerance: float = 2.0,  # mean difference per value, of 255, that counts as the same
+) -> bool:  # whether it was written
     "Write a picture unless the file shows the same already."
     before = cv2.imread(str(file)) if Path(file).exists() else None
-    if before is not None and before.shape == picture.shape and np.abs(before[..., ::-1].astype(float) - picture).mean() <= tolerance: return False
-    with replacing(file) as temporary: temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
+    if (
+        before is not None
+        and before.shape == picture.shape
+        and np.abs(before[..., ::-1].astype(float) - picture).mean() <= tolerance
+    ):
+        return False
+    with replacing(file) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
     return True
 
 # %% ../../nbs/1_data/16_cards.ipynb #2a7b6b21
 def show_examples(
-    name:str,           # of the data set
-    files:pd.DataFrame, # path, frames, seconds, fps, width, height, a line a video
-    folder:str|Path,    # what the paths are relative to
-    picked:dict[str, str]|None=None, # what to call a video -> its path; None: the typical and the atypical one
-    note:str="Computed: the video nearest to the median in log duration, width, height and frame rate, and the one farthest from it", # how they were chosen
-)->tuple[str, np.ndarray]: # text of the section; its picture
+    name: str,  # of the data set
+    files: pd.DataFrame,  # path, frames, seconds, fps, width, height, a line a video
+    folder: str | Path,  # what the paths are relative to
+    picked: dict[str, str] | None = None,  # what to call a video -> its path; None: the typical and the atypical one
+    # how they were chosen
+    note: str = "Computed: the video nearest to the median in log duration, width, height and frame rate, and the one farthest from it",
+) -> tuple[str, np.ndarray]:  # text of the section; its picture
     "Describe and draw two videos."
     picked = picked or dict(zip(("Typical", "Atypical"), typical_and_atypical(files)))
     rows = files.set_index("path").loc[list(picked.values())]
-    lines = [f"* {kind}: `{row.Index}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, {row.fps:.4g} frames per second." for kind, row in zip(picked, rows.itertuples())]
-    text = "\n".join([f"![{', '.join(picked)}, from top to bottom]({name}.png)", "", f"{note}; six frames each, from the first to the last.", "", *lines])
-    return text, stack([strip(sample_frames(Path(folder)/path)) for path in picked.values()])
+    lines = [
+        f"* {kind}: `{row.Index}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, {row.fps:.4g} frames per second."
+        for kind, row in zip(picked, rows.itertuples())
+    ]
+    text = "\n".join(
+        [
+            f"![{', '.join(picked)}, from top to bottom]({name}.png)",
+            "",
+            f"{note}; six frames each, from the first to the last.",
+            "",
+            *lines,
+        ]
+    )
+    return text, stack([strip(sample_frames(Path(folder) / path)) for path in picked.values()])
 
 # %% ../../nbs/1_data/16_cards.ipynb #aafd05c2
 def to_markdown(
-    table:pd.DataFrame, # of texts
-)->str:                 # a table with its columns' names above
+    table: pd.DataFrame,  # of texts
+) -> str:  # a table with its columns' names above
     "Print a table in markdown."
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (table.columns, ["---"] * table.shape[1], *table.to_numpy()))
+    return "\n".join(
+        f"| {' | '.join(map(str, line))} |" for line in (table.columns, ["---"] * table.shape[1], *table.to_numpy())
+    )
 
-def _front(name:str, splits:list[pd.DataFrame]|None)->str:
+
+def _front(name: str, splits: list[pd.DataFrame] | None) -> str:
     "Print the front matter; values are quoted as JSON, which YAML reads."
     facts = FACTS[name]
-    digest = f"sha256 {checksum(splits)} (rows of all lists, fima.data.cards.checksum)" if splits else "not computed: the lists are not here"
-    told = dict(name=name, version=facts.version, licence=facts.licence, paper=facts.paper, url=facts.url, checksum=digest)
+    digest = (
+        f"sha256 {checksum(splits)} (rows of all lists, fima.data.cards.checksum)"
+        if splits
+        else "not computed: the lists are not here"
+    )
+    told = dict(
+        name=name, version=facts.version, licence=facts.licence, paper=facts.paper, url=facts.url, checksum=digest
+    )
     return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
 
-def _sections(name:str, splits:list[pd.DataFrame]|None, measured:str, examples:str)->dict[str, str]:
+
+def _sections(name: str, splits: list[pd.DataFrame] | None, measured: str, examples: str) -> dict[str, str]:
     "Write the text of each section."
     facts = FACTS[name]
     counts, leaks = tabulate_splits(name, splits) if splits else (None, None)
@@ -168,40 +259,63 @@ def _sections(name:str, splits:list[pd.DataFrame]|None, measured:str, examples:s
     official = to_markdown(pd.DataFrame(facts.official, columns=["official, not computed here", "value", "source"]))
     return {
         "A row": facts.row,
-        "Counts": ("Computed from the lists; `fewest` and `most` are videos of one class.\n\n" + to_markdown(counts) if splits else "Nothing is computed: neither lists nor videos are here.") + f"\n\n{measured}\n\n{official}",
-        "Split and leakage": facts.splits + (f"\n\nComputed from the lists:\n\n{to_markdown(leaks)}\n\n{tested:,} of the {total:,} listed videos are in the test list of some split." if splits else "") + f"\n\n{facts.advice}",
-        "Examples": examples, "Decoding and resizing done": facts.decoding, "Consent and bias": facts.consent, "Unfit uses": facts.unfit, "How to get it": facts.get}
+        "Counts": (
+            "Computed from the lists; `fewest` and `most` are videos of one class.\n\n" + to_markdown(counts)
+            if splits
+            else "Nothing is computed: neither lists nor videos are here."
+        )
+        + f"\n\n{measured}\n\n{official}",
+        "Split and leakage": facts.splits
+        + (
+            f"\n\nComputed from the lists:\n\n{to_markdown(leaks)}\n\n{tested:,} of the {total:,} listed videos are in the test list of some split."
+            if splits
+            else ""
+        )
+        + f"\n\n{facts.advice}",
+        "Examples": examples,
+        "Decoding and resizing done": facts.decoding,
+        "Consent and bias": facts.consent,
+        "Unfit uses": facts.unfit,
+        "How to get it": facts.get,
+    }
+
 
 NOT_MEASURED = "Durations, sizes and frame rates are not computed: the videos are not here."
 NO_EXAMPLES = "None: the videos are not here."
 
+
 def join_sections(
-    sections:dict[str, str], # title -> text
-)->str:                      # markdown
+    sections: dict[str, str],  # title -> text
+) -> str:  # markdown
     "Put sections below each other."
     return "\n\n".join(f"## {title}\n{text}" for title, text in sections.items())
 
+
 def card_text(
-    name:str,                            # one of `FACTS`
-    splits:list[pd.DataFrame]|None=None, # rows of each split; None: the lists are not here
-    measured:str=NOT_MEASURED,           # what the videos told
-    examples:str=NO_EXAMPLES,            # two videos, and the picture of them
-)->str:                                  # markdown
+    name: str,  # one of `FACTS`
+    splits: list[pd.DataFrame] | None = None,  # rows of each split; None: the lists are not here
+    measured: str = NOT_MEASURED,  # what the videos told
+    examples: str = NO_EXAMPLES,  # two videos, and the picture of them
+) -> str:  # markdown
     "Write the text of a card."
-    if name not in FACTS: raise ValueError(f"name must be one of {', '.join(FACTS)}, got {name!r}")
+    if name not in FACTS:
+        raise ValueError(f"name must be one of {', '.join(FACTS)}, got {name!r}")
     note = "<!-- Written by nbs/results/data_cards.ipynb from nbs/1_data/16_card_facts.ipynb: edit those. -->"
     head = f"---\n{_front(name, splits)}\n---\n{note}\n# {FACTS[name].title}\n\n{FACTS[name].summary}"
     return f"{head}\n\n{join_sections(_sections(name, splits, measured, examples))}\n"
 
+
 def write_card(
-    name:str,                            # one of `FACTS`
-    folder:str|Path,                     # where the cards are
-    splits:list[pd.DataFrame]|None=None, # rows of each split; None: the lists are not here
-    measured:str=NOT_MEASURED,           # what the videos told
-    examples:str=NO_EXAMPLES,            # two videos, and the picture of them
-)->bool:                                 # whether the file changed
+    name: str,  # one of `FACTS`
+    folder: str | Path,  # where the cards are
+    splits: list[pd.DataFrame] | None = None,  # rows of each split; None: the lists are not here
+    measured: str = NOT_MEASURED,  # what the videos told
+    examples: str = NO_EXAMPLES,  # two videos, and the picture of them
+) -> bool:  # whether the file changed
     "Write a card, or leave it alone when nothing in it changed."
-    text, file = card_text(name, splits, measured, examples), Path(folder)/f"{name}.md"
-    if file.exists() and file.read_text(encoding="utf-8") == text: return False
-    with replacing(file) as temporary: temporary.write_text(text, encoding="utf-8")
+    text, file = card_text(name, splits, measured, examples), Path(folder) / f"{name}.md"
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return False
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return True

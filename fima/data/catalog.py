@@ -23,139 +23,180 @@ __all__ = ['LARGEST_LABEL', 'IDENTITY', 'CatalogError', 'read_text', 'plain_path
 # %% ../../nbs/1_data/11_catalog.ipynb #9790b837
 class CatalogError(ValueError):
     "List everything that is wrong with a data set."
-    def __init__(self,
-        source:str|Path,                # folder or list the problems are in
-        problems:dict[str, list[str]],  # kind of problem -> names of what has it
-        way_out:str="",                 # how to go on, where there is a way
+
+    def __init__(
+        self,
+        source: str | Path,  # folder or list the problems are in
+        problems: dict[str, list[str]],  # kind of problem -> names of what has it
+        way_out: str = "",  # how to go on, where there is a way
     ):
         self.source, self.problems, self.way_out = str(source), problems, way_out
         super().__init__(self.source, problems, way_out)
-    def __str__(self)->str:
+
+    def __str__(self) -> str:
         def line(kind, names):
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             return f"{kind} ({len(names)}): {', '.join(names[:8])}{more}"
+
         lines = [line(kind, names) for kind, names in self.problems.items()]
         return "\n  ".join([f"{self.source} cannot be used", *lines, *([self.way_out] if self.way_out else [])])
 
 # %% ../../nbs/1_data/11_catalog.ipynb #fa1648f3
 def read_text(
-    file:str|Path, # text file, UTF-8, with or without a byte order mark
-)->str:            # what it says
+    file: str | Path,  # text file, UTF-8, with or without a byte order mark
+) -> str:  # what it says
     "Read a list, refusing a file that is missing or that is no text."
-    if not Path(file).is_file(): raise CatalogError(file, {"missing list": [Path(file).name]})
-    try: text = Path(file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError: text = "\0"
-    if "\0" in text: raise CatalogError(file, {"not a text file in UTF-8": [Path(file).name]})
+    if not Path(file).is_file():
+        raise CatalogError(file, {"missing list": [Path(file).name]})
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise CatalogError(file, {"not a text file in UTF-8": [Path(file).name]})
     return text
 
-def _lines(file:str|Path)->list[tuple[int, str]]:
+
+def _lines(file: str | Path) -> list[tuple[int, str]]:
     "Number the lines of a text file that are not blank."
     return [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
 
+
 LARGEST_LABEL = 1_000_000
 
+
 def plain_path(
-    spelling:str, # path as a list has it
-)->str:           # posix, without `.`, `//` and `a/..`
+    spelling: str,  # path as a list has it
+) -> str:  # posix, without `.`, `//` and `a/..`
     "Bring the spellings of a path into one form."
     return posixpath.normpath(spelling.replace("\\", "/"))
 
+
 def path_problems(
-    paths:Iterable[str], # in their plain form
-)->dict[str, list[str]]: # kind of problem -> paths that have it
+    paths: Iterable[str],  # in their plain form
+) -> dict[str, list[str]]:  # kind of problem -> paths that have it
     "Find paths that do not stay below the folder."
     paths = list(paths)
     absolute = [path for path in paths if re.match(r"/|[A-Za-z]:/", path)]
-    return {"absolute paths (they must be relative to the folder of the videos)": absolute,
-            "paths that lead out of the folder": [p for p in paths if p.split("/")[0] == ".."]}
+    return {
+        "absolute paths (they must be relative to the folder of the videos)": absolute,
+        "paths that lead out of the folder": [p for p in paths if p.split("/")[0] == ".."],
+    }
+
 
 def label_problems(
-    labels:dict[str, int], # what has it, for messages -> label as it is written
-)->dict[str, list[str]]:   # kind of problem -> what has it
+    labels: dict[str, int],  # what has it, for messages -> label as it is written
+) -> dict[str, list[str]]:  # kind of problem -> what has it
     "Find labels that do not count from 1."
     wrong = [name for name, label in labels.items() if not 0 <= label <= LARGEST_LABEL]
     zero = [name for name, label in labels.items() if label == 0]
-    return {f"labels that are not whole numbers from 1 to {LARGEST_LABEL:,}": wrong,
-            "labels that count from 0 (they must count from 1)": zero}
+    return {
+        f"labels that are not whole numbers from 1 to {LARGEST_LABEL:,}": wrong,
+        "labels that count from 0 (they must count from 1)": zero,
+    }
+
 
 def read_split_list(
-    file:str|Path, # text file, one `path [label from 1]` per line; a path may hold blanks and ends in a suffix
-)->pd.DataFrame:   # path (plain), label (from 0, <NA> where the list gives none), spelling (as in the list)
+    file: str | Path,  # text file, one `path [label from 1]` per line; a path may hold blanks and ends in a suffix
+) -> pd.DataFrame:  # path (plain), label (from 0, <NA> where the list gives none), spelling (as in the list)
     "Read a training or test list."
     rows, bad, labels = [], [], {}
     for number, line in _lines(file):
         match = re.fullmatch(r"(.+\.\w+?)(?:\s+([+-]?\d+))?", line)
-        if not match: bad.append(f"line {number} {line!r}")
-        elif match[2]: labels[f"line {number} {line!r}"] = int(match[2]) if len(match[2]) < 20 else LARGEST_LABEL + 1
-        if match: rows.append((plain_path(match[1]), match[2], match[1]))
+        if not match:
+            bad.append(f"line {number} {line!r}")
+        elif match[2]:
+            labels[f"line {number} {line!r}"] = int(match[2]) if len(match[2]) < 20 else LARGEST_LABEL + 1
+        if match:
+            rows.append((plain_path(match[1]), match[2], match[1]))
     spellings = {path: spelling for path, _, spelling in rows}
     strays = {kind: [spellings[path] for path in paths] for kind, paths in path_problems(spellings).items()}
     bad = bad or ([] if rows else ["the list is empty"])
     found = {"lines without a video path": bad} | label_problems(labels) | strays
-    if found := {kind: names for kind, names in found.items() if names}: raise CatalogError(file, found)
+    if found := {kind: names for kind, names in found.items() if names}:
+        raise CatalogError(file, found)
     rows = [(path, int(label) - 1 if label else pd.NA, spelling) for path, label, spelling in rows]
     return pd.DataFrame(rows, columns=["path", "label", "spelling"]).astype({"label": "Int64"})
 
+
 def composed(
-    name:str, # of a class, or a path
-)->str:       # in the Unicode form NFC
+    name: str,  # of a class, or a path
+) -> str:  # in the Unicode form NFC
     "Compose letters and their accents, which some systems store apart."
     return unicodedata.normalize("NFC", name)
 
+
 def read_class_index(
-    file:str|Path, # text file, one `number name` per line, numbered from 1 without gaps
-)->dict[str, int]: # class name -> label from 0
+    file: str | Path,  # text file, one `number name` per line, numbered from 1 without gaps
+) -> dict[str, int]:  # class name -> label from 0
     "Read the numbering of the classes."
     rows = [(number, *line.split(maxsplit=1)) for number, line in _lines(file)]
     bad = [f"line {row[0]} {' '.join(row[1:])!r}" for row in rows if len(row) != 3 or not row[1].isdecimal()]
-    if bad: raise CatalogError(file, {"lines without a number and a name": bad})
+    if bad:
+        raise CatalogError(file, {"lines without a number and a name": bad})
     index = {composed(name): int(label) - 1 for _, label, name in rows}
     if sorted(index.values()) == list(range(-1, len(rows) - 1)):
         told = [f"{label} {name}" for _, label, name in rows]
         raise CatalogError(file, {"classes numbered from 0 (they must be numbered from 1)": told})
     if len(index) != len(rows) or sorted(index.values()) != list(range(len(rows))):
-        raise CatalogError(file, {"classes not numbered once each from 1 without a gap": [f"{label} {name}" for _, label, name in rows]})
+        raise CatalogError(
+            file,
+            {"classes not numbered once each from 1 without a gap": [f"{label} {name}" for _, label, name in rows]},
+        )
     return index
 
 # %% ../../nbs/1_data/11_catalog.ipynb #d20d8557
 def counted(
-    names:pd.Series, # one name per video
-)->list[str]:        # each name with how many videos have it, in alphabetical order
+    names: pd.Series,  # one name per video
+) -> list[str]:  # each name with how many videos have it, in alphabetical order
     "Say names instead of thousands of files."
-    return [f"{name} ({count:,} video{'s' if count > 1 else ''})" for name, count in names.value_counts().sort_index().items()]
+    return [
+        f"{name} ({count:,} video{'s' if count > 1 else ''})"
+        for name, count in names.value_counts().sort_index().items()
+    ]
 
-def _alike(path:str)->str:
+
+def _alike(path: str) -> str:
     "Reduce a path to what is left when case, accents' form and blanks at the ends of names are put aside."
     return "/".join(part.strip() for part in composed(path).casefold().split("/"))
 
-def _nearly(path:str, there:str)->str:
+
+def _nearly(path: str, there: str) -> str:
     "Say in what a path on disk differs from the listed one."
-    if composed(path) == composed(there): return f"{there}, the same name with its accents composed differently"
-    if composed(path).casefold() == composed(there).casefold(): return there
+    if composed(path) == composed(there):
+        return f"{there}, the same name with its accents composed differently"
+    if composed(path).casefold() == composed(there).casefold():
+        return there
     return f"{there!r}, with other blanks"
 
+
 def missing_files(
-    paths:pd.Series, # relative
-    folder:Path,     # what they are relative to
-)->list[str]:        # those that are no regular file, with what is there under the same letters
+    paths: pd.Series,  # relative
+    folder: Path,  # what they are relative to
+) -> list[str]:  # those that are no regular file, with what is there under the same letters
     "Name the files that are not there."
-    gone = [path for path in paths.unique() if not os.path.isfile(folder/path)]
+    gone = [path for path in paths.unique() if not os.path.isfile(folder / path)]
     there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if gone else ()
     near = {_alike(path): path for path in there}
+
     def hint(path):
-        if os.path.lexists(folder/path): return " (there, and no regular file)"
+        if os.path.lexists(folder / path):
+            return " (there, and no regular file)"
         return f" (there is {_nearly(path, near[_alike(path)])})" if _alike(path) in near else ""
+
     return [path + hint(path) for path in gone]
 
-def _spelt(rows:pd.DataFrame)->list[str]:
+
+def _spelt(rows: pd.DataFrame) -> list[str]:
     "Name each path once, with how the lists spell it where they do so differently."
     spelt = rows.groupby("path").spelling.unique() if "spelling" in rows else {}
     others = {path: sorted({*spelt[path]} - {path}) if len(spelt) else [] for path in sorted(set(rows.path))}
     return [path + (f" (also spelt {', '.join(names)})" if names else "") for path, names in others.items()]
 
+
 def row_problems(
-    rows:pd.DataFrame,         # path, label, class, split, group; label <NA> for a class without a number
-)->dict[str, list[str]]:       # kind of problem -> names of what has it; kinds that nothing has are empty
+    rows: pd.DataFrame,  # path, label, class, split, group; label <NA> for a class without a number
+) -> dict[str, list[str]]:  # kind of problem -> names of what has it; kinds that nothing has are empty
     "Find what is wrong with a table whatever its folder holds."
     both = rows.groupby("path").split.nunique() > 1
     taught = set(rows["class"][rows.split == "train"])
@@ -167,19 +208,22 @@ def row_problems(
         "paths without a group": rows.path[rows.group.isna()].tolist(),
         "splits without a row": [split for split in ("train", "test") if split not in set(rows.split)],
         "one class only": rows["class"].unique().tolist() if rows["class"].nunique() == 1 else [],
-        "classes tested and never trained": counted(untaught)}
+        "classes tested and never trained": counted(untaught),
+    }
+
 
 def check_catalog(
-    catalog:pd.DataFrame,    # path, label, class, split, group; label <NA> for a class without a number
-    folder:str|Path,         # what the paths are relative to
-    problems:dict[str, list[str]]|None=None, # what the caller has found so far
-    allowed:tuple[str, ...]=(), # kinds of problem that are none here
-)->pd.DataFrame:             # the same table, labels as plain integers, absolute folder in `attrs["folder"]`
+    catalog: pd.DataFrame,  # path, label, class, split, group; label <NA> for a class without a number
+    folder: str | Path,  # what the paths are relative to
+    problems: dict[str, list[str]] | None = None,  # what the caller has found so far
+    allowed: tuple[str, ...] = (),  # kinds of problem that are none here
+) -> pd.DataFrame:  # the same table, labels as plain integers, absolute folder in `attrs["folder"]`
     "Refuse a table with missing files, doubled rows, unknown classes, one class only, or rows without a group."
     folder = Path(folder).absolute()
     found = {"missing files": missing_files(catalog.path, folder)} | row_problems(catalog) | (problems or {})
     problems = {kind: names for kind, names in found.items() if names and kind not in allowed}
-    if problems: raise CatalogError(folder, problems)
+    if problems:
+        raise CatalogError(folder, problems)
     catalog = catalog.astype({"label": "int64"}).reset_index(drop=True)
     catalog.attrs["folder"] = str(folder)
     return catalog
@@ -187,11 +231,12 @@ def check_catalog(
 # %% ../../nbs/1_data/11_catalog.ipynb #5a1c77f1
 IDENTITY = ("path", "class", "label", "split", "group")
 
+
 def content_fingerprint(
-    catalog:pd.DataFrame,  # path (relative), class, label, split, group
-    folder:str|Path,       # what the paths are relative to
-    progress:bool=False,   # show a bar over the files that must be read
-)->str:                    # 16 hexadecimal digits
+    catalog: pd.DataFrame,  # path (relative), class, label, split, group
+    folder: str | Path,  # what the paths are relative to
+    progress: bool = False,  # show a bar over the files that must be read
+) -> str:  # 16 hexadecimal digits
     "Hash the rows of a table and the bytes of their files, whatever the order of the rows."
     places = [os.path.join(folder, path) for path in catalog.path]
     digests = fingerprints(places, progress=progress)
@@ -202,19 +247,22 @@ def content_fingerprint(
 # %% ../../nbs/1_data/11_catalog.ipynb #5a1c77f4
 class Copies(NamedTuple):
     "Name videos that are the same byte for byte."
-    across:list[str]  # a test video and the training video that it is
-    within:list[str]  # a video and an earlier one of the same side
+
+    across: list[str]  # a test video and the training video that it is
+    within: list[str]  # a video and an earlier one of the same side
+
 
 def find_copies(
-    catalog:pd.DataFrame,  # path (relative), split
-    folder:str|Path,       # what the paths are relative to
-    progress:bool=False,   # show a bar over the files that must be read
-)->Copies:                 # "second is first", sorted
+    catalog: pd.DataFrame,  # path (relative), split
+    folder: str | Path,  # what the paths are relative to
+    progress: bool = False,  # show a bar over the files that must be read
+) -> Copies:  # "second is first", sorted
     "Find equal files, whether copied or linked."
     places = {path: os.path.join(folder, path) for path in catalog.path}
     digests, known = fingerprints(places.values(), progress=progress), {}
     for path, split in sorted(set(zip(catalog.path, catalog.split, strict=True))):
-        if places[path] in digests: known.setdefault(digests[places[path]], {}).setdefault(split, []).append(path)
+        if places[path] in digests:
+            known.setdefault(digests[places[path]], {}).setdefault(split, []).append(path)
     several = [sides for sides in known.values() if sum(map(len, sides.values())) > 1]
     both = [(sides["train"][0], path) for sides in several if "train" in sides for path in sides.get("test", [])]
     across = [f"{path} is {first}" for first, path in both]
@@ -222,10 +270,11 @@ def find_copies(
     return Copies(sorted(across), sorted(within))
 
 # %% ../../nbs/1_data/11_catalog.ipynb #9607203e
-def data_root()->Path|None: # None: no data here
+def data_root() -> Path | None:  # None: no data here
     "Find the folder of real data: FIMA_DATA, else `../shared/data` beside the repository."
     if named := os.environ.get("FIMA_DATA"):
-        if not Path(named).is_dir(): raise ValueError(f"FIMA_DATA must name a folder, got {named!r}")
+        if not Path(named).is_dir():
+            raise ValueError(f"FIMA_DATA must name a folder, got {named!r}")
         return Path(named)
-    beside = Path(fima.__file__).absolute().parents[2]/"shared"/"data"
+    beside = Path(fima.__file__).absolute().parents[2] / "shared" / "data"
     return beside if beside.is_dir() else None

@@ -29,80 +29,113 @@ __all__ = ['STATUSES', 'FACTS', 'ACROSS', 'WITHIN', 'inspect_video', 'inspect_vi
 
 # %% ../../nbs/1_data/15_check.ipynb #186abdce
 def inspect_video(
-    path:str,             # video file
-    thorough:bool=False,  # decode every frame
-)->dict:                  # frames, fps, width (pixels), height (pixels), codec; or the reason why it cannot be read
+    path: str,  # video file
+    thorough: bool = False,  # decode every frame
+) -> dict:  # frames, fps, width (pixels), height (pixels), codec; or the reason why it cannot be read
     "Say what a file holds, or why it cannot be read."
     try:
         info = probe(path)
         decoded = sum(1 for _ in whole_frames(path)) if thorough else info.frames
-        if decoded != info.frames: raise VideoError(path, f"damaged: {decoded} of {info.frames} frames can be decoded")
-    except VideoError as error: return dict(reason=error.reason)
-    except Exception as error: return dict(reason=f"cannot be read: {type(error).__name__}: {error}")
+        if decoded != info.frames:
+            raise VideoError(path, f"damaged: {decoded} of {info.frames} frames can be decoded")
+    except VideoError as error:
+        return dict(reason=error.reason)
+    except Exception as error:
+        return dict(reason=f"cannot be read: {type(error).__name__}: {error}")
     return dict(frames=info.frames, fps=round(info.fps, 3), width=info.width, height=info.height, codec=info.codec)
 
 # %% ../../nbs/1_data/15_check.ipynb #dc5673c6
-def _begin_worker()->None:
+def _begin_worker() -> None:
     "Leave Ctrl-C to the main process, and end when it ends."
+
     def follow():
         connection.wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
 
-def _pool(workers:int)->ProcessPoolExecutor:
-    "Make worker processes: forked on Linux, where that is cheap and needs no importable main module."
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"), _begin_worker)
 
-def _inspect_alone(path:str, thorough:bool)->dict:
+def _pool(workers: int) -> ProcessPoolExecutor:
+    "Make worker processes: forked on Linux, where that is cheap and needs no importable main module."
+    return ProcessPoolExecutor(
+        workers, multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"), _begin_worker
+    )
+
+
+def _inspect_alone(path: str, thorough: bool) -> dict:
     "Inspect a suspect in a process of its own."
     with _pool(1) as pool:
-        try: return pool.submit(inspect_video, path, thorough).result()
-        except BrokenProcessPool: return dict(reason="the process that reads it dies")
+        try:
+            return pool.submit(inspect_video, path, thorough).result()
+        except BrokenProcessPool:
+            return dict(reason="the process that reads it dies")
+
 
 def inspect_videos(
-    paths:Iterable[str],   # video files
-    workers:int=2,         # processes
-    thorough:bool=False,   # decode every frame
-)->Iterator[tuple[str, dict]]: # path and what `inspect_video` says, in the order in which they are done
+    paths: Iterable[str],  # video files
+    workers: int = 2,  # processes
+    thorough: bool = False,  # decode every frame
+) -> Iterator[tuple[str, dict]]:  # path and what `inspect_video` says, in the order in which they are done
     "Inspect files in parallel, each answer as soon as there is one."
     waiting = deque(paths)
     while waiting:
         pool, running = _pool(min(workers, len(waiting))), {}
         try:
             while waiting or running:
-                while waiting and len(running) < 4*workers:
+                while waiting and len(running) < 4 * workers:
                     future = pool.submit(inspect_video, waiting[0], thorough)
                     running[future] = waiting.popleft()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     answer = future.result()
                     yield running.pop(future), answer
         except BrokenProcessPool:
-            for path in running.values(): yield path, _inspect_alone(path, thorough)
-        finally: pool.shutdown(cancel_futures=True)
+            for path in running.values():
+                yield path, _inspect_alone(path, thorough)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/1_data/15_check.ipynb #0efaf36d
-def _stamp(path:str)->list[int]:
+def _stamp(path: str) -> list[int]:
     "Tell one state of a file from another: bytes, and nanoseconds of its last change."
-    try: told = os.stat(path)
-    except OSError: return [0, 0]
+    try:
+        told = os.stat(path)
+    except OSError:
+        return [0, 0]
     return [told.st_size, told.st_mtime_ns]
 
-def _remembered(journal:Path, thorough:bool)->dict[str, dict]:
+
+def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
     "Read the answers of earlier checks, the last one for each file."
     answers = {}
     for line in journal.read_bytes().splitlines() if journal.is_file() else ():
-        try: answer = json.loads(line)
-        except ValueError: continue
-        if isinstance(answer, dict) and {"path", "stamp", "thorough"} <= answer.keys() and answer["thorough"] >= thorough: answers[answer["path"]] = answer
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if (
+            isinstance(answer, dict)
+            and {"path", "stamp", "thorough"} <= answer.keys()
+            and answer["thorough"] >= thorough
+        ):
+            answers[answer["path"]] = answer
     return answers
 
-def _inspect_new(paths:list[str], journal:Path|None, workers:int, thorough:bool, progress:bool)->dict[str, dict]:
+
+def _inspect_new(
+    paths: list[str], journal: Path | None, workers: int, thorough: bool, progress: bool
+) -> dict[str, dict]:
     "Inspect the files without an answer, appending each answer to the journal at once."
     answers, stamps = _remembered(journal, thorough) if journal else {}, {path: _stamp(path) for path in paths}
     new = [path for path in stamps if answers.get(path, {}).get("stamp") != stamps[path]]
-    with open(journal or os.devnull, "ab") as file, tqdm(total=len(stamps), initial=len(stamps) - len(new), desc="checking", unit="video", disable=not progress) as bar:
-        if file.tell(): file.write(b"\n")                      # after a line that may have been cut short
+    with (
+        open(journal or os.devnull, "ab") as file,
+        tqdm(
+            total=len(stamps), initial=len(stamps) - len(new), desc="checking", unit="video", disable=not progress
+        ) as bar,
+    ):
+        if file.tell():
+            file.write(b"\n")  # after a line that may have been cut short
         for path, told in inspect_videos(new, workers, thorough):
             answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough) | told
             file.write(json.dumps(answers[path]).encode() + b"\n")
@@ -114,119 +147,163 @@ def _inspect_new(paths:list[str], journal:Path|None, workers:int, thorough:bool,
 STATUSES = ("usable", "short", "unreadable", "missing", "doubled")
 FACTS = ("frames", "fps", "seconds", "width", "height", "codec")
 
+
 def tell_problems(
-    problems:dict[str, list[str]], # kind of problem -> names of what has it
-)->list[str]:                      # a line a kind
+    problems: dict[str, list[str]],  # kind of problem -> names of what has it
+) -> list[str]:  # a line a kind
     "Name the first eight of each kind."
-    def more(names): return f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+
+    def more(names):
+        return f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+
     return [f"{kind} ({len(names):,}): {', '.join(names[:8])}{more(names)}" for kind, names in problems.items()]
 
+
 def tell_bad_files(
-    files:pd.DataFrame, # path, status, reason
-)->list[str]:           # up to eight lines a status
+    files: pd.DataFrame,  # path, status, reason
+) -> list[str]:  # up to eight lines a status
     "Name the files that a run cannot use as they are."
     lines = []
     for status in STATUSES[1:]:
         bad = files[files.status == status]
         lines += [f"{status}: {row.path}: {row.reason}" for row in bad[:8].itertuples()]
-        if len(bad) > 8: lines.append(f"{status}: {len(bad) - 8:,} more")
+        if len(bad) > 8:
+            lines.append(f"{status}: {len(bad) - 8:,} more")
     return lines
+
 
 class Checked(NamedTuple):
     "Hold what a check found."
-    files:pd.DataFrame             # path (relative; as listed where missing), class, split, status, reason, frames, fps, seconds, width, height, codec
-    counts:pd.DataFrame            # split x status, videos
-    title:str                      # of the data set and its split
-    folder:str                     # where the videos are
-    short:str                      # what a run does with short videos: "loop" or "drop"
-    unlisted:int                   # videos in the folder that no list names
-    problems:dict[str, list[str]]  # what is wrong with the lists as a whole
-    report:Path|None               # where `files` was written
-    lists:str=""                   # where the lists were found
-    remarks:dict[str, list[str]]={} # what a run can live with and a reader should know -> who has it
-    published:tuple[int, int]|None=None # training and test videos; None: none published, or not of these classes
-    may_miss:bool=False            # videos may be missing
+
+    # path (relative; as listed where missing), class, split, status, reason, frames, fps, seconds, width, height, codec
+    files: pd.DataFrame
+    counts: pd.DataFrame  # split x status, videos
+    title: str  # of the data set and its split
+    folder: str  # where the videos are
+    short: str  # what a run does with short videos: "loop" or "drop"
+    unlisted: int  # videos in the folder that no list names
+    problems: dict[str, list[str]]  # what is wrong with the lists as a whole
+    report: Path | None  # where `files` was written
+    lists: str = ""  # where the lists were found
+    remarks: dict[str, list[str]] = {}  # what a run can live with and a reader should know -> who has it
+    published: tuple[int, int] | None = None  # training and test videos; None: none published, or not of these classes
+    may_miss: bool = False  # videos may be missing
+
     @property
-    def sound(self)->bool:
+    def sound(self) -> bool:
         "Tell whether a run can use every video, save short ones it repeats and missing ones the set is known for."
         allowed = {"usable", *(["short"] if self.short == "loop" else []), *(["missing"] if self.may_miss else [])}
         return set(self.files.status) <= allowed and not self.problems
-    def __str__(self)->str:
+
+    def __str__(self) -> str:
         table = self.counts.assign(listed=self.counts.sum(axis=1))
-        if self.published: table["published"] = [self.published[split == "test"] for split in table.index]
+        if self.published:
+            table["published"] = [self.published[split == "test"] for split in table.index]
         where = f"; lists: {self.lists}" if self.lists not in ("", self.folder) else ""
         lines = [f"{self.title}: {self.folder}{where}"]
         lines.append(table.map("{:,}".format).rename_axis(index=None, columns=None).to_string())
-        if (count := self.counts["short"].sum()): lines.append(f"{count:,} short: " + {"loop": "repeated", "drop": "left out"}[self.short])
-        if self.unlisted: lines.append(f"{self.unlisted:,} in the folder that no list names")
+        if count := self.counts["short"].sum():
+            lines.append(f"{count:,} short: " + {"loop": "repeated", "drop": "left out"}[self.short])
+        if self.unlisted:
+            lines.append(f"{self.unlisted:,} in the folder that no list names")
         lines += tell_problems(self.problems) + tell_problems(self.remarks) + tell_bad_files(self.files)
         return "\n".join(lines + ([f"written to {self.report}"] if self.report else []))
 
-def _judge(row:NamedTuple, told:dict, minimum_frames:int)->dict:
-    "Give one row its status and its reason."
-    status = "unreadable" if "reason" in told else "short" if told.get("frames", minimum_frames) < minimum_frames else "usable"
-    reason = told.get("reason", f"{told.get('frames')} frames, fewer than {minimum_frames}" if status == "short" else "")
-    if row.status != "found": status, reason = row.status, f"also {', '.join(row.others)}" if row.others else "not in the folder"
-    seconds = round(told["frames"]/told["fps"], 3) if told.get("fps") else None
-    return dict(path=row.path if row.status == "missing" else row.found, status=status, reason=reason, seconds=seconds) | {name: told.get(name) for name in FACTS if name != "seconds"}
 
-def _tabulate(rows:pd.DataFrame, told:list[dict], minimum_frames:int)->pd.DataFrame:
+def _judge(row: NamedTuple, told: dict, minimum_frames: int) -> dict:
+    "Give one row its status and its reason."
+    status = (
+        "unreadable"
+        if "reason" in told
+        else "short"
+        if told.get("frames", minimum_frames) < minimum_frames
+        else "usable"
+    )
+    reason = told.get(
+        "reason", f"{told.get('frames')} frames, fewer than {minimum_frames}" if status == "short" else ""
+    )
+    if row.status != "found":
+        status, reason = row.status, f"also {', '.join(row.others)}" if row.others else "not in the folder"
+    seconds = round(told["frames"] / told["fps"], 3) if told.get("fps") else None
+    return dict(
+        path=row.path if row.status == "missing" else row.found, status=status, reason=reason, seconds=seconds
+    ) | {name: told.get(name) for name in FACTS if name != "seconds"}
+
+
+def _tabulate(rows: pd.DataFrame, told: list[dict], minimum_frames: int) -> pd.DataFrame:
     "Put the answers into the table of the report, training and test apart, sorted by path."
     judged = pd.DataFrame([_judge(row, answer, minimum_frames) for row, answer in zip(rows.itertuples(), told)])
-    files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[["path", "class", "split", "status", "reason", *FACTS]]
-    return files.astype(dict.fromkeys(("frames", "width", "height"), "Int64")).sort_values(["split", "path"], ignore_index=True)
+    files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[
+        ["path", "class", "split", "status", "reason", *FACTS]
+    ]
+    return files.astype(dict.fromkeys(("frames", "width", "height"), "Int64")).sort_values(
+        ["split", "path"], ignore_index=True
+    )
+
 
 ACROSS = "test videos that are also in training, byte for byte"
 WITHIN = "videos that are there twice on one side, byte for byte"
 
+
 def copy_remarks(
-    rows:pd.DataFrame,   # path (relative), split
-    folder:str|Path,     # what the paths are relative to
-    progress:bool=False, # show a bar
-)->dict[str, list[str]]: # kind of copy -> "second is first"; kinds that nothing has are left out
+    rows: pd.DataFrame,  # path (relative), split
+    folder: str | Path,  # what the paths are relative to
+    progress: bool = False,  # show a bar
+) -> dict[str, list[str]]:  # kind of copy -> "second is first"; kinds that nothing has are left out
     "Say which videos are copies of others."
     copies = find_copies(rows, folder, progress)
     return {kind: names for kind, names in ((ACROSS, copies.across), (WITHIN, copies.within)) if names}
 
+
 class Reading(NamedTuple):
     "Say how the files of a check are opened."
-    minimum_frames:int=32                 # shorter videos are "short", frames
-    short:Literal["loop", "drop"]="loop"  # what runs do with short videos: repeat them, or leave them out
-    report:Path|None=None                 # csv file to write; what is known so far is kept beside it; None: keep nothing
-    workers:int=2                         # processes
-    thorough:bool=False                   # decode every frame
-    progress:bool=True                    # show a bar
 
-    def checked(self)->"Reading":
+    minimum_frames: int = 32  # shorter videos are "short", frames
+    short: Literal["loop", "drop"] = "loop"  # what runs do with short videos: repeat them, or leave them out
+    report: Path | None = None  # csv file to write; what is known so far is kept beside it; None: keep nothing
+    workers: int = 2  # processes
+    thorough: bool = False  # decode every frame
+    progress: bool = True  # show a bar
+
+    def checked(self) -> "Reading":
         "Refuse values that cannot be; raise ValueError, one line."
         if self.minimum_frames < 1 or self.workers < 1:
-            raise ValueError(f"minimum_frames and workers must be at least 1, got {self.minimum_frames} and {self.workers}")
-        if self.short not in ("loop", "drop"): raise ValueError(f"short must be 'loop' or 'drop', got {self.short!r}")
+            raise ValueError(
+                f"minimum_frames and workers must be at least 1, got {self.minimum_frames} and {self.workers}"
+            )
+        if self.short not in ("loop", "drop"):
+            raise ValueError(f"short must be 'loop' or 'drop', got {self.short!r}")
         report = Path(self.report) if self.report else None
-        if report and report.suffix != ".csv": raise ValueError(f"report must be a .csv file, got {report}")
+        if report and report.suffix != ".csv":
+            raise ValueError(f"report must be a .csv file, got {report}")
         return self._replace(report=report)
 
-def _read_files(rows:pd.DataFrame, folder:str|Path, how:Reading)->tuple[pd.DataFrame, pd.DataFrame]:
+
+def _read_files(rows: pd.DataFrame, folder: str | Path, how: Reading) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Open the file of every row; write the report; give the files and their counts."
     top, report = Path(folder).absolute(), how.report
-    paths = [str(top/row.found) if row.status == "found" else "" for row in rows.itertuples()]
-    if report: report.parent.mkdir(parents=True, exist_ok=True)
+    paths = [str(top / row.found) if row.status == "found" else "" for row in rows.itertuples()]
+    if report:
+        report.parent.mkdir(parents=True, exist_ok=True)
     journal = report and report.with_suffix(".jsonl")
     told = _inspect_new(sorted(filter(None, paths)), journal, how.workers, how.thorough, how.progress)
     files = _tabulate(rows, [told.get(path, {}) for path in paths], how.minimum_frames)
     if report:
-        with replacing(report) as temporary: files.to_csv(temporary, index=False)
+        with replacing(report) as temporary:
+            files.to_csv(temporary, index=False)
     counts = pd.crosstab(files.split, files.status)
     return files, counts.reindex(index=["train", "test"], columns=STATUSES, fill_value=0)
 
+
 def check_data(
-    name:str,                               # one of `DATA_SETS`
-    folder:str|Path,                        # where its videos are
-    split:int=1,                            # which of its splits, from 1
-    lists:str|Path|None=None,               # folder with its lists; None: look for them
-    classes:Sequence[str]|str|None=None,    # names of the classes to check; or "present": those of which there are videos; None: all
-    **reading,                              # of `Reading`
-)->Checked:                                 # a status for every listed video
+    name: str,  # one of `DATA_SETS`
+    folder: str | Path,  # where its videos are
+    split: int = 1,  # which of its splits, from 1
+    lists: str | Path | None = None,  # folder with its lists; None: look for them
+    # names of the classes to check; or "present": those of which there are videos; None: all
+    classes: Sequence[str] | str | None = None,
+    **reading,  # of `Reading`
+) -> Checked:  # a status for every listed video
     "Open every video of a data set; continue where an earlier check with the same report stopped."
     how, about = Reading(**reading).checked(), data_set(name)
     listing, here = read_lists(name, folder, split, lists), find_videos(folder)
@@ -242,29 +319,48 @@ def check_data(
     remarks = copy_remarks(found.assign(path=found.found), folder, how.progress)
     published = about.counts.get(split) if wanted.classes[0] == wanted.classes[1] else None
     title = f"{data_title(name, *wanted.classes)}, split {split}"
-    return Checked(files, counts, title, str(folder), how.short, len(set(here) - named), problems,
-                   how.report, listing.source, remarks, published, about.missing == "drop")
+    return Checked(
+        files,
+        counts,
+        title,
+        str(folder),
+        how.short,
+        len(set(here) - named),
+        problems,
+        how.report,
+        listing.source,
+        remarks,
+        published,
+        about.missing == "drop",
+    )
+
 
 def own_remarks(
-    catalog:pd.DataFrame, # what `own_catalog` returned
-)->dict[str, list[str]]:  # what a reader should know -> more about it
+    catalog: pd.DataFrame,  # what `own_catalog` returned
+) -> dict[str, list[str]]:  # what a reader should know -> more about it
     "Say what the table of one's own videos lacks."
     groups = catalog.groupby("group").split.nunique()
     bare, tested = not catalog.attrs["labelled"], "test" in set(catalog.split)
     alone = catalog.attrs["groups"] == ALONE
-    return {kind: names for kind, names in {
-        "groups": [ALONE if alone else f"{len(groups):,} by {catalog.attrs['groups']}"],
-        "groups on both sides": groups.index[groups > 1].tolist(),
-        "classes": ["none: no class folders and no labels"] if bare else [],
-        "no test videos": [] if tested else ["an evaluation needs two lists, or a split by groups"]}.items() if names}
+    return {
+        kind: names
+        for kind, names in {
+            "groups": [ALONE if alone else f"{len(groups):,} by {catalog.attrs['groups']}"],
+            "groups on both sides": groups.index[groups > 1].tolist(),
+            "classes": ["none: no class folders and no labels"] if bare else [],
+            "no test videos": [] if tested else ["an evaluation needs two lists, or a split by groups"],
+        }.items()
+        if names
+    }
+
 
 def check_own(
-    catalog:pd.DataFrame, # what `own_catalog` returned
-    **reading,            # of `Reading`
-)->Checked:               # a status for every video
+    catalog: pd.DataFrame,  # what `own_catalog` returned
+    **reading,  # of `Reading`
+) -> Checked:  # a status for every video
     "Open every video of a folder of one's own."
     how, folder = Reading(**reading).checked(), catalog.attrs["folder"]
-    rows = catalog.assign(status="found", found=catalog.path, others=[()]*len(catalog))
+    rows = catalog.assign(status="found", found=catalog.path, others=[()] * len(catalog))
     files, counts = _read_files(rows, folder, how)
     unlisted = len(set(find_videos(folder)) - set(catalog.path))
     remarks = own_remarks(catalog) | copy_remarks(catalog, folder, how.progress)

@@ -15,25 +15,30 @@ from ..plugins import pandas as pd
 __all__ = ['choose_classes', 'known_classes', 'cut_classes', 'cut_problems', 'data_title', 'way_by_classes']
 
 # %% ../../nbs/1_data/11_classes.ipynb #6b1c0007
-def _unknown(name:str, known:Sequence[str])->str:
+def _unknown(name: str, known: Sequence[str]) -> str:
     "Say what was probably meant."
     near = get_close_matches(name.casefold(), [each.casefold() for each in known], 1)
     meant = [each for each in known if near and each.casefold() == near[0]]
     return f"{name!r}" + (f" (did you mean {meant[0]}?)" if meant else "")
 
+
 def choose_classes(
-    classes:Sequence[str]|str, # names; or "present"
-    known:Sequence[str],       # the classes of the lists, in the order of their numbers
-    present:Iterable[str]=(),  # those of which there are videos
-)->list[str]:                  # in the order of their numbers
+    classes: Sequence[str] | str,  # names; or "present"
+    known: Sequence[str],  # the classes of the lists, in the order of their numbers
+    present: Iterable[str] = (),  # those of which there are videos
+) -> list[str]:  # in the order of their numbers
     "Read which classes are wanted; raise ValueError, one line, where that cannot be."
     here = set(present)
-    if classes == "present": wanted = [name for name in known if name in here]
-    else: wanted = [classes] if isinstance(classes, str) else list(classes)
+    if classes == "present":
+        wanted = [name for name in known if name in here]
+    else:
+        wanted = [classes] if isinstance(classes, str) else list(classes)
     unknown = [_unknown(name, known) for name in wanted if name not in known]
-    if unknown: raise ValueError(f"classes must be among the {len(known)} of the lists, got {', '.join(unknown)}")
+    if unknown:
+        raise ValueError(f"classes must be among the {len(known)} of the lists, got {', '.join(unknown)}")
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
-    if twice: raise ValueError(f"classes must be named once each, got {', '.join(twice)} again")
+    if twice:
+        raise ValueError(f"classes must be named once each, got {', '.join(twice)} again")
     if len(wanted) < 2:
         which = "the folder has" if classes == "present" else "got"
         raise ValueError(f"classes must be two or more, {which} {', '.join(wanted) or 'none'}")
@@ -41,42 +46,52 @@ def choose_classes(
 
 # %% ../../nbs/1_data/11_classes.ipynb #6b1c000a
 def known_classes(
-    rows:pd.DataFrame, # class, label, split: of the whole lists
-)->list[str]:          # in the order of their numbers
+    rows: pd.DataFrame,  # class, label, split: of the whole lists
+) -> list[str]:  # in the order of their numbers
     "List the numbered classes that train or test."
     used = rows[(rows.split != "unused") & rows.label.notna()]
     return used.drop_duplicates("class").sort_values("label")["class"].tolist()
 
+
 def cut_classes(
-    rows:pd.DataFrame,  # class, label and whatever else
-    kept:Sequence[str], # in the order of their new numbers, from 0
-)->pd.DataFrame:        # the rows of these classes, numbered anew
+    rows: pd.DataFrame,  # class, label and whatever else
+    kept: Sequence[str],  # in the order of their new numbers, from 0
+) -> pd.DataFrame:  # the rows of these classes, numbered anew
     "Keep the rows of some classes."
     cut = rows[rows["class"].isin(kept)]
     return cut.assign(label=cut["class"].map({name: label for label, name in enumerate(kept)}).astype("Int64"))
 
+
 def cut_problems(
-    problems:dict[str, list[str]], # kind of problem -> classes that have it, each perhaps with more in brackets behind it
-    kept:Sequence[str],            # classes
-)->dict[str, list[str]]:           # kind of problem -> kept classes that have it
+    # kind of problem -> classes that have it, each perhaps with more in brackets behind it
+    problems: dict[str, list[str]],
+    kept: Sequence[str],  # classes
+) -> dict[str, list[str]]:  # kind of problem -> kept classes that have it
     "Keep the problems of some classes."
-    def of(name, entry): return entry == name or entry.startswith(f"{name} (")
-    return {kind: [entry for entry in entries if any(of(name, entry) for name in kept)]
-            for kind, entries in problems.items()}
+
+    def of(name, entry):
+        return entry == name or entry.startswith(f"{name} (")
+
+    return {
+        kind: [entry for entry in entries if any(of(name, entry) for name in kept)]
+        for kind, entries in problems.items()
+    }
 
 # %% ../../nbs/1_data/11_classes.ipynb #6b1c000d
 def data_title(
-    name:str,         # of the data set
-    kept:int=0,       # number of its classes that are used
-    total:int=0,      # of how many; 0: not known
-)->str:               # for tables, pages and messages
+    name: str,  # of the data set
+    kept: int = 0,  # number of its classes that are used
+    total: int = 0,  # of how many; 0: not known
+) -> str:  # for tables, pages and messages
     "Name a data set, and how much of it is used where that is not all."
     return f"{name}, {kept} of {total} classes" if kept < total else name
 
+
 def way_by_classes(
-    here:Sequence[str], # classes that have videos
-)->str:                 # empty where there are fewer than two
+    here: Sequence[str],  # classes that have videos
+) -> str:  # empty where there are fewer than two
     "Say how to go on with the classes that are here."
-    if len(here) < 2: return ""
+    if len(here) < 2:
+        return ""
     names = f", or by name: --classes {','.join(here)}" if len(here) <= 6 else ""
     return f"to go on with the {len(here)} classes that are here: --classes present{names}"

@@ -24,245 +24,338 @@ __all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces',
 # %% ../../nbs/1_data/14_clips.ipynb #76d643f5
 class FrameSource(Protocol):
     "What clips are read from: `FrameCache` or `VideoFrames`."
-    def count(self, path:str)->int: "Number of frames of a video."
-    def window(self, path:str, start:int, length:int)->np.ndarray: "Consecutive frames, uint8 (T, H, W, 3)."
+
+    def count(self, path: str) -> int:
+        "Number of frames of a video."
+
+    def window(self, path: str, start: int, length: int) -> np.ndarray:
+        "Consecutive frames, uint8 (T, H, W, 3)."
 
 # %% ../../nbs/1_data/14_clips.ipynb #31d08430
 class Looped:
     "Serve a video that is shorter than a window as if it were repeated until the window is full."
-    def __init__(self,
-        frames:FrameSource, # Where the frames are; has `.usable`, the list of its keys
-        minimum:int,        # Frames of a window
+
+    def __init__(
+        self,
+        frames: FrameSource,  # Where the frames are; has `.usable`, the list of its keys
+        minimum: int,  # Frames of a window
     ):
-        if minimum < 1: raise ValueError(f"minimum must be at least 1, got {minimum}")
+        if minimum < 1:
+            raise ValueError(f"minimum must be at least 1, got {minimum}")
         self.frames, self.minimum = frames, minimum
 
     @property
-    def usable(self)->list[str]:
+    def usable(self) -> list[str]:
         "List the paths that can be asked for."
         return self.frames.usable
 
     @property
-    def looped(self)->list[str]:
+    def looped(self) -> list[str]:
         "List the videos that are repeated."
         return [path for path in self.usable if self.frames.count(path) < self.minimum]
 
-    def count(self,
-        path:str,  # One of `usable`
-    )->int:        # Number of frames, at least `minimum`
+    def count(
+        self,
+        path: str,  # One of `usable`
+    ) -> int:  # Number of frames, at least `minimum`
         "Count the frames of a video, repetitions included."
         return max(self.frames.count(path), self.minimum)
 
-    def window(self,
-        path:str,    # One of `usable`
-        start:int,   # First frame
-        length:int,  # Number of consecutive frames
-    )->np.ndarray:   # Frames, uint8 (length, H, W, 3)
+    def window(
+        self,
+        path: str,  # One of `usable`
+        start: int,  # First frame
+        length: int,  # Number of consecutive frames
+    ) -> np.ndarray:  # Frames, uint8 (length, H, W, 3)
         "Give consecutive frames; after the last one of a short video comes its first."
         count = self.frames.count(path)
-        if count >= self.minimum: return self.frames.window(path, start, length)
-        if start < 0 or length < 1 or start + length > self.minimum: raise ValueError(f"start and length must lie within the {self.minimum} frames of {path}, got {start} and {length}")
+        if count >= self.minimum:
+            return self.frames.window(path, start, length)
+        if start < 0 or length < 1 or start + length > self.minimum:
+            raise ValueError(
+                f"start and length must lie within the {self.minimum} frames of {path}, got {start} and {length}"
+            )
         return self.frames.window(path, 0, count)[(start + np.arange(length)) % count]
 
 # %% ../../nbs/1_data/14_clips.ipynb #9de729a2
 def two_starts(
-    count:int,                     # Frames of the video
-    window:int,                    # Frames of a window
-    generator:np.random.Generator, # Source of the draws
-)->tuple[int,int]:                 # First frames of two windows
+    count: int,  # Frames of the video
+    window: int,  # Frames of a window
+    generator: np.random.Generator,  # Source of the draws
+) -> tuple[int, int]:  # First frames of two windows
     "Draw two different windows of a video uniformly; a video with one window gives it twice."
     places = count - window + 1
-    if places < 1: raise ValueError(f"count must be at least window = {window}, got {count}")
+    if places < 1:
+        raise ValueError(f"count must be at least window = {window}, got {count}")
     first, second = int(generator.integers(places)), int(generator.integers(max(places - 1, 1)))
     return first, min(second + (second >= first), places - 1)
 
 # %% ../../nbs/1_data/14_clips.ipynb #0b6fa193
 def ordered_starts(
-    count:int,                     # Frames of the video
-    window:int,                    # Frames of a window
-    number:int,                    # Windows wanted, at least 2
-    generator:np.random.Generator, # Source of the draws
-)->tuple[tuple[int,...],int]:      # First frames: the source's, then the others' in order; and 1 where they come after it, 0 where before
+    count: int,  # Frames of the video
+    window: int,  # Frames of a window
+    number: int,  # Windows wanted, at least 2
+    generator: np.random.Generator,  # Source of the draws
+    # First frames: the source's, then the others' in order; and 1 where they come after it, 0 where before
+) -> tuple[tuple[int, ...], int]:
     "Draw windows of which the source is the first or the last; they differ where the video is long enough."
     places = count - window + 1
-    if places < 1: raise ValueError(f"count must be at least window = {window}, got {count}")
+    if places < 1:
+        raise ValueError(f"count must be at least window = {window}, got {count}")
     starts = sorted(generator.choice(places, number, replace=places < number).tolist())
     after = int(generator.integers(2))
     return (starts[0], *starts[1:]) if after else (starts[-1], *starts[:-1]), after
 
+
 class AnyPlaces:
     "Cut windows anywhere in time and crops anywhere in space (Section 4.1, Appendix A.3)."
-    def starts(self,
-        path:str,                      # The video
-        count:int,                     # Its frames
-        window:int,                    # Frames of a window
-        number:int,                    # Windows wanted
-        generator:np.random.Generator, # Source of the draws
-    )->tuple[tuple[int,...],int]:      # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1 where either may be
-        "Choose the moments of a video's windows."
-        return (two_starts(count, window, generator)[:number], -1) if number < 3 else ordered_starts(count, window, number, generator)
 
-    def rectangle(self,
-        path:str,                      # The video
-        start:int,                     # First frame of the clip
-        window:int,                    # Frames that the clip spans
-        height:int,                    # Height of a frame in pixels
-        width:int,                     # Width of a frame in pixels
-        scale:tuple[float,float],      # Range of the crop's share of the area
-        aspect:tuple[float,float],     # Range of width / height
-        generator:np.random.Generator, # Source of the draws
-    )->tuple[int,int,int,int]:         # Rectangle (x, y, w, h) in pixels
+    def starts(
+        self,
+        path: str,  # The video
+        count: int,  # Its frames
+        window: int,  # Frames of a window
+        number: int,  # Windows wanted
+        generator: np.random.Generator,  # Source of the draws
+        # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1 where
+        # either may be
+    ) -> tuple[tuple[int, ...], int]:
+        "Choose the moments of a video's windows."
+        return (
+            (two_starts(count, window, generator)[:number], -1)
+            if number < 3
+            else ordered_starts(count, window, number, generator)
+        )
+
+    def rectangle(
+        self,
+        path: str,  # The video
+        start: int,  # First frame of the clip
+        window: int,  # Frames that the clip spans
+        height: int,  # Height of a frame in pixels
+        width: int,  # Width of a frame in pixels
+        scale: tuple[float, float],  # Range of the crop's share of the area
+        aspect: tuple[float, float],  # Range of width / height
+        generator: np.random.Generator,  # Source of the draws
+    ) -> tuple[int, int, int, int]:  # Rectangle (x, y, w, h) in pixels
         "Choose where a clip is cropped."
         return random_box(height, width, scale, aspect, generator)
 
 # %% ../../nbs/1_data/14_clips.ipynb #5832b041
 class ClipDataset(Dataset):
     "Give two views of each video; a key is (epoch, row), and the draws depend on seed, epoch and row alone."
-    def __init__(self,
-        catalog:pd.DataFrame,   # Videos: columns path (and label), `attrs["folder"]`
-        frames:FrameSource,     # Where their frames are; keys are absolute paths
-        frames_per_clip:int=16, # Frames of a whole clip and of a sub-clip, T
-        stride:int=2,           # Source frames per step of the whole clip
-        sub_clips:int=2,        # Equal parts of the window read at stride 1, S; 0: none
-        crop_size:int=112,      # Side of a crop in pixels
-        scale:tuple[float,float]=(0.2, 1.0),     # Share of the frame's area
-        aspect:tuple[float,float]=(3/4, 4/3),    # Width / height of the crop
-        flip:float=0.5,         # Probability of a mirrored crop
-        seed:int=0,             # Decides every draw
-        views:int=2,            # 2 for contrast; 1: the target view is None (for training on labels)
-        target:str="other",     # Frames of the target: of "other" moments, or the "same" as the source's
-        others:int=0,           # Further windows, in order of time
-        places:AnyPlaces|None=None, # Chooses moments and crops; None: `AnyPlaces`
-        motion:Callable|None=None,  # (path, start, rectangle, flip, generator) -> motion map of a clip's crop, float32 (T', H', W')
+
+    def __init__(
+        self,
+        catalog: pd.DataFrame,  # Videos: columns path (and label), `attrs["folder"]`
+        frames: FrameSource,  # Where their frames are; keys are absolute paths
+        frames_per_clip: int = 16,  # Frames of a whole clip and of a sub-clip, T
+        stride: int = 2,  # Source frames per step of the whole clip
+        sub_clips: int = 2,  # Equal parts of the window read at stride 1, S; 0: none
+        crop_size: int = 112,  # Side of a crop in pixels
+        scale: tuple[float, float] = (0.2, 1.0),  # Share of the frame's area
+        aspect: tuple[float, float] = (3 / 4, 4 / 3),  # Width / height of the crop
+        flip: float = 0.5,  # Probability of a mirrored crop
+        seed: int = 0,  # Decides every draw
+        views: int = 2,  # 2 for contrast; 1: the target view is None (for training on labels)
+        target: str = "other",  # Frames of the target: of "other" moments, or the "same" as the source's
+        others: int = 0,  # Further windows, in order of time
+        places: AnyPlaces | None = None,  # Chooses moments and crops; None: `AnyPlaces`
+        # (path, start, rectangle, flip, generator) -> motion map of a clip's crop, float32 (T', H', W')
+        motion: Callable | None = None,
     ):
-        if views not in (1, 2): raise ValueError(f"views must be 1 or 2, got {views}")
-        if target not in ("other", "same"): raise ValueError(f"target must be 'other' or 'same', got {target!r}")
-        if others < 0: raise ValueError(f"others must be at least 0, got {others}")
-        self.views, self.target, self.others, self.places, self.motion = views, target, others, places or AnyPlaces(), motion
+        if views not in (1, 2):
+            raise ValueError(f"views must be 1 or 2, got {views}")
+        if target not in ("other", "same"):
+            raise ValueError(f"target must be 'other' or 'same', got {target!r}")
+        if others < 0:
+            raise ValueError(f"others must be at least 0, got {others}")
+        self.views, self.target, self.others, self.places, self.motion = (
+            views,
+            target,
+            others,
+            places or AnyPlaces(),
+            motion,
+        )
         self.frames, self.frames_per_clip, self.stride, self.sub_clips = frames, frames_per_clip, stride, sub_clips
         self.crop_size, self.scale, self.aspect, self.flip, self.seed = crop_size, scale, aspect, flip, seed
         self.window = frames_per_clip * stride
-        if sub_clips and self.window % sub_clips: raise ValueError(f"sub_clips must divide the window of {self.window} frames, got {sub_clips}")
-        if not 0 <= flip <= 1: raise ValueError(f"flip must be in [0, 1], got {flip}")
+        if sub_clips and self.window % sub_clips:
+            raise ValueError(f"sub_clips must divide the window of {self.window} frames, got {sub_clips}")
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip must be in [0, 1], got {flip}")
         folder = Path(catalog.attrs.get("folder", ""))
         self.paths = [str(folder / path) for path in catalog["path"]]
         self.labels = catalog["label"].to_numpy(np.int64) if "label" in catalog else np.full(len(catalog), -1)
         self.counts = [frames.count(path) for path in self.paths]
         short = [f"{path} ({count})" for path, count in zip(self.paths, self.counts) if count < self.window]
-        if short: raise ValueError(f"catalog must hold videos of at least {self.window} frames; shorter: {', '.join(short)}")
+        if short:
+            raise ValueError(f"catalog must hold videos of at least {self.window} frames; shorter: {', '.join(short)}")
 
-    def __len__(self)->int: return len(self.paths)
+    def __len__(self) -> int:
+        return len(self.paths)
 
-    def _starts(self, row:int, generator:np.random.Generator)->tuple[list[int],int]:
+    def _starts(self, row: int, generator: np.random.Generator) -> tuple[list[int], int]:
         "Draw the first frames of source, target and others; and where in time the others lie."
-        def draw(number): return self.places.starts(self.paths[row], self.counts[row], self.window, number, generator)
-        if self.target == "other" and not self.others: return list(draw(2)[0][:self.views]), -1
+
+        def draw(number):
+            return self.places.starts(self.paths[row], self.counts[row], self.window, number, generator)
+
+        if self.target == "other" and not self.others:
+            return list(draw(2)[0][: self.views]), -1
         (first, *rest), order = draw(1 + self.others)
         second = first if self.target == "same" else draw(2)[0][1]
-        return [first, second, *rest][:None if self.views == 2 else 1], order
+        return [first, second, *rest][: None if self.views == 2 else 1], order
 
-    def _cut(self, row:int, frames:np.ndarray, start:int, length:int, generator:np.random.Generator)->tuple:
+    def _cut(self, row: int, frames: np.ndarray, start: int, length: int, generator: np.random.Generator) -> tuple:
         "Cut one clip of so many source frames, mirrored with probability `flip`; give it with its box, rectangle and flip."
-        rectangle = self.places.rectangle(self.paths[row], start, length, *frames.shape[1:3], self.scale, self.aspect, generator)
+        rectangle = self.places.rectangle(
+            self.paths[row], start, length, *frames.shape[1:3], self.scale, self.aspect, generator
+        )
         flip = bool(generator.random() < self.flip)
         return *crop(frames, rectangle, self.crop_size, flip), rectangle, flip
 
-    def _sub_clips(self, row:int, window:np.ndarray, start:int, generator:np.random.Generator)->tuple:
+    def _sub_clips(self, row: int, window: np.ndarray, start: int, generator: np.random.Generator) -> tuple:
         "Cut the equal parts of a window; give them with their boxes."
         length = self.window // self.sub_clips
-        cuts = [self._cut(row, part, start + number * length, length, generator)[:2] for number, part in enumerate(np.split(window, self.sub_clips))]
+        cuts = [
+            self._cut(row, part, start + number * length, length, generator)[:2]
+            for number, part in enumerate(np.split(window, self.sub_clips))
+        ]
         return tuple(map(np.stack, zip(*cuts)))
 
-    def __getitem__(self,
-        key:tuple[int,int], # Epoch and row of the catalog
-    )->RawBatch:            # One sample: arrays without the axis B
+    def __getitem__(
+        self,
+        key: tuple[int, int],  # Epoch and row of the catalog
+    ) -> RawBatch:  # One sample: arrays without the axis B
         "Read the windows and cut a whole clip out of each, and sub-clips out of source and target."
         (epoch, row), entropy = key, [self.seed, *key]
         generator = np.random.default_rng(np.random.SeedSequence(entropy))
         starts, order = self._starts(row, generator)
         windows = [self.frames.window(self.paths[row], start, self.window) for start in starts]
-        cuts = [self._cut(row, window[::self.stride], start, self.window, generator) for window, start in zip(windows, starts)]
+        cuts = [
+            self._cut(row, window[:: self.stride], start, self.window, generator)
+            for window, start in zip(windows, starts)
+        ]
         views = [RawView(*cut[:2]) for cut in cuts]
         if self.sub_clips:
-            parts = [self._sub_clips(row, window, start, generator) for window, start in zip(windows[:self.views], starts)]
-            views[:self.views] = [RawView(*view[:2], *part) for view, part in zip(views, parts)]
+            parts = [
+                self._sub_clips(row, window, start, generator) for window, start in zip(windows[: self.views], starts)
+            ]
+            views[: self.views] = [RawView(*view[:2], *part) for view, part in zip(views, parts)]
         if self.motion:
             own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2,)))
             views[0] = views[0]._replace(motion=self.motion(self.paths[row], starts[0], *cuts[0][2:], own))
-        return RawBatch(views[0], views[1] if self.views == 2 else None, self.labels[row], np.int64(row), tuple(views[2:]), np.int64(order) if self.others > 1 else None)
+        return RawBatch(
+            views[0],
+            views[1] if self.views == 2 else None,
+            self.labels[row],
+            np.int64(row),
+            tuple(views[2:]),
+            np.int64(order) if self.others > 1 else None,
+        )
 
 # %% ../../nbs/1_data/14_clips.ipynb #7a1e6b98
 def collate(
-    samples:list, # Samples of a data set: named tuples of arrays or None
-)->tuple:         # One of them, of tensors with the axis B in front
+    samples: list,  # Samples of a data set: named tuples of arrays or None
+) -> tuple:  # One of them, of tensors with the axis B in front
     "Stack samples part by part."
     first = samples[0]
-    if first is None: return None
-    if not isinstance(first, tuple): return torch.from_numpy(np.stack(samples))
+    if first is None:
+        return None
+    if not isinstance(first, tuple):
+        return torch.from_numpy(np.stack(samples))
     parts = [collate(list(part)) for part in zip(*samples)]
     return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
 
 # %% ../../nbs/1_data/14_clips.ipynb #832993bd
 class StepSampler(Sampler):
     "List the keys (epoch, row) of each step: every epoch permutes all rows and drops its incomplete last batch."
-    def __init__(self,
-        rows:int,       # Rows of the catalog
-        batch_size:int, # Rows of a step, B
-        steps:int,      # Number of the last step + 1, counted from the start of the run
-        start_step:int, # Number of the first step
-        seed:int,       # Decides the permutations
-        part:tuple[int,int]=(0, 1), # Which part of a step's rows to list, from 0, and of how many equal parts: what one of several processes reads
-    ):
-        if not 0 < batch_size <= rows: raise ValueError(f"batch_size must be in 1 ... {rows} (the number of videos), got {batch_size}")
-        if not 0 <= start_step <= steps: raise ValueError(f"start_step must be in 0 ... {steps}, got {start_step}")
-        if not 0 <= part[0] < part[1] or batch_size % part[1]: raise ValueError(f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, got {part}")
-        self.rows, self.batch_size, self.steps, self.start_step, self.seed, self.part = rows, batch_size, steps, start_step, seed, part
 
-    def order(self,
-        epoch:int,    # Number of the epoch
-    )->np.ndarray:    # Rows in their order, (N,)
+    def __init__(
+        self,
+        rows: int,  # Rows of the catalog
+        batch_size: int,  # Rows of a step, B
+        steps: int,  # Number of the last step + 1, counted from the start of the run
+        start_step: int,  # Number of the first step
+        seed: int,  # Decides the permutations
+        # Which part of a step's rows to list, from 0, and of how many equal parts: what one of several processes reads
+        part: tuple[int, int] = (0, 1),
+    ):
+        if not 0 < batch_size <= rows:
+            raise ValueError(f"batch_size must be in 1 ... {rows} (the number of videos), got {batch_size}")
+        if not 0 <= start_step <= steps:
+            raise ValueError(f"start_step must be in 0 ... {steps}, got {start_step}")
+        if not 0 <= part[0] < part[1] or batch_size % part[1]:
+            raise ValueError(
+                f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, got {part}"
+            )
+        self.rows, self.batch_size, self.steps, self.start_step, self.seed, self.part = (
+            rows,
+            batch_size,
+            steps,
+            start_step,
+            seed,
+            part,
+        )
+
+    def order(
+        self,
+        epoch: int,  # Number of the epoch
+    ) -> np.ndarray:  # Rows in their order, (N,)
         "Permute the rows of an epoch."
         return np.random.default_rng(np.random.SeedSequence([self.seed, epoch], spawn_key=(1,))).permutation(self.rows)
 
-    def __len__(self)->int: return self.steps - self.start_step
+    def __len__(self) -> int:
+        return self.steps - self.start_step
 
-    def __iter__(self)->Iterator[list[tuple[int,int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         per_epoch, current, order = self.rows // self.batch_size, None, None
         (number, parts), share = self.part, self.batch_size // self.part[1]
         for step in range(self.start_step, self.steps):
             epoch, place = divmod(step, per_epoch)
-            if epoch != current: current, order = epoch, self.order(epoch)
+            if epoch != current:
+                current, order = epoch, self.order(epoch)
             first = place * self.batch_size + number * share
-            yield [(epoch, int(row)) for row in order[first:first + share]]
+            yield [(epoch, int(row)) for row in order[first : first + share]]
 
 # %% ../../nbs/1_data/14_clips.ipynb #ff656a64
-def _quiet_worker(worker:int)->None:
+def _quiet_worker(worker: int) -> None:
     "Keep OpenCV to the worker's own thread."
     cv2.setNumThreads(0)
 
+
 def batches(
-    dataset:ClipDataset,   # Videos and draws
-    batch_size:int,        # Videos of a step, B
-    steps:int,             # Steps of the whole run
-    start_step:int=0,      # First step to give: steps - start_step batches come out
-    workers:int=0,         # Processes that cut clips; 0: this one
-    pin_memory:bool=False, # Page-lock the batches for a faster copy to a GPU?
-    context:str|None=None, # How workers start: 'fork', 'spawn', None for the platform's way
-    part:tuple[int,int]=(0, 1), # Which part of each step to read, from 0, and of how many equal parts
-)->DataLoader:             # Iterable of `RawBatch`
+    dataset: ClipDataset,  # Videos and draws
+    batch_size: int,  # Videos of a step, B
+    steps: int,  # Steps of the whole run
+    start_step: int = 0,  # First step to give: steps - start_step batches come out
+    workers: int = 0,  # Processes that cut clips; 0: this one
+    pin_memory: bool = False,  # Page-lock the batches for a faster copy to a GPU?
+    context: str | None = None,  # How workers start: 'fork', 'spawn', None for the platform's way
+    part: tuple[int, int] = (0, 1),  # Which part of each step to read, from 0, and of how many equal parts
+) -> DataLoader:  # Iterable of `RawBatch`
     "Give the batches of a run from a step on; they depend on the data set and its seed, not on `workers`."
     sampler = StepSampler(len(dataset), batch_size, steps, start_step, dataset.seed, part)
-    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=pin_memory, worker_init_fn=_quiet_worker,
-                      generator=torch.Generator(), multiprocessing_context=context if workers else None)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_quiet_worker,
+        generator=torch.Generator(),
+        multiprocessing_context=context if workers else None,
+    )
 
 # %% ../../nbs/1_data/14_clips.ipynb #bc096a13
 def uniform_clips(
-    frames:FrameSource,     # Where the video's frames are
-    path:str,               # Its key
-    clips:int=10,           # Number of clips
-    frames_per_clip:int=16, # Frames of a clip, T
-    stride:int=2,           # Source frames per step
-)->np.ndarray:              # Clips, uint8 (clips, T, H, W, 3)
+    frames: FrameSource,  # Where the video's frames are
+    path: str,  # Its key
+    clips: int = 10,  # Number of clips
+    frames_per_clip: int = 16,  # Frames of a clip, T
+    stride: int = 2,  # Source frames per step
+) -> np.ndarray:  # Clips, uint8 (clips, T, H, W, 3)
     "Read clips at equal distances from a video's start to its end; a video shorter than a window is repeated."
     count, window = frames.count(path), frames_per_clip * stride
     if count < window:

@@ -14,118 +14,144 @@ from torch import Generator, Tensor
 
 # %% ../../nbs/1_data/13_colours.ipynb #213792a4
 def to_clip(
-    frames:Tensor, # Frames, uint8 (..., T, H, W, 3)
-)->Tensor:         # Clip in [0, 1], float32 (..., 3, T, H, W)
+    frames: Tensor,  # Frames, uint8 (..., T, H, W, 3)
+) -> Tensor:  # Clip in [0, 1], float32 (..., 3, T, H, W)
     "Turn stored frames into what an encoder reads."
-    if frames.dtype != torch.uint8: raise ValueError(f"frames must be uint8, got {frames.dtype}")
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"frames must be uint8, got {frames.dtype}")
     return frames.movedim(-1, -4).contiguous().float().div_(255)
 
 # %% ../../nbs/1_data/13_colours.ipynb #c6dd0606
 MEAN = (0.43216, 0.394666, 0.37645)  # Per-channel mean of Kinetics frames, as in the released code
-STD = (0.22803, 0.22145, 0.216989)   # Per-channel standard deviation of the same
+STD = (0.22803, 0.22145, 0.216989)  # Per-channel standard deviation of the same
+
 
 def normalise(
-    clip:Tensor, # Clip in [0, 1], (..., 3, T, H, W)
-)->Tensor:       # Clip of about zero mean and unit spread, same shape
+    clip: Tensor,  # Clip in [0, 1], (..., 3, T, H, W)
+) -> Tensor:  # Clip of about zero mean and unit spread, same shape
     "Subtract `MEAN` and divide by `STD`, channel by channel."
     mean, std = (clip.new_tensor(value).view(3, 1, 1, 1) for value in (MEAN, STD))
     return (clip - mean) / std
 
 # %% ../../nbs/1_data/13_colours.ipynb #f68b4fc9
-def _gray(clips:Tensor)->Tensor:
+def _gray(clips: Tensor) -> Tensor:
     "Weigh the channels to luminance, (B, 1, T, H, W)."
-    from kornia.color import rgb_to_grayscale # here and below: settings are checked without waiting for kornia
+    from kornia.color import rgb_to_grayscale  # here and below: settings are checked without waiting for kornia
+
     return rgb_to_grayscale(clips.flatten(2, 3)).unflatten(2, clips.shape[2:4])
 
-def _blend(clips:Tensor, base:Tensor, factor:Tensor)->Tensor:
+
+def _blend(clips: Tensor, base: Tensor, factor: Tensor) -> Tensor:
     "Move each clip away from a base (factor > 1) or towards it (factor < 1)."
     return (base + factor.view(-1, 1, 1, 1, 1) * (clips - base)).clamp(0, 1)
 
+
 def change_brightness(
-    clips:Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
-    factor:Tensor, # 0: black, 1: as it is, per clip, (B,)
-)->Tensor:         # Same shape
+    clips: Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
+    factor: Tensor,  # 0: black, 1: as it is, per clip, (B,)
+) -> Tensor:  # Same shape
     "Scale each clip."
     return _blend(clips, clips.new_zeros(()), factor)
 
+
 def change_contrast(
-    clips:Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
-    factor:Tensor, # 0: the clip's mean grey, 1: as it is, per clip, (B,)
-)->Tensor:         # Same shape
+    clips: Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
+    factor: Tensor,  # 0: the clip's mean grey, 1: as it is, per clip, (B,)
+) -> Tensor:  # Same shape
     "Spread each clip about its mean luminance."
     return _blend(clips, _gray(clips).mean((1, 2, 3, 4), keepdim=True), factor)
 
+
 def change_saturation(
-    clips:Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
-    factor:Tensor, # 0: grey, 1: as it is, per clip, (B,)
-)->Tensor:         # Same shape
+    clips: Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
+    factor: Tensor,  # 0: grey, 1: as it is, per clip, (B,)
+) -> Tensor:  # Same shape
     "Spread each pixel about its luminance."
     return _blend(clips, _gray(clips), factor)
 
+
 def change_hue(
-    clips:Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
-    factor:Tensor, # Turns of the colour circle, -0.5 to 0.5, 0: as it is, per clip, (B,)
-)->Tensor:         # Same shape
+    clips: Tensor,  # Clips in [0, 1], (B, 3, T, H, W)
+    factor: Tensor,  # Turns of the colour circle, -0.5 to 0.5, 0: as it is, per clip, (B,)
+) -> Tensor:  # Same shape
     "Turn the colour circle."
     from kornia.enhance import adjust_hue
+
     return adjust_hue(clips.flatten(2, 3), factor * 2 * torch.pi).unflatten(2, clips.shape[2:4])
+
 
 JITTER = (change_brightness, change_contrast, change_saturation, change_hue)  # In the order of `Photometric.jitter`
 
 # %% ../../nbs/1_data/13_colours.ipynb #be3e67c7
 def gaussian_blur(
-    clips:Tensor, # Clips, (B, C, T, H, W)
-    sigma:Tensor, # Standard deviation per clip in pixels, (B,)
-)->Tensor:        # Same shape
+    clips: Tensor,  # Clips, (B, C, T, H, W)
+    sigma: Tensor,  # Standard deviation per clip in pixels, (B,)
+) -> Tensor:  # Same shape
     "Blur every frame of a clip alike, with a kernel of a tenth of the frame (23 pixels at 224, 11 at 112)."
     from kornia.filters import gaussian_blur2d
+
     kernel = int(0.1 * clips.shape[-1]) // 2 * 2 + 1
-    if kernel == 1: return clips
+    if kernel == 1:
+        return clips
     return gaussian_blur2d(clips.flatten(1, 2), kernel, sigma[:, None].expand(-1, 2)).view_as(clips)
 
 # %% ../../nbs/1_data/13_colours.ipynb #b05b8dd7
 def draws(
-    shape:tuple[int,...],    # Numbers wanted, clips first, (B, ...)
-    generator:Generator,     # Source; consumes the numbers of all parts
-    part:tuple[int,int]=(0, 1), # Which part of a batch the B clips are, from 0, and of how many equal parts
-)->Tensor:                   # Uniform in [0, 1), (B, ...)
+    shape: tuple[int, ...],  # Numbers wanted, clips first, (B, ...)
+    generator: Generator,  # Source; consumes the numbers of all parts
+    part: tuple[int, int] = (0, 1),  # Which part of a batch the B clips are, from 0, and of how many equal parts
+) -> Tensor:  # Uniform in [0, 1), (B, ...)
     "Draw for the clips of a whole batch and keep the draws of one part."
     (number, parts), (clips, *rest) = part, shape
-    if not 0 <= number < parts: raise ValueError(f"part must be (number, parts) with 0 <= number < parts, got {part}")
-    return torch.rand(parts * clips, *rest, generator=generator, device=generator.device)[number * clips:(number + 1) * clips]
+    if not 0 <= number < parts:
+        raise ValueError(f"part must be (number, parts) with 0 <= number < parts, got {part}")
+    return torch.rand(parts * clips, *rest, generator=generator, device=generator.device)[
+        number * clips : (number + 1) * clips
+    ]
 
 # %% ../../nbs/1_data/13_colours.ipynb #54ff4a22
 @dataclass(frozen=True)
 class Photometric:
     "Change the colours of whole clips: one draw a clip, the same change for all of its frames."
-    grayscale_p:float=0.2                        # Probability of losing colour
-    jitter_p:float=0.2                           # Probability of colour jitter (released code: 0.8)
-    jitter:tuple[float,...]=(0.4, 0.4, 0.4, 0.1) # Largest change of brightness, contrast, saturation (share) and hue (turns)
-    blur_p:float=0.2                             # Probability of Gaussian blur (released code: 0.5)
-    blur_sigma:tuple[float,float]=(0.1, 2.0)     # Range of the blur's standard deviation in pixels
-    blur_sigma_per_process:bool=False            # Draw that once per process, as released, and not per clip?
+
+    grayscale_p: float = 0.2  # Probability of losing colour
+    jitter_p: float = 0.2  # Probability of colour jitter (released code: 0.8)
+    # Largest change of brightness, contrast, saturation (share) and hue (turns)
+    jitter: tuple[float, ...] = (0.4, 0.4, 0.4, 0.1)
+    blur_p: float = 0.2  # Probability of Gaussian blur (released code: 0.5)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # Range of the blur's standard deviation in pixels
+    blur_sigma_per_process: bool = False  # Draw that once per process, as released, and not per clip?
 
     def __post_init__(self):
         for name in ("grayscale_p", "jitter_p", "blur_p"):
-            if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if len(self.jitter) != 4 or min(self.jitter) < 0: raise ValueError(f"jitter must be four strengths >= 0, got {self.jitter}")
-        if max(self.jitter[:3]) > 10 or self.jitter[3] > .5: raise ValueError(f"jitter must be at most 10 for brightness, contrast and saturation, and half a turn for hue, got {self.jitter}")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100: raise ValueError(f"blur_sigma must satisfy 0 < low <= high <= 100 pixels, got {self.blur_sigma}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if len(self.jitter) != 4 or min(self.jitter) < 0:
+            raise ValueError(f"jitter must be four strengths >= 0, got {self.jitter}")
+        if max(self.jitter[:3]) > 10 or self.jitter[3] > 0.5:
+            raise ValueError(
+                f"jitter must be at most 10 for brightness, contrast and saturation, and half a turn for hue, got {self.jitter}"
+            )
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100:
+            raise ValueError(f"blur_sigma must satisfy 0 < low <= high <= 100 pixels, got {self.blur_sigma}")
 
-    def settled(self,
-        generator:Generator, # Generator of the process: the seed it started from decides, its state is not touched
-    )->"Photometric":        # The same changes with one standard deviation for all clips, if that was asked for
+    def settled(
+        self,
+        generator: Generator,  # Generator of the process: the seed it started from decides, its state is not touched
+    ) -> "Photometric":  # The same changes with one standard deviation for all clips, if that was asked for
         "Draw what is drawn once per process."
-        if not self.blur_sigma_per_process: return self
+        if not self.blur_sigma_per_process:
+            return self
         share = torch.rand((), generator=Generator().manual_seed(generator.initial_seed())).item()
         sigma = self.blur_sigma[0] + share * (self.blur_sigma[1] - self.blur_sigma[0])
         return replace(self, blur_sigma=(sigma, sigma), blur_sigma_per_process=False)
 
-    def __call__(self,
-        clips:Tensor,        # Clips in [0, 1], (B, 3, T, H, W); left as they are
-        generator:Generator, # Source of the draws; consumes 8 B + 4 numbers, whatever is drawn
-        part:tuple[int,int]=(0, 1), # Which part of a batch the clips are, from 0, and of how many
-    )->Tensor:               # Changed clips in [0, 1], same shape
+    def __call__(
+        self,
+        clips: Tensor,  # Clips in [0, 1], (B, 3, T, H, W); left as they are
+        generator: Generator,  # Source of the draws; consumes 8 B + 4 numbers, whatever is drawn
+        part: tuple[int, int] = (0, 1),  # Which part of a batch the clips are, from 0, and of how many
+    ) -> Tensor:  # Changed clips in [0, 1], same shape
         "Apply grayscale, jitter (its four parts in one random order per call) and blur to the clips that drew them."
         chance = draws((len(clips), 8), generator, part)
         order = torch.rand(4, generator=generator, device=generator.device).argsort().tolist()
@@ -135,43 +161,52 @@ class Photometric:
         sigma = (low + (high - low) * chance[:, 3]).to(clips)
         factors = (chance.new_tensor((1, 1, 1, 0)) + (2 * chance[:, 4:] - 1) * chance.new_tensor(self.jitter)).to(clips)
         changed = clips.clone()
-        if len(gray): changed[gray] = _gray(changed[gray]).expand(-1, 3, -1, -1, -1)
+        if len(gray):
+            changed[gray] = _gray(changed[gray]).expand(-1, 3, -1, -1, -1)
         if len(jitter):
             group = changed[jitter]
-            for part in order: group = JITTER[part](group, factors[jitter, part])
+            for part in order:
+                group = JITTER[part](group, factors[jitter, part])
             changed[jitter] = group
-        if len(blur): changed[blur] = gaussian_blur(changed[blur], sigma[blur])
+        if len(blur):
+            changed[blur] = gaussian_blur(changed[blur], sigma[blur])
         return changed
 
 # %% ../../nbs/1_data/13_colours.ipynb #6a288f14
-def _step(clip:Tensor)->Tensor:
+def _step(clip: Tensor) -> Tensor:
     "Subtract from every frame the one before; the first difference stands twice."
     step = clip.diff(dim=2)
     return torch.cat([step[:, :, :1], step], dim=2)
 
-def _paper(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
+
+def _paper(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
     "Map adjacent differences to [0, 1]."
     return (_step(clip) + 1) / 2
 
-def _released(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
+
+def _released(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
     "Do the same, with the last frame before the first."
     return (clip - clip.roll(1, dims=2) + 1) / 2
 
-def _normalised(clip:Tensor, generator:Generator|None, part:tuple[int,int])->Tensor:
+
+def _normalised(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
     "Scale adjacent differences by ten and by a random gain per clip, and clamp them to +-3."
     gain = torch.zeros(len(clip)) if generator is None else 0.7 * draws((len(clip),), generator, part) - 0.35
     return (_step(clip) * (10 * gain.exp()).to(clip).view(-1, 1, 1, 1, 1)).clamp(-3, 3)
+
 
 DIFFERENCES = {"paper": _paper, "released": _released, "normalised": _normalised}  # The kinds of `frame_difference`
 
 # %% ../../nbs/1_data/13_colours.ipynb #5b5f52d4
 def frame_difference(
-    clip:Tensor,                   # Clips in [0, 1], (B, 3, T, H, W), T >= 2
-    kind:str="paper",              # A key of `DIFFERENCES`
-    generator:Generator|None=None, # Source of the gains of 'normalised'; None: all 1
-    part:tuple[int,int]=(0, 1),    # Which part of a batch the clips are, from 0, and of how many
-)->Tensor:                         # Difference clips, same shape; stillness is 0.5 ('paper', 'released') or 0 ('normalised')
+    clip: Tensor,  # Clips in [0, 1], (B, 3, T, H, W), T >= 2
+    kind: str = "paper",  # A key of `DIFFERENCES`
+    generator: Generator | None = None,  # Source of the gains of 'normalised'; None: all 1
+    part: tuple[int, int] = (0, 1),  # Which part of a batch the clips are, from 0, and of how many
+) -> Tensor:  # Difference clips, same shape; stillness is 0.5 ('paper', 'released') or 0 ('normalised')
     "Subtract neighbouring frames (Section 3.1), keeping the clip's length."
-    if kind not in DIFFERENCES: raise ValueError(f"kind must be one of {sorted(DIFFERENCES)}, got {kind!r}")
-    if clip.ndim != 5 or clip.shape[2] < 2: raise ValueError(f"clip must be (B, 3, T, H, W) with T >= 2, got {tuple(clip.shape)}")
+    if kind not in DIFFERENCES:
+        raise ValueError(f"kind must be one of {sorted(DIFFERENCES)}, got {kind!r}")
+    if clip.ndim != 5 or clip.shape[2] < 2:
+        raise ValueError(f"clip must be (B, 3, T, H, W) with T >= 2, got {tuple(clip.shape)}")
     return DIFFERENCES[kind](clip, generator, part)

@@ -13,8 +13,15 @@ from typing import Literal, NamedTuple
 
 from .catalog import CatalogError, composed, counted, data_root, row_problems
 from .classes import choose_classes, cut_classes, cut_problems, known_classes, way_by_classes
-from .lists import (Listing, check_table, read_diving_lists, read_hmdb_lists, read_kinetics_lists, read_table,
-                             read_ucf_lists)
+from fima.data.lists import (
+    Listing,
+    check_table,
+    read_diving_lists,
+    read_hmdb_lists,
+    read_kinetics_lists,
+    read_table,
+    read_ucf_lists,
+)
 from ..plugins import DATA_SETS, pandas as pd
 
 # %% auto #0
@@ -23,43 +30,75 @@ __all__ = ['VIDEO_SUFFIXES', 'UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIV
            'named_folder', 'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
 
 # %% ../../nbs/1_data/11_datasets.ipynb #5dae3046
-VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
-                            ".3gp", ".ts", ".mts", ".m2ts", ".vob"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".avi",
+        ".mp4",
+        ".mkv",
+        ".webm",
+        ".mov",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".flv",
+        ".ogv",
+        ".3gp",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".vob",
+    }
+)
+
 
 def find_videos(
-    folder:str|Path,  # where to look, with all that is below
-)->list[str]:         # posix paths relative to it, sorted
+    folder: str | Path,  # where to look, with all that is below
+) -> list[str]:  # posix paths relative to it, sorted
     "Walk through a folder once and list its video files by their suffix."
     found, entered, open_folders = [], set(), [""]
     while open_folders:
         here = open_folders.pop(0)
         real = os.path.realpath(os.path.join(folder, here))
-        if real in entered: continue
+        if real in entered:
+            continue
         entered.add(real)
-        try: entries = sorted(os.scandir(real), key=lambda entry: (entry.is_symlink(), entry.name))
-        except OSError as error: raise CatalogError(folder, {"folders that cannot be read": [f"{here or '.'}: {error.strerror}"]}) from None
+        try:
+            entries = sorted(os.scandir(real), key=lambda entry: (entry.is_symlink(), entry.name))
+        except OSError as error:
+            raise CatalogError(folder, {"folders that cannot be read": [f"{here or '.'}: {error.strerror}"]}) from None
         for entry in entries:
-            if entry.name.startswith((".", "__MACOSX")): continue
-            if entry.is_dir(): open_folders.append(f"{here}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file(): found.append(here + entry.name)
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            if entry.is_dir():
+                open_folders.append(f"{here}{entry.name}/")
+            elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file():
+                found.append(here + entry.name)
     return sorted(found)
 
 # %% ../../nbs/1_data/11_datasets.ipynb #eb7f9010
-def _key(path:str)->str:
+def _key(path: str) -> str:
     "Reduce a path to its file's name without case and suffix."
     return composed(path).rpartition("/")[2].rpartition(".")[0].casefold()
 
-def _distinct(folder:str|Path, candidates:list[str], replacements:str)->list[str]:
+
+def _distinct(folder: str | Path, candidates: list[str], replacements: str) -> list[str]:
     "Drop links to other candidates, and what a folder of replacements replaces."
-    real = {os.path.realpath(os.path.join(folder, path)): path for path in sorted(candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)}
+    real = {
+        os.path.realpath(os.path.join(folder, path)): path
+        for path in sorted(candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)
+    }
     return sorted(path for path in real.values() if replacements in path.split("/")) or sorted(real.values())
 
+
 def locate(
-    rows:pd.DataFrame,             # path, as the lists have it; any other columns
-    folder:str|Path,               # where the videos are
-    files:list[str]|None=None,     # what `find_videos(folder)` returned, to save walking again
-    replacements:str="",           # name of a folder whose files replace those of the same name
-)->pd.DataFrame:                   # the same rows with status ("found", "missing", "doubled"), found (relative path, <NA> where missing) and others (further files of a doubled row)
+    rows: pd.DataFrame,  # path, as the lists have it; any other columns
+    folder: str | Path,  # where the videos are
+    files: list[str] | None = None,  # what `find_videos(folder)` returned, to save walking again
+    replacements: str = "",  # name of a folder whose files replace those of the same name
+    # the same rows with status ("found", "missing", "doubled"), found (relative path, <NA> where missing) and others
+    # (further files of a doubled row)
+) -> pd.DataFrame:
     "Find the file of every row."
     stems, candidates = [composed(path).rpartition(".")[0] for path in rows.path], {}
     wanted, lengths = set(stems), sorted({stem.count("/") + 1 for stem in stems}, reverse=True)
@@ -67,36 +106,50 @@ def locate(
         parts = composed(file).rpartition(".")[0].split("/")
         owner = next((tail for length in lengths if (tail := "/".join(parts[-length:])) in wanted), None)
         candidates.setdefault(_key(file), []).append((file, owner))
-    found = [[file for file, owner in candidates.get(_key(path), ()) if owner in (None, stem)] for path, stem in zip(rows.path, stems)]
+    found = [
+        [file for file, owner in candidates.get(_key(path), ()) if owner in (None, stem)]
+        for path, stem in zip(rows.path, stems)
+    ]
     found = [files if len(files) < 2 else _distinct(folder, files, replacements) for files in found]
-    return rows.assign(status=[("missing", "found", "doubled")[min(len(files), 2)] for files in found],
-                       found=pd.array([files[0] if files else pd.NA for files in found], dtype="str"), others=[tuple(files[1:]) for files in found])
+    return rows.assign(
+        status=[("missing", "found", "doubled")[min(len(files), 2)] for files in found],
+        found=pd.array([files[0] if files else pd.NA for files in found], dtype="str"),
+        others=[tuple(files[1:]) for files in found],
+    )
 
 # %% ../../nbs/1_data/11_datasets.ipynb #e80671e8
 class DataSet(NamedTuple):
     "Say how a data set is distributed."
-    read:Callable[[Path, int], Listing]        # reads the lists of one split from their folder
-    mark:str=""                                # the file by which a folder of lists is recognised, with `{split}`; may be a pattern; empty: the folder of the videos
-    splits:int=1                               # number of its splits
-    counts:Mapping[int, tuple[int, int]]={}    # split -> published number of training and test videos; empty: none is published
-    classes:int|None=None                      # number of its classes; None: as many as its lists name
-    missing:Literal["refuse", "drop"]="refuse" # what is done about missing videos when the caller does not say
-    replacements:str=""                        # name of the folder of files that replace broken ones
-    unused_classes:int=0                       # how many of its classes no list names
 
-def _ucf(group:str)->Callable[[Path, int], Listing]:
+    read: Callable[[Path, int], Listing]  # reads the lists of one split from their folder
+    # the file by which a folder of lists is recognised, with `{split}`; may be a pattern; empty: the folder of the
+    # videos
+    mark: str = ""
+    splits: int = 1  # number of its splits
+    # split -> published number of training and test videos; empty: none is published
+    counts: Mapping[int, tuple[int, int]] = {}
+    classes: int | None = None  # number of its classes; None: as many as its lists name
+    missing: Literal["refuse", "drop"] = "refuse"  # what is done about missing videos when the caller does not say
+    replacements: str = ""  # name of the folder of files that replace broken ones
+    unused_classes: int = 0  # how many of its classes no list names
+
+
+def _ucf(group: str) -> Callable[[Path, int], Listing]:
     "Read lists in UCF101's text form with the set's own pattern for groups."
     return lambda lists, split: read_ucf_lists(lists, split, group)
+
 
 _UCF_GROUP, _UCF_MARK = r"(v_[^/]+_g\d+)_c\d+\.\w+$", "trainlist{split:02d}.txt"
 UCF101 = DataSet(_ucf(_UCF_GROUP), _UCF_MARK, 3, {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}, 101)
 UCF101_5 = DataSet(_ucf(_UCF_GROUP), _UCF_MARK, 3, {1: (443, 178), 2: (445, 176), 3: (453, 168)}, 5)
 HMDB51 = DataSet(read_hmdb_lists, "[!.]*_test_split{split}.txt", 3, dict.fromkeys((1, 2, 3), (3570, 1530)), 51)
-KINETICS400 = DataSet(read_kinetics_lists, "*[tT]rain.csv", 1, {1: (246_534, 19_906)}, 400, "drop",
-                      "replacement_for_corrupted_k400")
+KINETICS400 = DataSet(
+    read_kinetics_lists, "*[tT]rain.csv", 1, {1: (246_534, 19_906)}, 400, "drop", "replacement_for_corrupted_k400"
+)
 DIVING48 = DataSet(read_diving_lists, "Diving48_V2_train.json", 1, {1: (15_027, 1_970)}, 48, unused_classes=1)
-UT_INTERACTION = DataSet(_ucf(r"/\d+_(\d+)_\d+\.\w+$"), _UCF_MARK, 5,
-                         {1: (96, 24), 2: (96, 24), 3: (97, 23), 4: (95, 25), 5: (96, 24)}, 6)
+UT_INTERACTION = DataSet(
+    _ucf(r"/\d+_(\d+)_\d+\.\w+$"), _UCF_MARK, 5, {1: (96, 24), 2: (96, 24), 3: (97, 23), 4: (95, 25), 5: (96, 24)}, 6
+)
 WEIZMANN4 = DataSet(_ucf(r"/(p\d+)_"), _UCF_MARK, 3, dict.fromkeys((1, 2, 3), (24, 12)), 4)
 MOTION_SPRITES = DataSet(read_table, "catalog.csv", 1, {1: (960, 600)}, 12)
 
@@ -110,113 +163,156 @@ DATA_SETS.add("weizmann4", "fima.data.datasets:WEIZMANN4", label="Weizmann, four
 DATA_SETS.add("motion_sprites", "fima.data.datasets:MOTION_SPRITES", label="motion sprites")
 
 # %% ../../nbs/1_data/11_datasets.ipynb #7c2d0002
-def _by_function(table:Callable[[Path, int], pd.DataFrame], name:str)->Callable[[Path, int], Listing]:
+def _by_function(table: Callable[[Path, int], pd.DataFrame], name: str) -> Callable[[Path, int], Listing]:
     "Read a data set by a function that gives its table."
+
     def read(folder, split):
         rows = table(folder, split)
         if not isinstance(rows, pd.DataFrame):
             raise ValueError(f"data set {name} must give a pandas table, got {type(rows).__name__}")
         return check_table(rows, name)
+
     return read
 
+
 def data_set(
-    name:str, # one of DATA_SETS
-)->DataSet:   # how it is distributed
+    name: str,  # one of DATA_SETS
+) -> DataSet:  # how it is distributed
     "Look a data set up; raise ValueError, one line, where there is none of this name."
     entry = DATA_SETS[name]
     found = entry.load()
-    if hasattr(found, "read"): return found
-    if callable(found): return DataSet(_by_function(found, name), splits=entry.facts.get("splits", 1))
+    if hasattr(found, "read"):
+        return found
+    if callable(found):
+        return DataSet(_by_function(found, name), splits=entry.facts.get("splits", 1))
     raise ValueError(f"data set {name} must be a DataSet or a function of folder and split, got {type(found).__name__}")
 
 # %% ../../nbs/1_data/11_datasets.ipynb #90889160
-OFFICIAL_FOLDERS = ("ucfTrainTestlist", "testTrainMulti_7030_splits", "test_train_splits/testTrainMulti_7030_splits", "test_train_splits")
+OFFICIAL_FOLDERS = (
+    "ucfTrainTestlist",
+    "testTrainMulti_7030_splits",
+    "test_train_splits/testTrainMulti_7030_splits",
+    "test_train_splits",
+)
 LIST_FOLDERS = (*OFFICIAL_FOLDERS, "splits", "annotations", "labels", "lists", "kinetics400")
 
+
 def named_folder(
-    name:str, # one of DATA_SETS
-)->Path:      # where its videos lie
+    name: str,  # one of DATA_SETS
+) -> Path:  # where its videos lie
     "Find the folder of a data set below FIMA_DATA; raise CatalogError where it is not on this machine."
     root = data_root()
-    folder = root and next((place for place in (root/"videos"/name, root/name) if place.is_dir()), None)
-    if folder: return folder
+    folder = root and next((place for place in (root / "videos" / name, root / name) if place.is_dir()), None)
+    if folder:
+        return folder
     where = f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}"
     raise CatalogError(name, {where: [f"videos/{name}", name]})
 
-def _places(name:str, folder:Path, lists:str|Path|None)->Iterator[Path]:
-    "Name the folders in which the lists may be, the likeliest first."
-    yield from (Path(lists or folder)/place for place in ("", *LIST_FOLDERS))
-    if lists: return
-    yield from (folder.absolute().parent/place for place in OFFICIAL_FOLDERS)
-    if root := data_root(): yield root/"splits"/name
 
-def _lists_folder(name:str, folder:Path, split:int, lists:str|Path|None)->Path:
+def _places(name: str, folder: Path, lists: str | Path | None) -> Iterator[Path]:
+    "Name the folders in which the lists may be, the likeliest first."
+    yield from (Path(lists or folder) / place for place in ("", *LIST_FOLDERS))
+    if lists:
+        return
+    yield from (folder.absolute().parent / place for place in OFFICIAL_FOLDERS)
+    if root := data_root():
+        yield root / "splits" / name
+
+
+def _lists_folder(name: str, folder: Path, split: int, lists: str | Path | None) -> Path:
     "Find the folder with the lists of a split."
     mark = data_set(name).mark.format(split=split)
-    if not mark: return Path(lists or folder)
+    if not mark:
+        return Path(lists or folder)
     for place in _places(name, folder, lists):
-        if place.is_dir() and next(place.glob(mark), None): return place
+        if place.is_dir() and next(place.glob(mark), None):
+            return place
     looked = [str(place) for place in _places(name, folder, lists) if place.is_dir()]
-    raise CatalogError(lists or folder, {f"missing list of split {split} of {name}": [mark], "say where it is with lists=; looked in": looked})
+    raise CatalogError(
+        lists or folder,
+        {f"missing list of split {split} of {name}": [mark], "say where it is with lists=; looked in": looked},
+    )
+
 
 def read_lists(
-    name:str,                    # one of DATA_SETS
-    folder:str|Path,             # where its videos are
-    split:int=1,                 # which of its splits, from 1
-    lists:str|Path|None=None,    # folder with its lists; None: look for them
-)->Listing:                      # what they say, unused videos included
+    name: str,  # one of DATA_SETS
+    folder: str | Path,  # where its videos are
+    split: int = 1,  # which of its splits, from 1
+    lists: str | Path | None = None,  # folder with its lists; None: look for them
+) -> Listing:  # what they say, unused videos included
     "Find and read the lists of a data set."
     found = data_set(name)
     if split not in range(1, found.splits + 1):
         rule = f"split must be {'1' if found.splits == 1 else f'1 to {found.splits}'} for {name}"
         raise CatalogError(folder, {rule: [f"got {split!r}"]})
     for place in (folder, lists):
-        if place is not None and not Path(place).is_dir(): raise CatalogError(place, {"missing folder": [str(place)]})
+        if place is not None and not Path(place).is_dir():
+            raise CatalogError(place, {"missing folder": [str(place)]})
     source = _lists_folder(name, Path(folder), split, lists)
     return found.read(source, split)._replace(source=str(source))
 
 # %% ../../nbs/1_data/11_datasets.ipynb #400fb248
-def _plain(name:str)->str:
+def _plain(name: str) -> str:
     "Reduce the name of a class or a folder to what copies agree on."
     return composed(name).replace("_", " ").casefold()
 
-def _strangers(rows:pd.DataFrame)->list[str]:
+
+def _strangers(rows: pd.DataFrame) -> list[str]:
     "Name the classes of which videos lie in another class's folder."
     classes = {_plain(name): name for name in rows["class"].dropna()}
     found = rows[rows.status == "found"]
-    around = found.found.map(lambda path: next((classes[_plain(part)] for part in reversed(path.split("/")[:-1]) if _plain(part) in classes), None))
-    wrong = found.assign(around=around)[around.notna() & (around.map(str).map(_plain) != found["class"].map(str).map(_plain))]
-    return [f"{name} ({count:,} in {place})" for (name, place), count in wrong.groupby(["class", "around"]).size().items()]
+    around = found.found.map(
+        lambda path: next(
+            (classes[_plain(part)] for part in reversed(path.split("/")[:-1]) if _plain(part) in classes), None
+        )
+    )
+    wrong = found.assign(around=around)[
+        around.notna() & (around.map(str).map(_plain) != found["class"].map(str).map(_plain))
+    ]
+    return [
+        f"{name} ({count:,} in {place})" for (name, place), count in wrong.groupby(["class", "around"]).size().items()
+    ]
+
 
 def folder_problems(
-    rows:pd.DataFrame,  # what `locate` returned: path, class, split, status, found, others
-    files:list[str],    # what the folder holds
-    drop:bool,          # single missing videos are no problem
-)->dict[str, list[str]]: # kind of problem -> names of what has it
+    rows: pd.DataFrame,  # what `locate` returned: path, class, split, status, found, others
+    files: list[str],  # what the folder holds
+    drop: bool,  # single missing videos are no problem
+) -> dict[str, list[str]]:  # kind of problem -> names of what has it
     "Find what is wrong between the lists and the folder."
     rows = rows[rows.split != "unused"]
     lost = rows[rows.status == "missing"]
-    if len(lost) == len(rows): return {f"none of the {len(rows):,} listed videos is here": [f"looked for {path}" for path in rows.path[:1]] + [f"the folder has {path}" for path in files[:3] or ["no video"]]}
+    if len(lost) == len(rows):
+        return {
+            f"none of the {len(rows):,} listed videos is here": [f"looked for {path}" for path in rows.path[:1]]
+            + [f"the folder has {path}" for path in files[:3] or ["no video"]]
+        }
     gone = lost["class"].isin(set(rows["class"]) - set(rows["class"][rows.status != "missing"]))
     return {
         "classes of the lists that are not in the folder": counted(lost["class"][gone]),
         "missing videos": [] if drop else lost.path[~gone].tolist(),
-        "videos that are there twice": [f"{row.path} ({', '.join((row.found, *row.others))})" for row in rows[rows.status == "doubled"].itertuples()],
-        "classes with videos in another class's folder": _strangers(rows)}
+        "videos that are there twice": [
+            f"{row.path} ({', '.join((row.found, *row.others))})" for row in rows[rows.status == "doubled"].itertuples()
+        ],
+        "classes with videos in another class's folder": _strangers(rows),
+    }
+
 
 class Wanted(NamedTuple):
     "Hold the rows of the wanted classes."
-    rows:pd.DataFrame             # what `locate` returned, cut
-    problems:dict[str, list[str]] # what the lists say against each other about these classes
-    classes:tuple[int, int]       # number of classes that are used, and of how many
-    here:list[str]                # all classes of which there are videos
+
+    rows: pd.DataFrame  # what `locate` returned, cut
+    problems: dict[str, list[str]]  # what the lists say against each other about these classes
+    classes: tuple[int, int]  # number of classes that are used, and of how many
+    here: list[str]  # all classes of which there are videos
+
 
 def want_classes(
-    name:str,                       # one of DATA_SETS
-    listing:Listing,                # what its lists say
-    located:pd.DataFrame,           # what `locate` returned for its rows
-    classes:Sequence[str]|str|None, # names; or "present": of which there are videos; None: all
-)->Wanted:                          # all of it, or cut
+    name: str,  # one of DATA_SETS
+    listing: Listing,  # what its lists say
+    located: pd.DataFrame,  # what `locate` returned for its rows
+    classes: Sequence[str] | str | None,  # names; or "present": of which there are videos; None: all
+) -> Wanted:  # all of it, or cut
     "Cut a listing to the classes that are wanted."
     known, found = known_classes(located), data_set(name)
     seen = set(located["class"][(located.status != "missing") & (located.split != "unused")])
@@ -227,18 +323,25 @@ def want_classes(
     problems = listing.problems if classes is None else cut_problems(listing.problems, kept)
     return Wanted(rows, problems, (used, max(total, used)), [each for each in known if each in seen])
 
+
 def open_catalog(
-    name:str,                                          # one of DATA_SETS
-    folder:str|Path,                                   # where its videos are
-    split:int=1,                                       # which of its splits, from 1
-    lists:str|Path|None=None,                          # folder with its lists; None: look for them in the folder, beside it and under `data_root()`
-    missing:Literal["refuse", "drop"]|None=None,       # what to do about single missing videos; None: "drop" for Kinetics-400, "refuse" for the others
-    classes:Sequence[str]|str|None=None,               # names of the classes to use; or "present": those of which there are videos; None: all
-)->pd.DataFrame:                                       # path (relative to the folder), label, class, split, group (and more for generated sets); attrs: folder, name, classes (used, of how many), missing, renamed
+    name: str,  # one of DATA_SETS
+    folder: str | Path,  # where its videos are
+    split: int = 1,  # which of its splits, from 1
+    # folder with its lists; None: look for them in the folder, beside it and under `data_root()`
+    lists: str | Path | None = None,
+    # what to do about single missing videos; None: "drop" for Kinetics-400, "refuse" for the others
+    missing: Literal["refuse", "drop"] | None = None,
+    # names of the classes to use; or "present": those of which there are videos; None: all
+    classes: Sequence[str] | str | None = None,
+    # path (relative to the folder), label, class, split, group (and more for generated sets); attrs: folder, name, classes
+    # (used, of how many), missing, renamed
+) -> pd.DataFrame:
     "Open a data set by name, refusing everything that is wrong with it at once."
     listing, about = read_lists(name, folder, split, lists), data_set(name)
     missing = about.missing if missing is None else missing
-    if missing not in ("refuse", "drop"): raise ValueError(f"missing must be 'refuse' or 'drop', got {missing!r}")
+    if missing not in ("refuse", "drop"):
+        raise ValueError(f"missing must be 'refuse' or 'drop', got {missing!r}")
     files = find_videos(folder)
     wanted = want_classes(name, listing, locate(listing.rows, folder, files, about.replacements), classes)
     wrong = folder_problems(wanted.rows, files, missing == "drop")
@@ -246,13 +349,18 @@ def open_catalog(
     here = rows[rows.status != "missing"]
     wrong |= row_problems(rows if any(wrong.values()) else here) | wanted.problems
     if wrong := {kind: names for kind, names in wrong.items() if names}:
-        lost = {"classes of the lists that are not in the folder",
-                "classes of classInd.txt that no list names"} & set(wrong)
+        lost = {"classes of the lists that are not in the folder", "classes of classInd.txt that no list names"} & set(
+            wrong
+        )
         raise CatalogError(f"{folder} (lists: {listing.source})", wrong, way_by_classes(wanted.here) if lost else "")
     renamed = here[[not f"/{found}".endswith(f"/{path}") for path, found in zip(here.path, here.found)]]
     catalog = here.assign(path=here.found).drop(columns=["status", "found", "others", "spelling"], errors="ignore")
     catalog = catalog.astype({"label": "int64"}).reset_index(drop=True)
-    catalog.attrs = dict(folder=str(Path(folder).absolute()), name=name, classes=wanted.classes,
-                         missing=rows.path[rows.status == "missing"].tolist(),
-                         renamed=dict(zip(renamed.path, renamed.found, strict=True)))
+    catalog.attrs = dict(
+        folder=str(Path(folder).absolute()),
+        name=name,
+        classes=wanted.classes,
+        missing=rows.path[rows.status == "missing"].tolist(),
+        renamed=dict(zip(renamed.path, renamed.found, strict=True)),
+    )
     return catalog

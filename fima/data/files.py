@@ -24,276 +24,345 @@ import fima
 # %% ../../nbs/1_data/09_files.ipynb #acecdaa1
 class VideoError(ValueError):
     "Name a video file that cannot be used and the reason."
-    def __init__(self,
-        path:str|Path, # the file
-        reason:str,    # why it cannot be used, without the path
+
+    def __init__(
+        self,
+        path: str | Path,  # the file
+        reason: str,  # why it cannot be used, without the path
     ):
         self.path, self.reason = str(path), reason
         super().__init__(self.path, reason)
-    def __str__(self)->str: return f"{self.path}: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 # %% ../../nbs/1_data/09_files.ipynb #1c2b9b74
 @contextmanager
 def replacing(
-    path:str|Path, # file to write
-)->Iterator[Path]: # temporary file beside it, moved onto `path` on success and removed on failure
+    path: str | Path,  # file to write
+) -> Iterator[Path]:  # temporary file beside it, moved onto `path` on success and removed on failure
     "Write a file atomically."
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         yield temporary
         os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/1_data/09_files.ipynb #10971a7a
 def encode(
-    frames:np.ndarray,         # RGB frames, uint8 (T, H, W, 3), H and W even
-    path:str|Path,             # mp4 file to write
-    fps:float=25,              # frames per second
-    keyframe_interval:int=12,  # frames from one keyframe to the next
-    crf:int=18,                # x264 quality, 0 (lossless) to 51
-    times:Sequence[int]|None=None, # presentation time of each frame, ms, increasing; None: evenly at `fps`
-)->None:
+    frames: np.ndarray,  # RGB frames, uint8 (T, H, W, 3), H and W even
+    path: str | Path,  # mp4 file to write
+    fps: float = 25,  # frames per second
+    keyframe_interval: int = 12,  # frames from one keyframe to the next
+    crf: int = 18,  # x264 quality, 0 (lossless) to 51
+    times: Sequence[int] | None = None,  # presentation time of each frame, ms, increasing; None: evenly at `fps`
+) -> None:
     "Write frames as an H.264 mp4 file, the same bytes for the same frames."
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"frames must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape}")
     height, width = frames.shape[1:3]
-    if height % 2 or width % 2: raise ValueError(f"frames must have an even height and width for H.264, got {height}x{width}")
-    if times is not None and (len(times) != len(frames) or min(np.diff(times), default=1) < 1): raise ValueError(f"times must be {len(frames)} increasing numbers, got {times}")
-    rate, times = (Fraction(fps).limit_denominator(100_000), range(len(frames))) if times is None else (Fraction(1000), times)
-    options = dict(crf=str(crf), g=str(keyframe_interval), sc_threshold="0", mbtree="0", preset="veryfast", flags="+bitexact")
+    if height % 2 or width % 2:
+        raise ValueError(f"frames must have an even height and width for H.264, got {height}x{width}")
+    if times is not None and (len(times) != len(frames) or min(np.diff(times), default=1) < 1):
+        raise ValueError(f"times must be {len(frames)} increasing numbers, got {times}")
+    rate, times = (
+        (Fraction(fps).limit_denominator(100_000), range(len(frames))) if times is None else (Fraction(1000), times)
+    )
+    options = dict(
+        crf=str(crf), g=str(keyframe_interval), sc_threshold="0", mbtree="0", preset="veryfast", flags="+bitexact"
+    )
     with replacing(path) as temporary:
         with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream("libx264", rate=rate, options=options)
             stream.width, stream.height, stream.pix_fmt, stream.thread_count = width, height, "yuv420p", 1
             for picture, time in zip(frames, times):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                frame.pts, frame.time_base = int(time), 1/rate
+                frame.pts, frame.time_base = int(time), 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
 
 # %% ../../nbs/1_data/09_files.ipynb #c0eac360
-def checkout()->Path|None: # None where the package was installed without its repository
+def checkout() -> Path | None:  # None where the package was installed without its repository
     "Find the repository around the package."
     root = Path(fima.__file__).resolve().parents[1]
-    return root if (root/"nbs"/"studies").is_dir() else None
+    return root if (root / "nbs" / "studies").is_dir() else None
 
-def work_root()->Path: # it need not be there yet
+
+def work_root() -> Path:  # it need not be there yet
     "Give the folder for generated videos, decoded frames and the like: FIMA_WORK, the repository's data/, or ./runs/.data."
     root = checkout()
-    return Path(os.environ.get("FIMA_WORK") or (root/"data" if root else Path.cwd()/"runs"/".data"))
+    return Path(os.environ.get("FIMA_WORK") or (root / "data" if root else Path.cwd() / "runs" / ".data"))
 
-SETTLED = 2_000_000_000 # nanoseconds after its last change from which a file's digest is remembered
+
+SETTLED = 2_000_000_000  # nanoseconds after its last change from which a file's digest is remembered
+
 
 class _Memory:
     "Keep the digests of files beside the state in which they were read."
-    def __init__(self, file:Path): self.file, self.known, self.offset = file, {}, 0
 
-    def catch_up(self)->"_Memory":
+    def __init__(self, file: Path):
+        self.file, self.known, self.offset = file, {}, 0
+
+    def catch_up(self) -> "_Memory":
         "Read the lines that were appended since the last time."
         try:
             with open(self.file, "rb") as file:
                 file.seek(self.offset)
                 lines = file.read()
-        except OSError: return self
+        except OSError:
+            return self
         self.offset += lines.rfind(b"\n") + 1
         for line in lines.splitlines():
-            try: path, *state, digest = json.loads(line)
-            except (ValueError, TypeError): continue
+            try:
+                path, *state, digest = json.loads(line)
+            except (ValueError, TypeError):
+                continue
             if len(state) == 4 and isinstance(path, str) and isinstance(digest, str):
                 self.known[path] = (tuple(state), digest)
         return self
 
-    def append(self, found:list[tuple[str, tuple, str]])->None:
+    def append(self, found: list[tuple[str, tuple, str]]) -> None:
         "Add digests to the memory and to its file."
         self.known |= {path: (state, digest) for path, state, digest in found}
         lines = "".join(json.dumps([path, *state, digest]) + "\n" for path, state, digest in found)
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try: os.write(handle, f"\n{lines}".encode()) # the line feed ends a line that was cut short
-            finally: os.close(handle)
-        except OSError: pass # another pass over the files costs time, nothing else
+            try:
+                os.write(handle, f"\n{lines}".encode())  # the line feed ends a line that was cut short
+            finally:
+                os.close(handle)
+        except OSError:
+            pass  # another pass over the files costs time, nothing else
+
 
 _memories: dict[Path, _Memory] = {}
 
-def _memory()->_Memory:
+
+def _memory() -> _Memory:
     "Give the memory of the present work folder, read once per process."
-    file = work_root()/"fingerprints.jsonl"
-    if file not in _memories: _memories[file] = _Memory(file).catch_up()
+    file = work_root() / "fingerprints.jsonl"
+    if file not in _memories:
+        _memories[file] = _Memory(file).catch_up()
     return _memories[file]
 
-def _state(told:os.stat_result)->tuple[int, int, int, int]:
+
+def _state(told: os.stat_result) -> tuple[int, int, int, int]:
     "Tell one state of a file from another."
     return told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino
 
-def _stat(path:str|Path)->os.stat_result:
+
+def _stat(path: str | Path) -> os.stat_result:
     "Look at a file without opening it; refuse what is no file, or an empty one."
-    try: told = os.stat(path)
-    except FileNotFoundError: raise VideoError(path, "no such file") from None
+    try:
+        told = os.stat(path)
+    except FileNotFoundError:
+        raise VideoError(path, "no such file") from None
     except (OSError, ValueError) as error:
         raise VideoError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from None
     if not stat.S_ISREG(told.st_mode):
-        raise VideoError(path, "cannot be read: not a regular file") # opening a pipe would wait for ever
-    if not told.st_size: raise VideoError(path, "empty file")
+        raise VideoError(path, "cannot be read: not a regular file")  # opening a pipe would wait for ever
+    if not told.st_size:
+        raise VideoError(path, "empty file")
     return told
 
-def _hash(path:str|Path)->tuple[str, tuple[int, int, int, int]|None]:
+
+def _hash(path: str | Path) -> tuple[str, tuple[int, int, int, int] | None]:
     "Read a whole file; give its digest, and its state unless that may still be changing."
     try:
         with open(path, "rb") as file:
             before = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
             after = _state(os.fstat(file.fileno()))
-    except OSError as error: raise VideoError(path, f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise VideoError(path, f"cannot be read: {error.strerror}") from None
     settled = after == _state(before) and time.time_ns() - before.st_ctime_ns > SETTLED
     return digest, after if settled else None
 
+
 def fingerprint(
-    path:str|Path, # the file
-)->str:            # 32 hexadecimal digits, the first half of the SHA-256 of its bytes
+    path: str | Path,  # the file
+) -> str:  # 32 hexadecimal digits, the first half of the SHA-256 of its bytes
     "Hash a whole file; where it was hashed before and has not changed since, look at its size and times alone."
     told, place, memory = _stat(path), os.path.abspath(path), _memory()
     state, digest = memory.known.get(place, (None, ""))
-    if state == _state(told): return digest
+    if state == _state(told):
+        return digest
     digest, state = _hash(path)
-    if state: memory.append([(place, state, digest)])
+    if state:
+        memory.append([(place, state, digest)])
     return digest
 
 # %% ../../nbs/1_data/09_files.ipynb #5a1c77e1
-def _attempt(path:str)->tuple[str, tuple[int, int, int, int]|None]:
+def _attempt(path: str) -> tuple[str, tuple[int, int, int, int] | None]:
     "Hash a file; give an empty digest where it cannot be read."
-    try: return _hash(path)
-    except VideoError: return "", None
+    try:
+        return _hash(path)
+    except VideoError:
+        return "", None
 
-def _known_digest(path:str, memory:_Memory)->str|None:
+
+def _known_digest(path: str, memory: _Memory) -> str | None:
     "Look a file up by its state: its digest, empty where it is no file or an empty one, None where it must be read."
-    try: told = _stat(path)
-    except VideoError: return ""
+    try:
+        told = _stat(path)
+    except VideoError:
+        return ""
     state, digest = memory.known.get(os.path.abspath(path), (None, ""))
     return digest if state == _state(told) else None
 
+
 def fingerprints(
-    paths:Iterable[str|Path], # files
-    workers:int=4,            # threads
-    progress:bool=False,      # show a bar over the files that must be read
-)->dict[str, str]:            # path as given -> fingerprint; without the files that are missing, empty or cannot be read
+    paths: Iterable[str | Path],  # files
+    workers: int = 4,  # threads
+    progress: bool = False,  # show a bar over the files that must be read
+) -> dict[str, str]:  # path as given -> fingerprint; without the files that are missing, empty or cannot be read
     "Hash many files, reading only those that are not remembered in their present state."
     memory = _memory().catch_up()
     found = {path: _known_digest(path, memory) for path in map(str, paths)}
     unread = [path for path, digest in found.items() if digest is None]
     shown = tqdm(total=len(unread), desc="hashing", unit="video", disable=not (progress and unread))
     with ThreadPoolExecutor(workers) as pool, shown as bar:
-        for part in (unread[start:start + 64] for start in range(0, len(unread), 64)):
+        for part in (unread[start : start + 64] for start in range(0, len(unread), 64)):
             told = dict(zip(part, pool.map(_attempt, part), strict=True))
             found |= {path: digest for path, (digest, _) in told.items()}
             settled = [(os.path.abspath(path), state, digest) for path, (digest, state) in told.items() if state]
-            if settled: memory.append(settled)
+            if settled:
+                memory.append(settled)
             bar.update(len(part))
     return {path: digest for path, digest in found.items() if digest}
 
 # %% ../../nbs/1_data/09_files.ipynb #f991c25b
-def _mp4_end(data, size:int)->int:
+def _mp4_end(data, size: int) -> int:
     "Add up the top-level boxes: 32-bit length, type; 1 = a 64-bit length follows, 0 = to the end of the file."
     end = 0
     while end < size:
         data.seek(end)
         head = data.read(16)
-        if len(head) < 8: return end + 8
-        if not head[4:8].isalnum(): return end
+        if len(head) < 8:
+            return end + 8
+        if not head[4:8].isalnum():
+            return end
         length = int.from_bytes(head[:4])
-        if length == 1: length = int.from_bytes(head[8:16])
-        if length < 8: return size
+        if length == 1:
+            length = int.from_bytes(head[8:16])
+        if length < 8:
+            return size
         end += length
     return end
 
-def _avi_end(data, size:int)->int:
+
+def _avi_end(data, size: int) -> int:
     "Add up the RIFF chunks (one, or several for files above 1 GB)."
     end = 0
     while end < size:
         data.seek(end)
         head = data.read(8)
-        if head[:4] != b"RIFF": return end
+        if head[:4] != b"RIFF":
+            return end
         length = int.from_bytes(head[4:8], "little")
-        if not length: return size
+        if not length:
+            return size
         end += 8 + length
     return end
 
-def _matroska_end(data, size:int)->int:
+
+def _matroska_end(data, size: int) -> int:
     "Skip one EBML element after the other; step into those whose length is left open (all ones)."
     end = 0
     while end < size:
         data.seek(end)
         head = data.read(12)
-        name = 9 - head[0].bit_length()                             # bytes of the element's name
+        name = 9 - head[0].bit_length()  # bytes of the element's name
         width = 9 - head[name].bit_length() if name < len(head) else 1  # bytes of its length
-        if name > 4 or width > 8: return size
-        if len(head) < name + width: return end + name + width
-        length = int.from_bytes(head[name:name + width]) - (1 << 7*width)
-        end += name + width + (0 if length == (1 << 7*width) - 1 else length)
+        if name > 4 or width > 8:
+            return size
+        if len(head) < name + width:
+            return end + name + width
+        length = int.from_bytes(head[name : name + width]) - (1 << 7 * width)
+        end += name + width + (0 if length == (1 << 7 * width) - 1 else length)
     return end
 
+
 def missing_bytes(
-    path:str|Path, # mp4, avi, webm or mkv file; other containers are taken to be whole
-)->int:            # 0 for a whole file
+    path: str | Path,  # mp4, avi, webm or mkv file; other containers are taken to be whole
+) -> int:  # 0 for a whole file
     "Count the bytes that the container says it has and the file has not."
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ": end = _avi_end
-        elif head[:4] == b"\x1aE\xdf\xa3": end = _matroska_end
-        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"): end = _mp4_end
-        else: return 0
+        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+            end = _avi_end
+        elif head[:4] == b"\x1aE\xdf\xa3":
+            end = _matroska_end
+        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+            end = _mp4_end
+        else:
+            return 0
         return max(0, end(file, size) - size)
 
 # %% ../../nbs/1_data/09_files.ipynb #cdf6fc7f
 @contextmanager
 def open_stream(
-    path:str|Path, # video file
-)->Iterator[tuple[av.container.InputContainer, av.VideoStream]]: # open container and its first real video stream
+    path: str | Path,  # video file
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:  # open container and its first real video stream
     "Open a video, turning every failure inside the block into a VideoError."
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-            if not streams: raise VideoError(path, "no video stream")
-            if streams[0].codec_context is None: raise VideoError(path, "no decoder for its codec")
+            if not streams:
+                raise VideoError(path, "no video stream")
+            if streams[0].codec_context is None:
+                raise VideoError(path, "no decoder for its codec")
             streams[0].codec_context.thread_count = 1
             yield container, streams[0]
-    except av.FFmpegError as error: raise VideoError(path, f"not a readable video: {error.strerror}") from error
+    except av.FFmpegError as error:
+        raise VideoError(path, f"not a readable video: {error.strerror}") from error
+
 
 def read_frames(
-    path:str|Path,           # video file
-    seek_to:int|None=None,   # presentation time of a keyframe, in the stream's time base; None: from the first byte
-)->Iterator[av.VideoFrame]:  # decoded frames in presentation order
+    path: str | Path,  # video file
+    seek_to: int | None = None,  # presentation time of a keyframe, in the stream's time base; None: from the first byte
+) -> Iterator[av.VideoFrame]:  # decoded frames in presentation order
     "Decode one frame after the other."
     with open_stream(path) as (container, stream):
-        if seek_to is not None: container.seek(seek_to, stream=stream)
+        if seek_to is not None:
+            container.seek(seek_to, stream=stream)
         yield from container.decode(stream)
 
 # %% ../../nbs/1_data/09_files.ipynb #c9b50bd6
 class VideoInfo(NamedTuple):
     "Say what a video file holds."
-    path:str                   # as given
-    frames:int                 # T
-    fps:float                  # mean rate, frames per second
-    width:int                  # W, pixels
-    height:int                 # H, pixels
-    codec:str                  # FFmpeg's name
-    keyframes:tuple[int, ...]  # frame numbers that may be sought, increasing; empty: times cannot be trusted, count from the start
-    times:tuple[int, ...]      # presentation time per frame in the stream's time base; frame numbers where times cannot be trusted
-    fingerprint:str            # of the content
+
+    path: str  # as given
+    frames: int  # T
+    fps: float  # mean rate, frames per second
+    width: int  # W, pixels
+    height: int  # H, pixels
+    codec: str  # FFmpeg's name
+    # frame numbers that may be sought, increasing; empty: times cannot be trusted, count from the start
+    keyframes: tuple[int, ...]
+    # presentation time per frame in the stream's time base; frame numbers where times cannot be trusted
+    times: tuple[int, ...]
+    fingerprint: str  # of the content
+
 
 PACKET_IS_FRAME = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg"})
 
-def _scan(path:str, key:str)->VideoInfo:
+
+def _scan(path: str, key: str) -> VideoInfo:
     "Demux every packet; decode too where packets do not tell the frames."
     with open_stream(path) as (container, stream):
         packets = [(p.pts, p.is_keyframe, p.is_discard, p.is_corrupt) for p in container.demux(stream) if p.size]
         codec, timed = stream.codec_context, "avi" not in container.format.name
         facts = float(stream.average_rate or stream.guessed_rate or 0), codec.width, codec.height, codec.name
-    if not any(keyframe for _, keyframe, *_ in packets): raise VideoError(path, "no frames")
-    if any(damaged for *_, damaged in packets): raise VideoError(path, "damaged: a packet is incomplete")
+    if not any(keyframe for _, keyframe, *_ in packets):
+        raise VideoError(path, "no frames")
+    if any(damaged for *_, damaged in packets):
+        raise VideoError(path, "damaged: a packet is incomplete")
     times, keyframes = [p[0] for p in packets], [p[0] for p in packets if p[1]]
     sortable = None not in times and len(set(times)) == len(times)
     if sortable:
@@ -301,32 +370,39 @@ def _scan(path:str, key:str)->VideoInfo:
         times, keyframes = sorted(shown), [t for t in keyframes if t in shown]
     if not (sortable and timed and facts[-1] in PACKET_IS_FRAME):
         decoded = [frame.pts for frame in whole_frames(path)]
-        if not sortable or decoded != times: times, keyframes = list(range(len(decoded))), []
+        if not sortable or decoded != times:
+            times, keyframes = list(range(len(decoded))), []
     numbers = {time: number for number, time in enumerate(times)}
     return VideoInfo(path, len(times), *facts, tuple(numbers[t] for t in sorted(keyframes)), tuple(times), key)
 
+
 def whole_frames(
-    path:str|Path,           # video file
-)->Iterator[av.VideoFrame]:  # every frame in presentation order
+    path: str | Path,  # video file
+) -> Iterator[av.VideoFrame]:  # every frame in presentation order
     "Decode a file from its first byte and refuse a frame that the decoder had to repair."
     for number, frame in enumerate(read_frames(path)):
-        if frame.is_corrupt: raise VideoError(path, f"damaged: frame {number} cannot be decoded")
+        if frame.is_corrupt:
+            raise VideoError(path, f"damaged: frame {number} cannot be decoded")
         yield frame
 
+
 def probe(
-    path:str|Path,         # video file
-    cache:Path|None=None,  # folder of earlier answers, one json file per content
-)->VideoInfo:              # what the file holds
+    path: str | Path,  # video file
+    cache: Path | None = None,  # folder of earlier answers, one json file per content
+) -> VideoInfo:  # what the file holds
     "Describe a video file: count, times, keyframes, rate, size."
     path, key = str(path), fingerprint(path)
-    if missing := missing_bytes(path): raise VideoError(path, f"truncated: {missing:,} bytes are missing")
-    answer = Path(cache)/f"{key}.json" if cache else None
+    if missing := missing_bytes(path):
+        raise VideoError(path, f"truncated: {missing:,} bytes are missing")
+    answer = Path(cache) / f"{key}.json" if cache else None
     if answer and answer.exists():
         stored = json.loads(answer.read_text())
         return VideoInfo(**stored | dict(path=path, keyframes=tuple(stored["keyframes"]), times=tuple(stored["times"])))
     info = _scan(path, key)
-    if not info.frames: raise VideoError(path, "no frames")
+    if not info.frames:
+        raise VideoError(path, "no frames")
     if answer:
         answer.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(answer) as temporary: temporary.write_text(json.dumps(info._asdict()))
+        with replacing(answer) as temporary:
+            temporary.write_text(json.dumps(info._asdict()))
     return info

@@ -27,151 +27,197 @@ __all__ = ['METHOD', 'SMALLEST', 'FORMAT', 'BLOCK', 'STRETCH', 'baseline_opencv'
            'FlowFile', 'FlowCache']
 
 # %% ../../nbs/1_data/17_flow.ipynb #4e102df9
-METHOD = "DIS medium, baseline instructions" # What computes the flow
-_GUARD, _COMPUTING, _FOUND = Lock(), [0], [True] # Threads on the baseline path; the setting that the first one found
+METHOD = "DIS medium, baseline instructions"  # What computes the flow
+_GUARD, _COMPUTING, _FOUND = Lock(), [0], [True]  # Threads on the baseline path; the setting that the first one found
+
 
 @contextmanager
-def baseline_opencv()->Iterator[None]: # While it is open, no thread of this process leaves the baseline path
+def baseline_opencv() -> Iterator[None]:  # While it is open, no thread of this process leaves the baseline path
     "Keep OpenCV to the instructions that all processors of this architecture have, so that its bits are theirs too."
-    own = cv2.ipp.useIPP() # of this thread alone
+    own = cv2.ipp.useIPP()  # of this thread alone
     with _GUARD:
-        if not _COMPUTING[0]: _FOUND[0] = cv2.useOptimized()
+        if not _COMPUTING[0]:
+            _FOUND[0] = cv2.useOptimized()
         _COMPUTING[0] += 1
         cv2.setUseOptimized(False)
-    try: yield
+    try:
+        yield
     finally:
         with _GUARD:
             _COMPUTING[0] -= 1
-            if not _COMPUTING[0]: cv2.setUseOptimized(_FOUND[0])
+            if not _COMPUTING[0]:
+                cv2.setUseOptimized(_FOUND[0])
             cv2.ipp.setUseIPP(own)
 
-def flow_identity()->dict[str, str]: # Method, release and build of OpenCV, baseline instructions
+
+def flow_identity() -> dict[str, str]:  # Method, release and build of OpenCV, baseline instructions
     "Say what can still change the bits of a flow; files made otherwise are not used."
     baseline = [name.rstrip("?") for name in cv2.getCPUFeaturesLine().split() if not name.startswith("*")]
-    return dict(method=METHOD, opencv=cv2.__version__, opencv_build=sha256(cv2.getBuildInformation().encode()).hexdigest()[:12],
-                instructions=" ".join((platform.machine(), *baseline)))
+    return dict(
+        method=METHOD,
+        opencv=cv2.__version__,
+        opencv_build=sha256(cv2.getBuildInformation().encode()).hexdigest()[:12],
+        instructions=" ".join((platform.machine(), *baseline)),
+    )
 
 # %% ../../nbs/1_data/17_flow.ipynb #9abfdba9
-SMALLEST = 16         # Least height and width of a frame, pixels
+SMALLEST = 16  # Least height and width of a frame, pixels
+
 
 def dense_flow(
-    frames:np.ndarray, # Consecutive frames, uint8 (T, H, W, 3), T >= 1, H and W at least 16
-)->np.ndarray:         # Displacement to the right and down from each frame to the next, pixels, float32 (T - 1, 2, H, W)
+    frames: np.ndarray,  # Consecutive frames, uint8 (T, H, W, 3), T >= 1, H and W at least 16
+) -> np.ndarray:  # Displacement to the right and down from each frame to the next, pixels, float32 (T - 1, 2, H, W)
     "Compute the optical flow between neighbouring frames (MCL, Section 3.1; DIS in place of TV-L1)."
-    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] != 3: raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-    if min(frames.shape[1:3]) < SMALLEST: raise ValueError(f"frames must have at least {SMALLEST} x {SMALLEST} pixels, got {frames.shape[1]} x {frames.shape[2]}")
+    if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] != 3:
+        raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
+    if min(frames.shape[1:3]) < SMALLEST:
+        raise ValueError(
+            f"frames must have at least {SMALLEST} x {SMALLEST} pixels, got {frames.shape[1]} x {frames.shape[2]}"
+        )
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:3]), np.float32)
     with baseline_opencv():
         grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
         pairs = zip(grey[:-1], grey[1:], strict=True)
-        for number, pair in enumerate(pairs): flow[number] = np.moveaxis(search.calc(*pair, None), 2, 0)
+        for number, pair in enumerate(pairs):
+            flow[number] = np.moveaxis(search.calc(*pair, None), 2, 0)
     return flow
 
 # %% ../../nbs/1_data/17_flow.ipynb #7858c47e
 def pack(
-    flow:np.ndarray, # Flow, pixels
-    bound:float,     # Largest displacement kept, pixels, > 0
-)->np.ndarray:       # The same, int8 in -127 ... 127
+    flow: np.ndarray,  # Flow, pixels
+    bound: float,  # Largest displacement kept, pixels, > 0
+) -> np.ndarray:  # The same, int8 in -127 ... 127
     "Store a displacement in one byte; the error is at most bound / 254 within the bound."
-    return np.rint(np.clip(flow, -bound, bound) * (127/bound)).astype(np.int8)
+    return np.rint(np.clip(flow, -bound, bound) * (127 / bound)).astype(np.int8)
+
 
 def unpack(
-    packed:np.ndarray, # What `pack` gave, int8
-    bound:float,       # The same bound, pixels
-)->np.ndarray:         # Flow, pixels, float32
+    packed: np.ndarray,  # What `pack` gave, int8
+    bound: float,  # The same bound, pixels
+) -> np.ndarray:  # Flow, pixels, float32
     "Turn bytes back into displacements."
-    return packed.astype(np.float32) * np.float32(bound/127)
+    return packed.astype(np.float32) * np.float32(bound / 127)
 
 # %% ../../nbs/1_data/17_flow.ipynb #13bed7a9
-FORMAT, BLOCK, STRETCH = 2, 16, 256 # Version of the files; pairs compressed together; frames read at once
+FORMAT, BLOCK, STRETCH = 2, 16, 256  # Version of the files; pairs compressed together; frames read at once
+
 
 class FlowFile(NamedTuple):
     "Say where the flow of a video is and what it covers."
-    file:Path   # The compressed file
-    frames:int  # Frames of the video
-    count:int   # Frames that are served, repetitions of a short video included
-    height:int  # H, pixels
-    width:int   # W, pixels
 
-def _whole(file:Path, about:dict)->bool:
+    file: Path  # The compressed file
+    frames: int  # Frames of the video
+    count: int  # Frames that are served, repetitions of a short video included
+    height: int  # H, pixels
+    width: int  # W, pixels
+
+
+def _whole(file: Path, about: dict) -> bool:
     "Check that a file can be read to its end and was made as asked."
     try:
         with ZipFile(file) as held:
-            if held.testzip() is not None: return False
-        with np.load(file) as held: return json.loads(str(held["about"])) == about
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error): return False
+            if held.testzip() is not None:
+                return False
+        with np.load(file) as held:
+            return json.loads(str(held["about"])) == about
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error):
+        return False
 
-def _compute(path:str, frames:FrameSource, count:int, bound:float)->dict[str, np.ndarray]:
+
+def _compute(path: str, frames: FrameSource, count: int, bound: float) -> dict[str, np.ndarray]:
     "Compute the blocks of a video, stretch by stretch so that a long one fits into memory."
     blocks = {}
     for start in range(0, count - 1, STRETCH):
         packed = pack(dense_flow(frames.window(path, start, min(STRETCH + 1, count - start))), bound)
-        blocks |= {f"pairs_{(start + first)//BLOCK}": packed[first:first + BLOCK] for first in range(0, len(packed), BLOCK)}
+        blocks |= {
+            f"pairs_{(start + first) // BLOCK}": packed[first : first + BLOCK] for first in range(0, len(packed), BLOCK)
+        }
     return blocks
+
 
 class FlowCache:
     "Serve the flow of any window of a video from files."
-    def __init__(self,
-        entries:dict[str, FlowFile], # Per video: its file
-        left_out:pd.DataFrame,       # Videos that cannot be used: path, reason
-        bound:float,                 # Largest displacement kept, pixels
-    ): self.entries, self.left_out, self.bound = entries, left_out, bound
+
+    def __init__(
+        self,
+        entries: dict[str, FlowFile],  # Per video: its file
+        left_out: pd.DataFrame,  # Videos that cannot be used: path, reason
+        bound: float,  # Largest displacement kept, pixels
+    ):
+        self.entries, self.left_out, self.bound = entries, left_out, bound
 
     @classmethod
-    def build(cls,
-        paths:Iterable[str|Path], # Video files, keys of `frames`
-        folder:str|Path,          # Where the flow files live; shared by data sets and sizes
-        frames:FrameSource,       # Where the frames are: `FrameCache`, `VideoFrames`, or either of them `Looped`
-        bound:float=20.0,         # Largest displacement kept, pixels of these frames, > 0
-        workers:int=2,            # Threads
-        progress:bool=False,      # Show a bar
-    )->"FlowCache":               # Flow of the videos that can be used
+    def build(
+        cls,
+        paths: Iterable[str | Path],  # Video files, keys of `frames`
+        folder: str | Path,  # Where the flow files live; shared by data sets and sizes
+        frames: FrameSource,  # Where the frames are: `FrameCache`, `VideoFrames`, or either of them `Looped`
+        bound: float = 20.0,  # Largest displacement kept, pixels of these frames, > 0
+        workers: int = 2,  # Threads
+        progress: bool = False,  # Show a bar
+    ) -> "FlowCache":  # Flow of the videos that can be used
         "Compute the flow that is not there yet, or was made otherwise, and list the videos that cannot be used."
-        if not 0 < bound < float("inf"): raise ValueError(f"bound must be above 0 and finite, got {bound}")
+        if not 0 < bound < float("inf"):
+            raise ValueError(f"bound must be above 0 and finite, got {bound}")
         folder, single = Path(folder), frames.frames if isinstance(frames, Looped) else frames
         folder.mkdir(parents=True, exist_ok=True)
+
         def store(path):
             key, count = fingerprint(path), single.count(path)
             height, width = single.window(path, 0, 1).shape[1:3]
-            if min(height, width) < SMALLEST: raise VideoError(path, f"too small for optical flow: {height} x {width} pixels, {SMALLEST} x {SMALLEST} needed")
-            about = flow_identity() | dict(format=FORMAT, bound=float(bound), height=height, width=width, frames=count, fingerprint=key)
-            file = folder/f"{key}_{height}x{width}_{bound:g}.npz"
+            if min(height, width) < SMALLEST:
+                raise VideoError(
+                    path, f"too small for optical flow: {height} x {width} pixels, {SMALLEST} x {SMALLEST} needed"
+                )
+            about = flow_identity() | dict(
+                format=FORMAT, bound=float(bound), height=height, width=width, frames=count, fingerprint=key
+            )
+            file = folder / f"{key}_{height}x{width}_{bound:g}.npz"
             if not _whole(file, about):
                 blocks = _compute(path, single, count, bound)
-                with replacing(file) as temporary, open(temporary, "wb") as opened: np.savez_compressed(opened, about=json.dumps(about), **blocks)
+                with replacing(file) as temporary, open(temporary, "wb") as opened:
+                    np.savez_compressed(opened, about=json.dumps(about), **blocks)
             return FlowFile(file, count, frames.count(path), height, width)
+
         return cls(*_each(store, paths, workers, progress, "optical flow"), float(bound))
 
     @property
-    def usable(self)->list[str]:
+    def usable(self) -> list[str]:
         "List the paths that can be asked for."
         return list(self.entries)
 
-    def count(self,
-        path:str, # One of `usable`
-    )->int:       # Frames, repetitions included, as the frame source counts them
+    def count(
+        self,
+        path: str,  # One of `usable`
+    ) -> int:  # Frames, repetitions included, as the frame source counts them
         "Count the frames of a video."
         return self._known(path).count
 
-    def flow(self,
-        path:str,   # One of `usable`
-        start:int,  # First source frame
-        length:int, # Number of pairs
-    )->np.ndarray:  # Flow from each frame to the next, pixels, float32 (length, 2, H, W); zero where there is no pair
+    def flow(
+        self,
+        path: str,  # One of `usable`
+        start: int,  # First source frame
+        length: int,  # Number of pairs
+    ) -> np.ndarray:  # Flow from each frame to the next, pixels, float32 (length, 2, H, W); zero where there is no pair
         "Read the flow of consecutive pairs of frames."
-        if start < 0 or length < 1: raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
+        if start < 0 or length < 1:
+            raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
         held, frames = self._known(path), start + np.arange(length)
         first = frames % held.frames
-        block = np.where((first < held.frames - 1) & (frames < held.count - 1), first//BLOCK, -1)
+        block = np.where((first < held.frames - 1) & (frames < held.count - 1), first // BLOCK, -1)
         packed = np.zeros((length, 2, held.height, held.width), np.int8)
         try:
             with np.load(held.file) as blocks:
-                for number in set(block[block >= 0].tolist()): packed[block == number] = blocks[f"pairs_{number}"][first[block == number] % BLOCK]
+                for number in set(block[block >= 0].tolist()):
+                    packed[block == number] = blocks[f"pairs_{number}"][first[block == number] % BLOCK]
         except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
-            raise VideoError(path, f"its flow file {held.file.name} cannot be read any more, build the flow again: {error}") from error
+            raise VideoError(
+                path, f"its flow file {held.file.name} cannot be read any more, build the flow again: {error}"
+            ) from error
         return unpack(packed, self.bound)
 
-    def _known(self, path:str)->FlowFile:
-        if path not in self.entries: raise VideoError(path, "not among the usable videos of this flow")
+    def _known(self, path: str) -> FlowFile:
+        if path not in self.entries:
+            raise VideoError(path, "not among the usable videos of this flow")
         return self.entries[path]

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-from .catalog import (CatalogError, composed, counted, path_problems, plain_path, read_class_index,
-                               read_split_list, read_text)
+from fima.data.catalog import (
+    CatalogError,
+    composed,
+    counted,
+    path_problems,
+    plain_path,
+    read_class_index,
+    read_split_list,
+    read_text,
+)
 from ..plugins import pandas as pd
 
 # %% auto #0
@@ -21,19 +29,24 @@ __all__ = ['COLUMNS', 'KINETICS_LIST', 'Listing', 'read_ucf_lists', 'read_hmdb_l
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #8e261ab1
 class Listing(NamedTuple):
     "Hold what the lists of a data set say."
-    rows:pd.DataFrame                # path (as listed), label (from 0; <NA> for a class without a number), class, split ("train", "test" or "unused"), group
-    problems:dict[str, list[str]]    # kind of contradiction within the lists -> who has it
-    source:str=""                    # where the lists are
+
+    # path (as listed), label (from 0; <NA> for a class without a number), class, split ("train", "test" or "unused"),
+    # group
+    rows: pd.DataFrame
+    problems: dict[str, list[str]]  # kind of contradiction within the lists -> who has it
+    source: str = ""  # where the lists are
+
 
 COLUMNS = ("path", "label", "class", "split", "group")
 
-def _listing(rows:pd.DataFrame, problems:dict|None=None)->Listing:
+
+def _listing(rows: pd.DataFrame, problems: dict | None = None) -> Listing:
     "Bring rows into the common form."
     rows = rows.assign(label=rows.label.astype("Int64")).reset_index(drop=True)
     return Listing(rows[[*COLUMNS, *rows.columns.difference(COLUMNS, sort=False)]], problems or {})
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #9192c46b
-def _number_problems(rows:pd.DataFrame, index:dict[str, int])->dict[str, list[str]]:
+def _number_problems(rows: pd.DataFrame, index: dict[str, int]) -> dict[str, list[str]]:
     "Compare the classes of the lists, and the labels they give, with the numbering of the classes."
     differs = rows[(rows.listed != rows.label).fillna(False)]
     pairs = differs.groupby(["class", "listed", "label"]).size().index
@@ -41,118 +54,188 @@ def _number_problems(rows:pd.DataFrame, index:dict[str, int])->dict[str, list[st
         "unknown classes": counted(rows["class"][rows.label.isna()]),
         "classes of classInd.txt that no list names": sorted(set(index) - set(rows["class"])),
         "classes whose label in the lists is not that of classInd.txt": [
-            f"{name} ({listed + 1} in the lists, {label + 1} in classInd.txt)" for name, listed, label in pairs]}
+            f"{name} ({listed + 1} in the lists, {label + 1} in classInd.txt)" for name, listed, label in pairs
+        ],
+    }
+
 
 def read_ucf_lists(
-    lists:Path,  # folder with `trainlist01.txt`, `testlist01.txt` and so on; `classInd.txt` there or one folder up
-    split:int,   # which pair of lists, from 1
-    group:str,   # regular expression with one capture, searched in the path
-)->Listing:      # rows in the order of the lists
+    lists: Path,  # folder with `trainlist01.txt`, `testlist01.txt` and so on; `classInd.txt` there or one folder up
+    split: int,  # which pair of lists, from 1
+    group: str,  # regular expression with one capture, searched in the path
+) -> Listing:  # rows in the order of the lists
     "Read two lists in UCF101's text form and the numbering of the classes."
-    index = read_class_index(next((p for p in (lists/"classInd.txt", lists.parent/"classInd.txt") if p.is_file()), lists/"classInd.txt"))
-    rows = pd.concat([read_split_list(lists/f"{kind}list{split:02d}.txt").assign(split=kind) for kind in ("train", "test")], ignore_index=True)
-    if (bare := rows.path[~rows.path.str.contains("/")]).size: raise CatalogError(lists, {"paths without the folder of their class": bare.tolist()})
-    rows = rows.rename(columns={"label": "listed"}).assign(**{"class": rows.path.str.split("/").str[-2].map(composed), "group": rows.path.str.extract(group, expand=False)})
+    index = read_class_index(
+        next(
+            (p for p in (lists / "classInd.txt", lists.parent / "classInd.txt") if p.is_file()), lists / "classInd.txt"
+        )
+    )
+    rows = pd.concat(
+        [read_split_list(lists / f"{kind}list{split:02d}.txt").assign(split=kind) for kind in ("train", "test")],
+        ignore_index=True,
+    )
+    if (bare := rows.path[~rows.path.str.contains("/")]).size:
+        raise CatalogError(lists, {"paths without the folder of their class": bare.tolist()})
+    rows = rows.rename(columns={"label": "listed"}).assign(
+        **{"class": rows.path.str.split("/").str[-2].map(composed), "group": rows.path.str.extract(group, expand=False)}
+    )
     rows["label"] = rows["class"].map(index).astype("Int64")
     return _listing(rows.drop(columns="listed"), _number_problems(rows, index))
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #935eee93
-def _read_marks(file:Path, name:str)->pd.DataFrame:
+def _read_marks(file: Path, name: str) -> pd.DataFrame:
     "Read one class's `video mark` lines."
     lines = [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
     found = [re.fullmatch(r"(\S.*\.\w+)\s+([012])", line) for _, line in lines]
     bad = [f"line {number} {line!r}" for (number, line), match in zip(lines, found) if not match]
-    if bad or not lines: raise CatalogError(file, {"lines without a video and a mark 0, 1 or 2": bad or ["the list is empty"]})
-    return pd.DataFrame([(f"{name}/{match[1]}", name, ("unused", "train", "test")[int(match[2])], match[1].rsplit(f"_{name}_", 1)[0]) for match in found],
-                        columns=["path", "class", "split", "group"])
+    if bad or not lines:
+        raise CatalogError(file, {"lines without a video and a mark 0, 1 or 2": bad or ["the list is empty"]})
+    return pd.DataFrame(
+        [
+            (f"{name}/{match[1]}", name, ("unused", "train", "test")[int(match[2])], match[1].rsplit(f"_{name}_", 1)[0])
+            for match in found
+        ],
+        columns=["path", "class", "split", "group"],
+    )
+
 
 def read_hmdb_lists(
-    lists:Path,  # folder with `<class>_test_split1.txt` and so on
-    split:int,   # which of the three splits
-)->Listing:      # rows in the order of the classes; those marked 0 have the split "unused"
+    lists: Path,  # folder with `<class>_test_split1.txt` and so on
+    split: int,  # which of the three splits
+) -> Listing:  # rows in the order of the classes; those marked 0 have the split "unused"
     "Read one file per class, numbering the classes in alphabetical order."
-    def classes(ending): return {file.name.removesuffix(ending): file for file in lists.glob(f"[!.]*{ending}")}
+
+    def classes(ending):
+        return {file.name.removesuffix(ending): file for file in lists.glob(f"[!.]*{ending}")}
+
     here, others = classes(f"_test_split{split}.txt"), set().union(*(classes(f"_test_split{n}.txt") for n in (1, 2, 3)))
     rows = pd.concat([_read_marks(here[name], name) for name in sorted(here)], ignore_index=True)
     rows["label"] = rows["class"].map({name: label for label, name in enumerate(sorted(here))})
     return _listing(rows, {"classes that have a list for another split only": sorted(others - set(here))})
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #db41d55c
-KINETICS_LIST = re.compile(r"(?:k(?:inetics)?[-_]?(?:400)?[-_])?(train|val|validate|validation|test)\.csv", re.IGNORECASE)
+KINETICS_LIST = re.compile(
+    r"(?:k(?:inetics)?[-_]?(?:400)?[-_])?(train|val|validate|validation|test)\.csv", re.IGNORECASE
+)
 
-def _read_kinetics(file:Path, split:str)->pd.DataFrame:
+
+def _read_kinetics(file: Path, split: str) -> pd.DataFrame:
     "Read one csv, the split of its rows being the file's."
     rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
     asked = ("youtube_id", "time_start", "time_end") + (("label",) if split != "unused" else ())
-    if lost := [name for name in asked if not rows or name not in rows[0]]: raise CatalogError(file, {"missing columns": lost if rows else ["the list is empty"]})
-    def whole(text): return int(float(text)) if re.fullmatch(r"\d+(\.0*)?", text or "") else None
-    told = [(row["youtube_id"], whole(row["time_start"]), whole(row["time_end"]), row.get("label") or "") for row in rows]
-    bad = [f"line {number} {','.join(map(str, row.values()))!r}" for number, (row, (video, start, end, name)) in enumerate(zip(rows, told), 2)
-           if not video or start is None or end is None or not (name or split == "unused")]
-    if bad: raise CatalogError(file, {"lines without a label, a YouTube id and two times in whole seconds": bad})
-    return pd.DataFrame([(f"{video}_{start:06d}_{end:06d}.mp4", name, split, video) for video, start, end, name in told], columns=["path", "class", "split", "group"])
+    if lost := [name for name in asked if not rows or name not in rows[0]]:
+        raise CatalogError(file, {"missing columns": lost if rows else ["the list is empty"]})
+
+    def whole(text):
+        return int(float(text)) if re.fullmatch(r"\d+(\.0*)?", text or "") else None
+
+    told = [
+        (row["youtube_id"], whole(row["time_start"]), whole(row["time_end"]), row.get("label") or "") for row in rows
+    ]
+    bad = [
+        f"line {number} {','.join(map(str, row.values()))!r}"
+        for number, (row, (video, start, end, name)) in enumerate(zip(rows, told), 2)
+        if not video or start is None or end is None or not (name or split == "unused")
+    ]
+    if bad:
+        raise CatalogError(file, {"lines without a label, a YouTube id and two times in whole seconds": bad})
+    return pd.DataFrame(
+        [(f"{video}_{start:06d}_{end:06d}.mp4", name, split, video) for video, start, end, name in told],
+        columns=["path", "class", "split", "group"],
+    )
+
 
 def read_kinetics_lists(
-    lists:Path,   # folder with `train.csv`, `val.csv` and, if it is there, `test.csv`
-    split:int=1,  # there is one
-)->Listing:       # rows of the training list ("train"), the validation list ("test") and the test list ("unused")
+    lists: Path,  # folder with `train.csv`, `val.csv` and, if it is there, `test.csv`
+    split: int = 1,  # there is one
+) -> Listing:  # rows of the training list ("train"), the validation list ("test") and the test list ("unused")
     "Read Kinetics' csv lists, numbering the classes in alphabetical order."
-    named = [(file, {"train": "train", "test": "unused"}.get(match[1].lower(), "test")) for file in sorted(lists.iterdir()) if (match := KINETICS_LIST.fullmatch(file.name))]
+    named = [
+        (file, {"train": "train", "test": "unused"}.get(match[1].lower(), "test"))
+        for file in sorted(lists.iterdir())
+        if (match := KINETICS_LIST.fullmatch(file.name))
+    ]
     files = {kind: file for file, kind in named}
-    if lost := [name for name, kind in (("train.csv", "train"), ("val.csv", "test")) if kind not in files]: raise CatalogError(lists, {"missing list": lost})
-    if len(files) < len(named): raise CatalogError(lists, {"several lists for one split": [file.name for file, _ in named]})
+    if lost := [name for name, kind in (("train.csv", "train"), ("val.csv", "test")) if kind not in files]:
+        raise CatalogError(lists, {"missing list": lost})
+    if len(files) < len(named):
+        raise CatalogError(lists, {"several lists for one split": [file.name for file, _ in named]})
     rows = pd.concat([_read_kinetics(file, kind) for kind, file in files.items()], ignore_index=True)
     names = sorted(set(rows["class"][rows.split != "unused"]))
     rows["label"] = rows["class"].map({name: label for label, name in enumerate(names)})
     return _listing(rows)
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #37d2d2bb
-def _read_json(file:Path)->list:
+def _read_json(file: Path) -> list:
     "Read a json file that holds a list."
-    try: found = json.loads(read_text(file))
-    except json.JSONDecodeError as error: raise CatalogError(file, {"not a json file": [f"{error.msg} in line {error.lineno}"]}) from None
-    if not isinstance(found, list) or not found: raise CatalogError(file, {"not a list, or an empty one": [type(found).__name__]})
+    try:
+        found = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise CatalogError(file, {"not a json file": [f"{error.msg} in line {error.lineno}"]}) from None
+    if not isinstance(found, list) or not found:
+        raise CatalogError(file, {"not a list, or an empty one": [type(found).__name__]})
     return found
 
-def _read_dives(file:Path)->pd.DataFrame:
+
+def _read_dives(file: Path) -> pd.DataFrame:
     "Read the dives of one split."
-    def good(dive): return isinstance(dive, dict) and isinstance(dive.get("vid_name"), str) and type(dive.get("label")) is int
+
+    def good(dive):
+        return isinstance(dive, dict) and isinstance(dive.get("vid_name"), str) and type(dive.get("label")) is int
+
     found = _read_json(file)
-    if bad := [f"entry {number} {dive}" for number, dive in enumerate(found, 1) if not good(dive)]: raise CatalogError(file, {"entries without a vid_name and a label": bad})
-    return pd.DataFrame([(f"{dive['vid_name']}.mp4", dive["label"], dive["vid_name"].rpartition("_")[0]) for dive in found], columns=["path", "label", "group"])
+    if bad := [f"entry {number} {dive}" for number, dive in enumerate(found, 1) if not good(dive)]:
+        raise CatalogError(file, {"entries without a vid_name and a label": bad})
+    return pd.DataFrame(
+        [(f"{dive['vid_name']}.mp4", dive["label"], dive["vid_name"].rpartition("_")[0]) for dive in found],
+        columns=["path", "label", "group"],
+    )
+
 
 def read_diving_lists(
-    lists:Path,   # folder with `Diving48_V2_train.json`, `Diving48_V2_test.json` and `Diving48_vocab.json`
-    split:int=1,  # there is one
-)->Listing:       # rows in the order of the lists
+    lists: Path,  # folder with `Diving48_V2_train.json`, `Diving48_V2_test.json` and `Diving48_vocab.json`
+    split: int = 1,  # there is one
+) -> Listing:  # rows in the order of the lists
     "Read Diving48's json lists; a class is its words of the vocabulary joined by `_`."
-    names = ["_".join(map(str, words)) if isinstance(words, list) else str(words) for words in _read_json(lists/"Diving48_vocab.json")]
-    rows = pd.concat([_read_dives(lists/f"Diving48_V2_{kind}.json").assign(split=kind) for kind in ("train", "test")], ignore_index=True)
+    names = [
+        "_".join(map(str, words)) if isinstance(words, list) else str(words)
+        for words in _read_json(lists / "Diving48_vocab.json")
+    ]
+    rows = pd.concat(
+        [_read_dives(lists / f"Diving48_V2_{kind}.json").assign(split=kind) for kind in ("train", "test")],
+        ignore_index=True,
+    )
     outside = ~rows.label.between(0, len(names) - 1)
     rows["class"] = rows.label.where(~outside).map(dict(enumerate(names)))
     rows.loc[outside, "class"] = "label " + rows.label[outside].astype(str) + f" outside the vocabulary of {len(names)}"
     doubled = sorted({name for name in names if names.count(name) > 1})
-    return _listing(rows.assign(label=rows.label.where(~outside)), {"unknown classes": counted(rows["class"][outside]), "classes twice in the vocabulary": doubled})
+    return _listing(
+        rows.assign(label=rows.label.where(~outside)),
+        {"unknown classes": counted(rows["class"][outside]), "classes twice in the vocabulary": doubled},
+    )
 
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #0d43cc6f
 def check_table(
-    table:pd.DataFrame, # path, label (from 0), class, split, group, and whatever else
-    source:str|Path,    # where it is from, for messages
-)->Listing:             # the table with all its columns
+    table: pd.DataFrame,  # path, label (from 0), class, split, group, and whatever else
+    source: str | Path,  # where it is from, for messages
+) -> Listing:  # the table with all its columns
     "Bring a table that somebody else made into the common form."
-    if lost := [name for name in COLUMNS if name not in table]: raise CatalogError(source, {"missing columns": lost})
+    if lost := [name for name in COLUMNS if name not in table]:
+        raise CatalogError(source, {"missing columns": lost})
     table = table.assign(path=[plain_path(str(path)) for path in table.path])
     labels = {path: str(label).strip() for path, label in zip(table.path, table.label, strict=True)}
     wrong = [f"{path} {label[:40]}" for path, label in labels.items() if not re.fullmatch(r"\d{1,6}(\.0*)?", label)]
     found = {"labels that are not whole numbers from 0 to 999,999": wrong} | path_problems(table.path)
     found["splits other than train, test and unused"] = sorted(set(map(str, table.split)) - {"train", "test", "unused"})
-    if found := {kind: names for kind, names in found.items() if names}: raise CatalogError(source, found)
+    if found := {kind: names for kind, names in found.items() if names}:
+        raise CatalogError(source, found)
     return _listing(table.assign(label=table.label.map(lambda label: int(float(label)))))
 
+
 def read_table(
-    lists:Path,   # folder with `catalog.csv`
-    split:int=1,  # there is one
-)->Listing:       # the table with all its columns
+    lists: Path,  # folder with `catalog.csv`
+    split: int = 1,  # there is one
+) -> Listing:  # the table with all its columns
     "Read the table that was written together with generated videos."
-    table = pd.read_csv(io.StringIO(read_text(lists/"catalog.csv")), dtype=dict.fromkeys(COLUMNS, str))
-    return check_table(table, lists/"catalog.csv")
+    table = pd.read_csv(io.StringIO(read_text(lists / "catalog.csv")), dtype=dict.fromkeys(COLUMNS, str))
+    return check_table(table, lists / "catalog.csv")

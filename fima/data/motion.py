@@ -14,119 +14,144 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-Variant = Literal["released", "fixed"] # As in MCL's published code, or mended
+Variant = Literal["released", "fixed"]  # As in MCL's published code, or mended
 
 # %% ../../nbs/1_data/18_motion.ipynb #2d2dbf06
 @dataclass(frozen=True)
 class MotionOptions:
     "Say how motion is read from flow for the alignment target; each switch is `released` or `fixed`."
-    bound:float=20.0      # Largest displacement kept, pixels of the frames that are read, > 0
-    sum:Variant="fixed"   # Over time: magnitudes of the derivatives (fixed) or the signed derivatives (released)
-    pairs:Variant="fixed" # Every pair of the window's frames (fixed) or one at each step of the clip (released)
-    flip:Variant="fixed"  # Map mirrored with its crop (fixed) or u and v each by a coin of its own (released)
+
+    bound: float = 20.0  # Largest displacement kept, pixels of the frames that are read, > 0
+    sum: Variant = "fixed"  # Over time: magnitudes of the derivatives (fixed) or the signed derivatives (released)
+    pairs: Variant = "fixed"  # Every pair of the window's frames (fixed) or one at each step of the clip (released)
+    flip: Variant = "fixed"  # Map mirrored with its crop (fixed) or u and v each by a coin of its own (released)
 
     def __post_init__(self):
-        if not 0 < self.bound < float("inf"): raise ValueError(f"bound must be above 0 and finite, got {self.bound}")
+        if not 0 < self.bound < float("inf"):
+            raise ValueError(f"bound must be above 0 and finite, got {self.bound}")
         for name in ("sum", "pairs", "flip"):
-            if getattr(self, name) not in get_args(Variant): raise ValueError(f"{name} must be one of {get_args(Variant)}, got {getattr(self, name)!r}")
+            if getattr(self, name) not in get_args(Variant):
+                raise ValueError(f"{name} must be one of {get_args(Variant)}, got {getattr(self, name)!r}")
 
 # %% ../../nbs/1_data/18_motion.ipynb #b4730001
 def prewitt(
-    flow:np.ndarray, # Flow or any stack of pictures, float32 (..., H, W)
-)->tuple[np.ndarray, np.ndarray]: # Derivative to the right and down, 6 times the change per pixel, float32 (..., H, W) each
+    flow: np.ndarray,  # Flow or any stack of pictures, float32 (..., H, W)
+    # Derivative to the right and down, 6 times the change per pixel, float32 (..., H, W) each
+) -> tuple[np.ndarray, np.ndarray]:
     "Filter with the 3 x 3 Prewitt kernels (MCL, Section 3.1)."
-    padded = np.pad(flow, [(0, 0)]*(flow.ndim - 2) + [(1, 1), (1, 1)], mode="reflect")
+    padded = np.pad(flow, [(0, 0)] * (flow.ndim - 2) + [(1, 1), (1, 1)], mode="reflect")
     tall, step, three = padded.reshape(-1, padded.shape[-1]), np.float32([-1, 0, 1]), np.float32([1, 1, 1])
-    right, down = (cv2.sepFilter2D(tall, -1, *kernels).reshape(padded.shape)[..., 1:-1, 1:-1] for kernels in ((step, three), (three, step)))
+    right, down = (
+        cv2.sepFilter2D(tall, -1, *kernels).reshape(padded.shape)[..., 1:-1, 1:-1]
+        for kernels in ((step, three), (three, step))
+    )
     return right, down
 
+
 def strength(
-    flow:np.ndarray, # Flow or any stack of pictures, float32 (..., H, W)
-)->np.ndarray:       # Strength of the edge at each pixel, >= 0, float32 (..., H, W)
+    flow: np.ndarray,  # Flow or any stack of pictures, float32 (..., H, W)
+) -> np.ndarray:  # Strength of the edge at each pixel, >= 0, float32 (..., H, W)
     "Take the length of the derivative of each picture by itself."
     right, down = prewitt(flow)
-    return np.sqrt(right*right + down*down)
+    return np.sqrt(right * right + down * down)
+
 
 def boundary(
-    flow:np.ndarray,       # Flows of a window, float32 (T, 2, H, W)
-    sum:Variant="fixed",   # Sum magnitudes (fixed) or signed derivatives (released) over time
-)->np.ndarray:             # m_u and m_v, >= 0, float32 (2, H, W)
+    flow: np.ndarray,  # Flows of a window, float32 (T, 2, H, W)
+    sum: Variant = "fixed",  # Sum magnitudes (fixed) or signed derivatives (released) over time
+) -> np.ndarray:  # m_u and m_v, >= 0, float32 (2, H, W)
     "Compute the motion boundary of a window (MCL, Section 3.1)."
     return strength(flow).sum(0) if sum == "fixed" else strength(flow.sum(0))
 
 # %% ../../nbs/1_data/18_motion.ipynb #97120709
 @lru_cache(maxsize=1024)
-def _shares(cells:int, size:int)->np.ndarray:
+def _shares(cells: int, size: int) -> np.ndarray:
     "Weigh each pixel of a line by its part in the mean of each cell, (cells, size); every row adds up to 1."
-    edges, pixel = np.arange(cells + 1)*(size/cells), np.arange(size)
+    edges, pixel = np.arange(cells + 1) * (size / cells), np.arange(size)
     overlap = np.clip(np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel), 0, None)
-    return (overlap*(cells/size)).astype(np.float32)
+    return (overlap * (cells / size)).astype(np.float32)
+
 
 def cell_means(
-    maps:np.ndarray,       # Maps, float32 (..., H, W)
-    grid:tuple[int, int],  # Cells down and across
-)->np.ndarray:             # Mean of each cell, float32 (..., H', W')
+    maps: np.ndarray,  # Maps, float32 (..., H, W)
+    grid: tuple[int, int],  # Cells down and across
+) -> np.ndarray:  # Mean of each cell, float32 (..., H', W')
     "Average maps over a grid of cells."
-    if min(grid) < 1: raise ValueError(f"grid must be at least (1, 1), got {grid}")
+    if min(grid) < 1:
+        raise ValueError(f"grid must be at least (1, 1), got {grid}")
     rows, columns = _shares(grid[0], maps.shape[-2]), _shares(grid[1], maps.shape[-1])
     return np.einsum("...aj,bj->...ab", np.einsum("ai,...ij->...aj", rows, maps), columns)
 
 # %% ../../nbs/1_data/18_motion.ipynb #97ddc8d4
-BORDER = 8/224 # Share of a side that is set to zero at each edge
+BORDER = 8 / 224  # Share of a side that is set to zero at each edge
 
-def _sliding(flow:np.ndarray, length:int, sum:Variant, border_share:float, grid:tuple[int, int])->np.ndarray:
+
+def _sliding(flow: np.ndarray, length: int, sum: Variant, border_share: float, grid: tuple[int, int]) -> np.ndarray:
     "Average (m_u + m_v) / 2 over cells for the window of flows that begins at each frame, (N, H', W')."
-    if length < 1: raise ValueError(f"length must be at least 1, got {length}")
-    if not 0 <= border_share < .5: raise ValueError(f"border_share must be in [0, 0.5), got {border_share}")
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if not 0 <= border_share < 0.5:
+        raise ValueError(f"border_share must be in [0, 0.5), got {border_share}")
     count, _, height, width = flow.shape
-    top, left = round(border_share*height), round(border_share*width)
+    top, left = round(border_share * height), round(border_share * width)
     inside = np.zeros((height, width), np.float32)
-    inside[top:height - top, left:width - left] = .5
-    def windows(values): return np.stack([values[first:first + length].sum(0) for first in range(count)])
+    inside[top : height - top, left : width - left] = 0.5
+
+    def windows(values):
+        return np.stack([values[first : first + length].sum(0) for first in range(count)])
+
     pictures = flow if sum == "fixed" else windows(flow)
-    parts = [cell_means(strength(pictures[first:first + 32]).sum(1)*inside, grid) for first in range(0, count, 32)]
+    parts = [cell_means(strength(pictures[first : first + 32]).sum(1) * inside, grid) for first in range(0, count, 32)]
     return windows(np.concatenate(parts)) if sum == "fixed" else np.concatenate(parts)
 
+
 def clip_scores(
-    flow:np.ndarray,          # Flow of a video from its first frame on, float32 (N, 2, H, W)
-    window:int,               # Flows of a clip, MCL: 32
-    sum:Variant="fixed",      # Sum magnitudes (fixed) or signed derivatives (released) over time
-    border_share:float=BORDER, # Border set to zero, in shares of the side
-)->np.ndarray:                # Score of the clip that begins at each frame, >= 0, float32 (N,)
+    flow: np.ndarray,  # Flow of a video from its first frame on, float32 (N, 2, H, W)
+    window: int,  # Flows of a clip, MCL: 32
+    sum: Variant = "fixed",  # Sum magnitudes (fixed) or signed derivatives (released) over time
+    border_share: float = BORDER,  # Border set to zero, in shares of the side
+) -> np.ndarray:  # Score of the clip that begins at each frame, >= 0, float32 (N,)
     "Score every start of a video by its motion: use (a), MCL, Section 3.2."
     return _sliding(flow, window, sum, border_share, (1, 1))[:, 0, 0]
 
+
 def crop_maps(
-    flow:np.ndarray,          # Flow of a video from its first frame on, float32 (N, 2, H, W)
-    length:int=8,             # Flows of a map; MCL: 8 on UCF101, 4 on Kinetics-400
-    grid:int=7,               # Cells down and across
-    sum:Variant="fixed",      # Sum magnitudes (fixed) or signed derivatives (released) over time
-    border_share:float=BORDER, # Border set to zero, in shares of the side
-)->np.ndarray:                # Map of the flows that begin at each frame, >= 0, float32 (N, grid, grid)
+    flow: np.ndarray,  # Flow of a video from its first frame on, float32 (N, 2, H, W)
+    length: int = 8,  # Flows of a map; MCL: 8 on UCF101, 4 on Kinetics-400
+    grid: int = 7,  # Cells down and across
+    sum: Variant = "fixed",  # Sum magnitudes (fixed) or signed derivatives (released) over time
+    border_share: float = BORDER,  # Border set to zero, in shares of the side
+) -> np.ndarray:  # Map of the flows that begin at each frame, >= 0, float32 (N, grid, grid)
     "Map the motion of every frame and those after it: use (b), MCL, Section 3.2."
     return _sliding(flow, length, sum, border_share, (grid, grid))
 
 # %% ../../nbs/1_data/18_motion.ipynb #e0e73ebe
 def motion_target(
-    flow:np.ndarray,                      # Flows of the clip's window, one a source frame, float32 (N, 2, H, W)
-    rectangle:tuple[int, int, int, int],  # The clip's crop: x, y, w, h in pixels
-    flip:bool,                            # Is the clip mirrored?
-    grid:tuple[int, int, int],            # Cells in time, down and across, (T', H', W'); T' at most the number of flows read
-    options:MotionOptions=MotionOptions(), # How motion is read
-    stride:int=1,                         # Source frames per step of the clip, used where `options.pairs` is `released`
-    generator:np.random.Generator|None=None, # Source of the coins, needed where `options.flip` is `released`; 2 draws
-)->np.ndarray:                            # M, >= 0, float32 (T', H', W')
+    flow: np.ndarray,  # Flows of the clip's window, one a source frame, float32 (N, 2, H, W)
+    rectangle: tuple[int, int, int, int],  # The clip's crop: x, y, w, h in pixels
+    flip: bool,  # Is the clip mirrored?
+    grid: tuple[int, int, int],  # Cells in time, down and across, (T', H', W'); T' at most the number of flows read
+    options: MotionOptions = MotionOptions(),  # How motion is read
+    stride: int = 1,  # Source frames per step of the clip, used where `options.pairs` is `released`
+    # Source of the coins, needed where `options.flip` is `released`; 2 draws
+    generator: np.random.Generator | None = None,
+) -> np.ndarray:  # M, >= 0, float32 (T', H', W')
     "Map the motion within a clip's crop, to align gradients with: use (c), MCL, Section 3.3."
     (x, y, w, h), (height, width) = rectangle, flow.shape[-2:]
-    if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height: raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
-    kept = flow[::stride if options.pairs == "released" else 1, :, y:y + h, x:x + w]
-    if not 1 <= grid[0] <= len(kept): raise ValueError(f"grid must have 1 to {len(kept)} cells in time, one flow each or more, got {grid}")
-    firsts = np.arange(grid[0])*len(kept)//grid[0]
-    edges = np.add.reduceat(strength(kept), firsts) if options.sum == "fixed" else strength(np.add.reduceat(kept, firsts))
+    if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height:
+        raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
+    kept = flow[:: stride if options.pairs == "released" else 1, :, y : y + h, x : x + w]
+    if not 1 <= grid[0] <= len(kept):
+        raise ValueError(f"grid must have 1 to {len(kept)} cells in time, one flow each or more, got {grid}")
+    firsts = np.arange(grid[0]) * len(kept) // grid[0]
+    edges = (
+        np.add.reduceat(strength(kept), firsts) if options.sum == "fixed" else strength(np.add.reduceat(kept, firsts))
+    )
     maps = cell_means(edges, grid[1:])
-    mirrored = [flip]*2
+    mirrored = [flip] * 2
     if options.flip == "released":
-        if generator is None: raise ValueError("generator must be given where options.flip is 'released', got None")
-        mirrored = flip & (generator.random(2) < .5)
+        if generator is None:
+            raise ValueError("generator must be given where options.flip is 'released', got None")
+        mirrored = flip & (generator.random(2) < 0.5)
     right, down = (maps[:, channel, :, ::-1] if back else maps[:, channel] for channel, back in enumerate(mirrored))
     return right + down

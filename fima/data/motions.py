@@ -17,38 +17,48 @@ CLASS_NAMES = tuple("_".join(pair) for pair in CLASSES)
 
 # %% ../../nbs/1_data/12_motions.ipynb #f39cc739
 def motion_poses(
-    motion:int,       # Index into MOTIONS
-    cycle:np.ndarray, # Time in periods, phase included, (T,)
-    amplitude:float,  # Size of the motion, units
-    direction:int=1,  # Sense of rotation, or which of the two diagonals: 1 or -1
-)->np.ndarray:        # Shift right, shift down (units), turn (radians), log width, log height, (T, 5)
+    motion: int,  # Index into MOTIONS
+    cycle: np.ndarray,  # Time in periods, phase included, (T,)
+    amplitude: float,  # Size of the motion, units
+    direction: int = 1,  # Sense of rotation, or which of the two diagonals: 1 or -1
+) -> np.ndarray:  # Shift right, shift down (units), turn (radians), log width, log height, (T, 5)
     "Place the sprite at each moment of one of the eight motions."
-    if not 0 <= motion < len(MOTIONS): raise ValueError(f"motion must be in 0..{len(MOTIONS) - 1}, got {motion}")
+    if not 0 <= motion < len(MOTIONS):
+        raise ValueError(f"motion must be in 0..{len(MOTIONS) - 1}, got {motion}")
     angle = 2 * np.pi * np.asarray(cycle, float)
     wave = amplitude * np.sin(angle)
-    moved = {"swing": {0: wave}, "bounce": {1: wave}, "diagonal": {0: wave / 2**.5, 1: direction * wave / 2**.5},
-             "orbit": {0: amplitude * np.cos(angle), 1: direction * wave}, "spin": {2: direction * angle / 2},
-             "wobble": {2: wave / 9}, "pulse": {3: wave / 20, 4: wave / 20}, "stretch": {3: wave / 20, 4: -wave / 20}}
+    moved = {
+        "swing": {0: wave},
+        "bounce": {1: wave},
+        "diagonal": {0: wave / 2**0.5, 1: direction * wave / 2**0.5},
+        "orbit": {0: amplitude * np.cos(angle), 1: direction * wave},
+        "spin": {2: direction * angle / 2},
+        "wobble": {2: wave / 9},
+        "pulse": {3: wave / 20, 4: wave / 20},
+        "stretch": {3: wave / 20, 4: -wave / 20},
+    }
     poses = np.zeros((len(angle), 5))
-    for column, values in moved[MOTIONS[motion]].items(): poses[:, column] = values
+    for column, values in moved[MOTIONS[motion]].items():
+        poses[:, column] = values
     return poses
 
 # %% ../../nbs/1_data/12_motions.ipynb #d2234767
 class Look(NamedTuple):
     "Describe a sprite's shape (units, radians)."
-    extent:float # Distance from the middle to the tip of a lobe, units
-    aspect:float # Narrowing of one axis, in (0, 1]
-    angle:float  # Orientation, radians
-    lobes:float  # Depth of the lobes, 0 is round
+
+    extent: float  # Distance from the middle to the tip of a lobe, units
+    aspect: float  # Narrowing of one axis, in (0, 1]
+    angle: float  # Orientation, radians
+    lobes: float  # Depth of the lobes, 0 is round
 
 # %% ../../nbs/1_data/12_motions.ipynb #b44d9157
 def sprite_coverage(
-    poses:np.ndarray, # Poses as `motion_poses` gives them, (T, 5)
-    look:Look,        # The sprite's shape
-    size:int,         # Height and width of the frame, pixels
-)->np.ndarray:        # Covered share of each pixel, float32 in [0, 1], (T, H, W)
+    poses: np.ndarray,  # Poses as `motion_poses` gives them, (T, 5)
+    look: Look,  # The sprite's shape
+    size: int,  # Height and width of the frame, pixels
+) -> np.ndarray:  # Covered share of each pixel, float32 in [0, 1], (T, H, W)
     "Draw the three-lobed sprite under each pose with smooth edges."
-    axis = (np.arange(size, dtype=np.float32) + .5) * 48 / size - 24
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * 48 / size - 24
     right, down, turn, wide, tall = (column[:, None, None] for column in poses.astype(np.float32).T)
     across, along = (axis[None, None, :] - right) * np.exp(-wide), (axis[None, :, None] - down) * np.exp(-tall)
     cosine, sine = np.cos(look.angle + turn), np.sin(look.angle + turn)
@@ -56,5 +66,5 @@ def sprite_coverage(
     radius = np.sqrt(major**2 + minor**2) + 1e-6
     lobed = major / radius
     outline = look.extent * (1 + look.lobes * lobed * (4 * lobed**2 - 3)) / (1 + look.lobes)
-    pixels_per_unit = size / 48 * look.aspect**.5 * np.exp((wide + tall) / 2)
-    return np.clip(.5 + pixels_per_unit * (outline - radius), 0, 1).astype(np.float32)
+    pixels_per_unit = size / 48 * look.aspect**0.5 * np.exp((wide + tall) / 2)
+    return np.clip(0.5 + pixels_per_unit * (outline - radius), 0, 1).astype(np.float32)

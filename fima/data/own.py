@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .catalog import (CatalogError, check_catalog, composed, find_copies, read_class_index,
-                               read_split_list)
+from .catalog import CatalogError, check_catalog, composed, find_copies, read_class_index, read_split_list
 from .classes import choose_classes, cut_classes, known_classes
 from .datasets import find_videos
 from .files import fingerprints
@@ -24,21 +23,26 @@ __all__ = ['ALONE', 'UNLABELLED', 'CONTRADICTION', 'group_rule', 'group_videos',
 # %% ../../nbs/1_data/11_own.ipynb #8d3e0007
 ALONE = "each video by itself"
 
+
 def group_rule(
-    groups:str|None,   # regular expression with one capture, searched in the path; None: each video by itself
-)->re.Pattern|None:
+    groups: str | None,  # regular expression with one capture, searched in the path; None: each video by itself
+) -> re.Pattern | None:
     "Read the rule for groups; raise ValueError, one line, where it is none."
-    if groups is None: return None
-    try: rule = re.compile(groups)
+    if groups is None:
+        return None
+    try:
+        rule = re.compile(groups)
     except re.error as error:
         raise ValueError(f"groups must be a regular expression, got {groups!r}: {error}") from None
-    if rule.groups != 1: raise ValueError(f"groups must have one capture, in brackets, got {rule.groups} in {groups!r}")
+    if rule.groups != 1:
+        raise ValueError(f"groups must have one capture, in brackets, got {rule.groups} in {groups!r}")
     return rule
 
+
 def group_videos(
-    paths:pd.Series,   # relative
-    groups:str|None,   # as for `group_rule`
-)->tuple[pd.Series, list[str]]: # the group of each video; the videos that the rule does not match
+    paths: pd.Series,  # relative
+    groups: str | None,  # as for `group_rule`
+) -> tuple[pd.Series, list[str]]:  # the group of each video; the videos that the rule does not match
     "Find the group of each video."
     rule = group_rule(groups)
     found = paths if rule is None else paths.map(lambda path: (match := rule.search(path)) and match[1] or None)
@@ -48,21 +52,29 @@ def group_videos(
 UNLABELLED = "unlabelled"
 CONTRADICTION = "labels that contradict the folders (a class index says that the labels count)"
 
-def _folder_names(rows:pd.DataFrame)->pd.Series:
+
+def _folder_names(rows: pd.DataFrame) -> pd.Series:
     "Name the folder that tells a video's class; empty for a video that lies in none."
     parts = rows.path.map(lambda path: composed(path).split("/")[:-1] or [""])
     inner, top, test = parts.str[-1], parts.str[0], rows.split == "test"
     for names in (inner, top):
-        if names.nunique() > 1 and set(names[test]) <= set(names[~test]): return names
+        if names.nunique() > 1 and set(names[test]) <= set(names[~test]):
+            return names
     return inner
 
-def _by_index(rows:pd.DataFrame, index:dict[str, int])->tuple[pd.DataFrame, dict]:
+
+def _by_index(rows: pd.DataFrame, index: dict[str, int]) -> tuple[pd.DataFrame, dict]:
     "Number the classes by a class index: by folder where it names one, else by the label."
     names = {label: name for name, label in index.items()}
-    def folder(path): return next((part for part in reversed(composed(path).split("/")[:-1]) if part in index), None)
+
+    def folder(path):
+        return next((part for part in reversed(composed(path).split("/")[:-1]) if part in index), None)
+
     def told(name, label, path):
-        if name or pd.isna(label): return name or (path.rpartition("/")[0] or path)
+        if name or pd.isna(label):
+            return name or (path.rpartition("/")[0] or path)
         return names.get(label, f"label {label + 1}")
+
     by_folder = [folder(path) for path in rows.path]
     numbers = pd.Series([index.get(name, pd.NA) for name in by_folder], rows.index, dtype="Int64")
     wrong = (numbers != rows.label).fillna(False).astype(bool)
@@ -71,15 +83,23 @@ def _by_index(rows:pd.DataFrame, index:dict[str, int])->tuple[pd.DataFrame, dict
     rows = rows.assign(label=rows["class"].map(index))
     return rows, {"listed labels that differ from the class's number": rows.path[wrong].tolist()}
 
-def _contradictions(names:pd.Series, labels:pd.Series)->list[str]:
+
+def _contradictions(names: pd.Series, labels: pd.Series) -> list[str]:
     "List folders with several labels, and labels with several folders."
-    several = [f"{name} (labels {', '.join(str(label + 1) for label in sorted(found))})"
-               for name, found in labels.groupby(names).unique().items() if len(found) > 1]
-    shared = [f"label {label + 1} ({', '.join(sorted(found))})"
-              for label, found in names.groupby(labels).unique().items() if len(found) > 1]
+    several = [
+        f"{name} (labels {', '.join(str(label + 1) for label in sorted(found))})"
+        for name, found in labels.groupby(names).unique().items()
+        if len(found) > 1
+    ]
+    shared = [
+        f"label {label + 1} ({', '.join(sorted(found))})"
+        for label, found in names.groupby(labels).unique().items()
+        if len(found) > 1
+    ]
     return several + shared
 
-def _by_labels(rows:pd.DataFrame)->tuple[pd.DataFrame, dict]:
+
+def _by_labels(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
     "Number the classes by the labels of the lists, else by the folders in alphabetical order."
     names, given = _folder_names(rows), rows.label.notna()
     if not given.any():
@@ -96,72 +116,96 @@ def _by_labels(rows:pd.DataFrame)->tuple[pd.DataFrame, dict]:
     return rows.assign(**{"class": names, "label": names.map(index)}), wrong
 
 # %% ../../nbs/1_data/11_own.ipynb #8d3e000d
-def _listed(train_list:str|Path, test_list:str|Path, index:dict[str, int]|None)->tuple[pd.DataFrame, dict]:
+def _listed(train_list: str | Path, test_list: str | Path, index: dict[str, int] | None) -> tuple[pd.DataFrame, dict]:
     "Read both lists and find the classes."
     lists = (("train", train_list), ("test", test_list))
     rows = pd.concat([read_split_list(file).assign(split=split) for split, file in lists], ignore_index=True)
     return _by_index(rows, index) if index else _by_labels(rows)
 
-def _walked(folder:Path, index:dict[str, int]|None)->tuple[pd.DataFrame, dict]:
+
+def _walked(folder: Path, index: dict[str, int] | None) -> tuple[pd.DataFrame, dict]:
     "Take every video of a folder for training, and a folder a class for classes."
     rows = pd.DataFrame({"path": find_videos(folder)}, dtype=str).assign(label=pd.NA, split="train")
     if rows.empty:
         raise CatalogError(folder, {"no video in the folder, by the suffixes that videos have": [folder.name]})
     names = _folder_names(rows)
-    if index: return _by_index(rows, index)
-    if names.nunique() > 1 and "" not in set(names): return _by_labels(rows.astype({"label": "Int64"}))
+    if index:
+        return _by_index(rows, index)
+    if names.nunique() > 1 and "" not in set(names):
+        return _by_labels(rows.astype({"label": "Int64"}))
     return rows.assign(**{"class": UNLABELLED, "label": 0}), {}
 
-def _unreadable_names(paths:pd.Series)->list[str]:
+
+def _unreadable_names(paths: pd.Series) -> list[str]:
     "List names that are not UTF-8, as their bytes."
     return [repr(os.fsencode(path))[1:] for path in paths if any("\ud800" <= letter <= "\udfff" for letter in path)]
 
+
 def own_catalog(
-    folder:str|Path,                     # any videos
-    train_list:str|Path|None=None,       # list of training videos, `path [label from 1]` a line; None: all videos train
-    test_list:str|Path|None=None,        # list of test videos, likewise; both lists or neither
-    groups:str|None=None,                # regular expression with one capture, searched in the path; None: each video by itself
-    class_index:str|Path|None=None,      # numbering of the classes, `number name` a line; None: by the labels, else alphabetical
-    classes:Sequence[str]|None=None,     # names of the classes to use; None: all
-    progress:bool=False,                 # show a bar over the files that must be read
-)->pd.DataFrame: # path (relative, posix), label (from 0), class, split ("train" or "test"), group; attrs: folder, name, groups, labelled, classes (used, of how many)
+    folder: str | Path,  # any videos
+    # list of training videos, `path [label from 1]` a line; None: all videos train
+    train_list: str | Path | None = None,
+    test_list: str | Path | None = None,  # list of test videos, likewise; both lists or neither
+    groups: str | None = None,  # regular expression with one capture, searched in the path; None: each video by itself
+    # numbering of the classes, `number name` a line; None: by the labels, else alphabetical
+    class_index: str | Path | None = None,
+    classes: Sequence[str] | None = None,  # names of the classes to use; None: all
+    progress: bool = False,  # show a bar over the files that must be read
+    # path (relative, posix), label (from 0), class, split ("train" or "test"), group; attrs: folder, name, groups,
+    # labelled, classes (used, of how many)
+) -> pd.DataFrame:
     "Make the table of a folder of videos, refusing everything that is wrong with it at once."
     folder, _ = Path(folder), group_rule(groups)
-    if not folder.is_dir(): raise CatalogError(folder, {"missing folder": [str(folder)]})
+    if not folder.is_dir():
+        raise CatalogError(folder, {"missing folder": [str(folder)]})
     if (train_list is None) != (test_list is None):
-        raise ValueError(f"train_list and test_list must be given together or not at all, got {train_list} and {test_list}")
+        raise ValueError(
+            f"train_list and test_list must be given together or not at all, got {train_list} and {test_list}"
+        )
     index = read_class_index(class_index) if class_index else None
     rows, problems = _listed(train_list, test_list, index) if train_list else _walked(folder, index)
     rows["label"] = rows.label.astype("Int64")
     rows["group"], problems[f"videos that groups={groups!r} does not match"] = group_videos(rows.path, groups)
     problems["names that are not UTF-8"] = _unreadable_names(rows.path)
     known = known_classes(rows)
-    if classes is not None: rows = cut_classes(rows, choose_classes(classes, known, known))
+    if classes is not None:
+        rows = cut_classes(rows, choose_classes(classes, known, known))
     labelled = train_list is not None or set(rows["class"]) != {UNLABELLED}
     unneeded = ("paths without a group",) + (() if train_list else ("splits without a row", "one class only"))
     catalog = check_catalog(rows, folder, problems, unneeded)
-    if train_list: _refuse_copies(catalog, progress)
+    if train_list:
+        _refuse_copies(catalog, progress)
     catalog = catalog[["path", "label", "class", "split", "group"]]
-    catalog.attrs |= dict(folder=str(folder.absolute()), name=folder.absolute().name, groups=groups or ALONE,
-                          labelled=labelled, classes=(catalog["class"].nunique(), len(known)))
+    catalog.attrs |= dict(
+        folder=str(folder.absolute()),
+        name=folder.absolute().name,
+        groups=groups or ALONE,
+        labelled=labelled,
+        classes=(catalog["class"].nunique(), len(known)),
+    )
     return catalog
 
-def _refuse_copies(catalog:pd.DataFrame, progress:bool)->None:
+
+def _refuse_copies(catalog: pd.DataFrame, progress: bool) -> None:
     "Refuse a test video that is a training video under another name."
     folder = catalog.attrs["folder"]
     across = find_copies(catalog, folder, progress).across
     kind = "test videos that are also in training, byte for byte"
-    if across: raise CatalogError(folder, {kind: across}, "to go on: remove one row of each pair")
+    if across:
+        raise CatalogError(folder, {kind: across}, "to go on: remove one row of each pair")
 
 # %% ../../nbs/1_data/11_own.ipynb #8d3e0012
-def _bundles(catalog:pd.DataFrame)->pd.Series:
+def _bundles(catalog: pd.DataFrame) -> pd.Series:
     "Give each video the name of what it must stay with: its group, and every group that shares a file with it."
     folder = catalog.attrs["folder"]
     digests = fingerprints(os.path.join(folder, path) for path in catalog.path)
     leader = {group: group for group in catalog.group}
+
     def find(group):
-        while leader[group] != group: group = leader[group]
+        while leader[group] != group:
+            group = leader[group]
         return group
+
     first = {}
     for path, group in sorted(zip(catalog.path, catalog.group, strict=True)):
         other = first.setdefault(digests.get(os.path.join(folder, path), path), group)
@@ -169,23 +213,27 @@ def _bundles(catalog:pd.DataFrame)->pd.Series:
         leader[high] = low
     return catalog.group.map(find)
 
-def _draw(sizes:np.ndarray, share:float, generator:np.random.Generator)->tuple[float, np.ndarray]:
+
+def _draw(sizes: np.ndarray, share: float, generator: np.random.Generator) -> tuple[float, np.ndarray]:
     "Take bundles in random order while a class wants more and none loses its last one; tell how far the shares are off."
     total, left = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
     taken, test = np.zeros(len(total)), np.zeros(len(sizes), bool)
     for number in generator.permutation(len(sizes)):
         own, has = sizes[number], sizes[number] > 0
-        if (left[has] < 2).any() or (taken + own/2 > share*total)[has].all(): continue
+        if (left[has] < 2).any() or (taken + own / 2 > share * total)[has].all():
+            continue
         taken, left, test[number] = taken + own, left - has, True
-    return float(np.abs(taken/total - share).max() + (taken == 0).sum()), test
+    return float(np.abs(taken / total - share).max() + (taken == 0).sum()), test
+
 
 def grouped_split(
-    catalog:pd.DataFrame, # path, label, class, split, group; the folder is in `attrs`
-    share:float=.25,      # of the videos of each class that is tested, between 0 and 1
-    seed:int=0,           # the same seed gives the same split
-)->pd.DataFrame:          # the same table, its split drawn; attrs["split"]: rule, share, seed
+    catalog: pd.DataFrame,  # path, label, class, split, group; the folder is in `attrs`
+    share: float = 0.25,  # of the videos of each class that is tested, between 0 and 1
+    seed: int = 0,  # the same seed gives the same split
+) -> pd.DataFrame:  # the same table, its split drawn; attrs["split"]: rule, share, seed
     "Split a table by whole groups; raise CatalogError where a class cannot be on both sides."
-    if not 0 < share < 1: raise ValueError(f"share must lie between 0 and 1, got {share}")
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, got {seed!r}")
     bundles = _bundles(catalog)
@@ -195,7 +243,7 @@ def grouped_split(
         kind = "classes that cannot be on both sides of a split by groups"
         way_out = "to go on: another rule for groups, fewer classes, or lists of your own"
         raise CatalogError(catalog.attrs["folder"], {kind: single}, way_out)
-    generator, draws = np.random.default_rng(seed), max(3, min(50, 20_000//len(sizes)))
+    generator, draws = np.random.default_rng(seed), max(3, min(50, 20_000 // len(sizes)))
     off, test = min((_draw(sizes.to_numpy(), share, generator) for _ in range(draws)), key=lambda draw: draw[0])
     lost = sorted(sizes.columns[~(sizes[test] > 0).any()])
     if lost:

@@ -13,8 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .cards import (card_text, count_rows, join_sections, leakage, measure, official_rows, show_examples,
-                             to_markdown)
+from fima.data.cards import (
+    card_text,
+    count_rows,
+    join_sections,
+    leakage,
+    measure,
+    official_rows,
+    show_examples,
+    to_markdown,
+)
 from .catalog import content_fingerprint
 from .check import Checked, check_data
 from .classes import data_title
@@ -23,28 +31,34 @@ from .own import ALONE
 # %% ../../nbs/1_data/16_own_card.ipynb #af500007
 class Card(NamedTuple):
     "Hold a card."
-    text:str                # markdown
-    picture:np.ndarray|None # two strips, RGB uint8 (H, W, 3); None where no video can be read
+
+    text: str  # markdown
+    picture: np.ndarray | None  # two strips, RGB uint8 (H, W, 3); None where no video can be read
+
 
 def describe_videos(
-    checked:Checked, # what a check found
-    name:str,        # of the picture's file, without its ending
-)->tuple[str, str, np.ndarray|None]: # text about durations and sizes; text about two examples; their picture
+    checked: Checked,  # what a check found
+    name: str,  # of the picture's file, without its ending
+) -> tuple[str, str, np.ndarray | None]:  # text about durations and sizes; text about two examples; their picture
     "Measure the videos of a check, and draw two of them."
-    counts = ((checked.counts[status].sum(), words) for status, words in
-              (("short", "shorter than 32 frames"), ("unreadable", "unreadable"), ("missing", "missing")))
+    counts = (
+        (checked.counts[status].sum(), words)
+        for status, words in (("short", "shorter than 32 frames"), ("unreadable", "unreadable"), ("missing", "missing"))
+    )
     told = ", ".join(f"{count} {words}" for count, words in counts)
-    if checked.files.seconds.isna().all(): return f"No video can be read: {told}.", "None: no video can be read.", None
+    if checked.files.seconds.isna().all():
+        return f"No video can be read: {told}.", "None: no video can be read.", None
     text, picture = show_examples(name, checked.files, checked.folder)
     measured = f"Computed from the videos (least / median / most): {told}.\n\n{to_markdown(measure(checked.files))}"
     return measured, text, picture
 
+
 def named_card(
-    name:str,                    # one of `FACTS`
-    folder:str|Path,             # where its videos are
-    lists:str|Path|None=None,    # folder with its lists; None: look for them
-    **reading,                   # of `fima.data.check.Reading`
-)->Card:                         # as the repository's, measured on this folder
+    name: str,  # one of `FACTS`
+    folder: str | Path,  # where its videos are
+    lists: str | Path | None = None,  # folder with its lists; None: look for them
+    **reading,  # of `fima.data.check.Reading`
+) -> Card:  # as the repository's, measured on this folder
     "Write the card of a known data set from the videos that are here."
     checked = check_data(name, folder, 1, lists, **reading)
     measured, examples, picture = describe_videos(checked, name)
@@ -53,51 +67,67 @@ def named_card(
 # %% ../../nbs/1_data/16_own_card.ipynb #af500009
 NOT_STATED = "Not stated."
 
-def _table(counts:pd.DataFrame)->str:
+
+def _table(counts: pd.DataFrame) -> str:
     "Print counts, a line a side."
     return to_markdown(counts.map("{:,}".format).rename_axis("side").reset_index())
 
-def _front(catalog:pd.DataFrame)->str:
+
+def _front(catalog: pd.DataFrame) -> str:
     "Print the front matter; values are quoted as JSON, which YAML reads."
     digest = content_fingerprint(catalog, catalog.attrs["folder"])
     told = dict.fromkeys(("name", "version", "licence", "paper", "url", "checksum"), "not stated")
-    told |= dict(name=catalog.attrs["name"], checksum=f"{digest} (rows and bytes, fima.data.catalog.content_fingerprint)")
+    told |= dict(
+        name=catalog.attrs["name"], checksum=f"{digest} (rows and bytes, fima.data.catalog.content_fingerprint)"
+    )
     return "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in told.items())
 
-def _leaks(catalog:pd.DataFrame, remarks:dict[str, list[str]])->str:
+
+def _leaks(catalog: pd.DataFrame, remarks: dict[str, list[str]]) -> str:
     "Say what lies on both sides, and which files are equal."
     if "test" not in set(catalog.split):
-        lines = ["All videos train: there is no test side yet. "
-                 "An evaluation needs two lists, or a split by groups that is drawn by a seed."]
+        lines = [
+            "All videos train: there is no test side yet. "
+            "An evaluation needs two lists, or a split by groups that is drawn by a seed."
+        ]
     else:
         leak = leakage(catalog)
-        lines = [f"By two lists. Groups on both sides: {leak['shared']:,}; test videos of these: {leak['test_videos']:,}, "
-                 f"of the same class {leak['same_class']:,}."]
+        lines = [
+            f"By two lists. Groups on both sides: {leak['shared']:,}; test videos of these: {leak['test_videos']:,}, "
+            f"of the same class {leak['same_class']:,}."
+        ]
     if catalog.attrs["groups"] == ALONE:
-        lines.append("No rule for groups was given: each video stands by itself, "
-                     "and what two of them share (people, place, recording) is not seen here.")
+        lines.append(
+            "No rule for groups was given: each video stands by itself, "
+            "and what two of them share (people, place, recording) is not seen here."
+        )
     copies = {kind: names for kind, names in remarks.items() if "byte for byte" in kind}
     told = [f"{kind}: {', '.join(names)}." for kind, names in copies.items()]
     lines += told or ["No two files are equal byte for byte."]
     return "\n\n".join(lines)
 
+
 def own_card(
-    catalog:pd.DataFrame, # what `own_catalog` returned
-    checked:Checked,      # what `check_own` found
-    name:str="",          # of the picture's file, without its ending; empty: the folder's
-)->Card:
+    catalog: pd.DataFrame,  # what `own_catalog` returned
+    checked: Checked,  # what `check_own` found
+    name: str = "",  # of the picture's file, without its ending; empty: the folder's
+) -> Card:
     "Write the card of a folder of one's own."
     name = name or catalog.attrs["name"]
     measured, examples, picture = describe_videos(checked, name)
     kinds, groups = "none: no class folders and no labels", catalog.attrs["groups"]
-    if catalog.attrs["labelled"]: kinds = "the folder of its videos, or the label of the lists"
-    if groups != ALONE: groups = f"what `{groups}` finds in the path"
+    if catalog.attrs["labelled"]:
+        kinds = "the folder of its videos, or the label of the lists"
+    if groups != ALONE:
+        groups = f"what `{groups}` finds in the path"
     size = sum(Path(catalog.attrs["folder"], path).stat().st_size for path in catalog.path)
     sections = {
         "A row": f"One video file. Class: {kinds}. `group`: {groups}.",
         "Counts": "Computed from the table; `fewest` and `most` are videos of one class.\n\n"
-                  f"{_table(count_rows(catalog))}\n\n{measured}\n\n{size/1e6:,.1f} MB in all.",
-        "Split and leakage": _leaks(catalog, checked.remarks), "Examples": examples,
-        **dict.fromkeys(("Decoding and resizing done", "Consent and bias", "Unfit uses", "How to get it"), NOT_STATED)}
+        f"{_table(count_rows(catalog))}\n\n{measured}\n\n{size / 1e6:,.1f} MB in all.",
+        "Split and leakage": _leaks(catalog, checked.remarks),
+        "Examples": examples,
+        **dict.fromkeys(("Decoding and resizing done", "Consent and bias", "Unfit uses", "How to get it"), NOT_STATED),
+    }
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
     return Card(f"---\n{_front(catalog)}\n---\n# {title}\n\n{NOT_STATED}\n\n{join_sections(sections)}\n", picture)

@@ -24,218 +24,320 @@ __all__ = ['SPLITS', 'GENERATOR', 'SpriteOptions', 'Scene', 'draw_scene', 'draw_
 
 # %% ../../nbs/1_data/12_sprites.ipynb #2f74e0af
 SPLITS = ("train", "test")
-GENERATOR = 1 # Version of the generator: raised whenever the same options would give other videos
+GENERATOR = 1  # Version of the generator: raised whenever the same options would give other videos
+
 
 @dataclass(frozen=True)
 class SpriteOptions:
     "Say what a generated data set is: the same options give the same bytes."
-    train:int=960              # Training videos, >= 1
-    test:int=600               # Test videos, >= 1
-    size:int=48                # Height and width, even, >= 16, pixels
-    frames:int=48              # Frames per video, even, >= 4; the motion changes in the middle
-    camera_motion:float=0.3    # Share of videos with a trembling, panning camera, in [0, 1]
-    clutter:int=0              # Small drifting distractors per video, >= 0
-    travelling:bool=False      # Does the sprite also cross the frame?
-    background_bias:float=0.0  # Share of videos whose ground goes with the class (train) or with another one (test), in [0, 1]
-    seed:int=0                 # Everything random comes from it, >= 0
+
+    train: int = 960  # Training videos, >= 1
+    test: int = 600  # Test videos, >= 1
+    size: int = 48  # Height and width, even, >= 16, pixels
+    frames: int = 48  # Frames per video, even, >= 4; the motion changes in the middle
+    camera_motion: float = 0.3  # Share of videos with a trembling, panning camera, in [0, 1]
+    clutter: int = 0  # Small drifting distractors per video, >= 0
+    travelling: bool = False  # Does the sprite also cross the frame?
+    # Share of videos whose ground goes with the class (train) or with another one (test), in [0, 1]
+    background_bias: float = 0.0
+    seed: int = 0  # Everything random comes from it, >= 0
 
     def __post_init__(self):
-        for name, least, most in (("train", 1, 10**6), ("test", 1, 10**6), ("size", 16, 4096), ("frames", 4, 10_000), ("clutter", 0, 1000), ("seed", 0, 2**63 - 1)):
+        for name, least, most in (
+            ("train", 1, 10**6),
+            ("test", 1, 10**6),
+            ("size", 16, 4096),
+            ("frames", 4, 10_000),
+            ("clutter", 0, 1000),
+            ("seed", 0, 2**63 - 1),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least: raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-            if value > most: raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
-            if name in ("size", "frames") and value % 2: raise ValueError(f"{name} must be even, got {value}")
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most:,}, got {value:,}")
+            if name in ("size", "frames") and value % 2:
+                raise ValueError(f"{name} must be even, got {value}")
         for name in ("camera_motion", "background_bias"):
-            if not 0 <= getattr(self, name) <= 1: raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 # %% ../../nbs/1_data/12_sprites.ipynb #bfabf4c4
 class Scene(NamedTuple):
     "Hold what was drawn for one video; lengths in units (1/48 of the frame), two values are for the two halves."
-    label:int                    # Class, index into CLASSES
-    motions:tuple[int, int]      # Motion of each half, index into MOTIONS
-    camera:bool                  # Does the camera move?
-    ground:int                   # Class whose ground is shown, -1 for a ground of the video's own
-    look:Look                    # Shape of the sprite
-    colour:np.ndarray            # RGB of the sprite, near black or near white, in [0, 1], (3,)
-    amplitude:np.ndarray         # Size of each motion, 5 to 7 units, (2,)
-    period:np.ndarray            # Frames per period of each motion, 8 to 14, (2,)
-    phase:np.ndarray             # Start of each motion, in periods, (2,)
-    direction:np.ndarray         # Sense of each motion, 1 or -1, (2,)
-    centre:np.ndarray            # Middle of the sprite, within 2 units of the frame's middle, (2,)
-    velocity:np.ndarray          # Its drift when travelling, units per frame, (2,)
+
+    label: int  # Class, index into CLASSES
+    motions: tuple[int, int]  # Motion of each half, index into MOTIONS
+    camera: bool  # Does the camera move?
+    ground: int  # Class whose ground is shown, -1 for a ground of the video's own
+    look: Look  # Shape of the sprite
+    colour: np.ndarray  # RGB of the sprite, near black or near white, in [0, 1], (3,)
+    amplitude: np.ndarray  # Size of each motion, 5 to 7 units, (2,)
+    period: np.ndarray  # Frames per period of each motion, 8 to 14, (2,)
+    phase: np.ndarray  # Start of each motion, in periods, (2,)
+    direction: np.ndarray  # Sense of each motion, 1 or -1, (2,)
+    centre: np.ndarray  # Middle of the sprite, within 2 units of the frame's middle, (2,)
+    velocity: np.ndarray  # Its drift when travelling, units per frame, (2,)
 
 # %% ../../nbs/1_data/12_sprites.ipynb #cd1f187b
-def _streams(options:SpriteOptions, index:int, split:str)->list[np.random.Generator]:
+def _streams(options: SpriteOptions, index: int, split: str) -> list[np.random.Generator]:
     "Open the random streams (scene, ground, noise) of one video."
-    if split not in SPLITS: raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    if not 0 <= index < getattr(options, split): raise ValueError(f"index must be in 0..{getattr(options, split) - 1} for {split}, got {index}")
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence([options.seed, SPLITS.index(split), index]).spawn(3)]
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    if not 0 <= index < getattr(options, split):
+        raise ValueError(f"index must be in 0..{getattr(options, split) - 1} for {split}, got {index}")
+    return [
+        np.random.default_rng(seed)
+        for seed in np.random.SeedSequence([options.seed, SPLITS.index(split), index]).spawn(3)
+    ]
 
-def _biased_ground(options:SpriteOptions, label:int, rank:int, split:str)->int:
+
+def _biased_ground(options: SpriteOptions, label: int, rank: int, split: str) -> int:
     "Pick the class whose ground the rank-th video of a class shows, or -1; the shares are exact within every class."
     share = options.background_bias
-    if np.floor((rank + 1) * share + 1e-9) == np.floor(rank * share + 1e-9): return -1
+    if np.floor((rank + 1) * share + 1e-9) == np.floor(rank * share + 1e-9):
+        return -1
     return label if split == "train" else (label + len(CLASSES) // 2) % len(CLASSES)
 
+
 def draw_scene(
-    options:SpriteOptions, # What the data set is
-    index:int,             # Number of the video in its split; its class is index modulo 12
-    split:str,             # "train" or "test"
-)->Scene:                  # The plan of the video
+    options: SpriteOptions,  # What the data set is
+    index: int,  # Number of the video in its split; its class is index modulo 12
+    split: str,  # "train" or "test"
+) -> Scene:  # The plan of the video
     "Draw everything about a video but its pixels."
     draw = _streams(options, index, split)[0]
     label = index % len(CLASSES)
     motions = tuple(MOTIONS.index(name) for name in CLASSES[label])
-    return Scene(label, motions if draw.random() < .5 else motions[::-1], bool(draw.random() < options.camera_motion),
-                 _biased_ground(options, label, index // len(CLASSES), split),
-                 Look(draw.uniform(12, 16), draw.uniform(.65, 1), draw.uniform(0, 2 * np.pi), draw.uniform(.25, .45)),
-                 np.clip(draw.choice([.06, .94]) + draw.uniform(-.06, .06, 3), 0, 1), draw.uniform(5, 7, 2), draw.uniform(8, 14, 2),
-                 draw.random(2), draw.choice([-1, 1], 2), draw.uniform(-2, 2, 2), draw.uniform(.4, 1, 2) * draw.choice([-1, 1], 2))
+    return Scene(
+        label,
+        motions if draw.random() < 0.5 else motions[::-1],
+        bool(draw.random() < options.camera_motion),
+        _biased_ground(options, label, index // len(CLASSES), split),
+        Look(draw.uniform(12, 16), draw.uniform(0.65, 1), draw.uniform(0, 2 * np.pi), draw.uniform(0.25, 0.45)),
+        np.clip(draw.choice([0.06, 0.94]) + draw.uniform(-0.06, 0.06, 3), 0, 1),
+        draw.uniform(5, 7, 2),
+        draw.uniform(8, 14, 2),
+        draw.random(2),
+        draw.choice([-1, 1], 2),
+        draw.uniform(-2, 2, 2),
+        draw.uniform(0.4, 1, 2) * draw.choice([-1, 1], 2),
+    )
 
 # %% ../../nbs/1_data/12_sprites.ipynb #b898a0ad
 def draw_ground(
-    generator:np.random.Generator, # Where the randomness comes from
-    size:int,                      # Height and width of the frame, pixels
-    margin:int,                    # Pixels painted beyond each edge
-)->np.ndarray:                     # Ground, float32 in about [0.1, 0.9], (H + 2 margin, W + 2 margin, 3)
+    generator: np.random.Generator,  # Where the randomness comes from
+    size: int,  # Height and width of the frame, pixels
+    margin: int,  # Pixels painted beyond each edge
+) -> np.ndarray:  # Ground, float32 in about [0.1, 0.9], (H + 2 margin, W + 2 margin, 3)
     "Paint smooth coloured noise, a rectangle and grain."
     side = size + 2 * margin
-    coarse = generator.uniform(-.18, .18, (6, 6, 3)) + generator.uniform(.35, .65, 3)
+    coarse = generator.uniform(-0.18, 0.18, (6, 6, 3)) + generator.uniform(0.35, 0.65, 3)
     ground = cv2.resize(coarse.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    top, left, height, width = (generator.uniform((.1, .1, .2, .2), (.6, .6, .5, .5)) * side).astype(int)
-    ground[top:top + height, left:left + width] = generator.uniform(.3, .7, 3)
-    return ground + .02 * generator.standard_normal(ground.shape, dtype=np.float32)
+    top, left, height, width = (generator.uniform((0.1, 0.1, 0.2, 0.2), (0.6, 0.6, 0.5, 0.5)) * side).astype(int)
+    ground[top : top + height, left : left + width] = generator.uniform(0.3, 0.7, 3)
+    return ground + 0.02 * generator.standard_normal(ground.shape, dtype=np.float32)
+
 
 def camera_path(
-    generator:np.random.Generator, # Where the randomness comes from
-    frames:int,                    # T
-)->np.ndarray:                     # Where the camera looks, right and down, units, (T, 2)
+    generator: np.random.Generator,  # Where the randomness comes from
+    frames: int,  # T
+) -> np.ndarray:  # Where the camera looks, right and down, units, (T, 2)
     "Draw the tremble and the pan of a moving camera."
-    return np.linspace(-1, 1, frames)[:, None] * generator.uniform(-2.5, 2.5, 2) + generator.uniform(-.7, .7, (frames, 2))
+    return np.linspace(-1, 1, frames)[:, None] * generator.uniform(-2.5, 2.5, 2) + generator.uniform(
+        -0.7, 0.7, (frames, 2)
+    )
 
 # %% ../../nbs/1_data/12_sprites.ipynb #252a2d6f
-def _sprite_poses(scene:Scene, options:SpriteOptions)->np.ndarray:
+def _sprite_poses(scene: Scene, options: SpriteOptions) -> np.ndarray:
     "Join the poses of the two motions at the scene's place, (T, 5)."
     half = options.frames // 2
-    poses = np.concatenate([motion_poses(scene.motions[part], np.arange(half) / scene.period[part] + scene.phase[part],
-                                         scene.amplitude[part], scene.direction[part]) for part in range(2)])
+    poses = np.concatenate(
+        [
+            motion_poses(
+                scene.motions[part],
+                np.arange(half) / scene.period[part] + scene.phase[part],
+                scene.amplitude[part],
+                scene.direction[part],
+            )
+            for part in range(2)
+        ]
+    )
     poses[:, :2] += scene.centre
     if options.travelling:
         route = scene.velocity * np.arange(options.frames)[:, None]
         poses[:, :2] += np.abs((route + 12) % 48 - 24) - 12
     return poses
 
-def _distractors(options:SpriteOptions, generator:np.random.Generator)->list[tuple[np.ndarray, Look, np.ndarray]]:
+
+def _distractors(options: SpriteOptions, generator: np.random.Generator) -> list[tuple[np.ndarray, Look, np.ndarray]]:
     "Draw the poses (T, 5), the look and the colour (3,) of each distractor."
-    layers = [(np.zeros((options.frames, 5)), Look(generator.uniform(3, 5), generator.uniform(.65, 1), generator.uniform(0, 2 * np.pi), .3),
-               generator.uniform(0, 1, 3)) for _ in range(options.clutter)]
+    layers = [
+        (
+            np.zeros((options.frames, 5)),
+            Look(generator.uniform(3, 5), generator.uniform(0.65, 1), generator.uniform(0, 2 * np.pi), 0.3),
+            generator.uniform(0, 1, 3),
+        )
+        for _ in range(options.clutter)
+    ]
     for poses, _, _ in layers:
-        path = generator.uniform(-24, 24, 2) + generator.uniform(-.8, .8, 2) * np.arange(options.frames)[:, None]
+        path = generator.uniform(-24, 24, 2) + generator.uniform(-0.8, 0.8, 2) * np.arange(options.frames)[:, None]
         poses[:, :2] = (path + 30) % 60 - 30
     return layers
 
+
 def render_video(
-    options:SpriteOptions, # What the data set is
-    index:int,             # Number of the video in its split
-    split:str,             # "train" or "test"
-)->tuple[np.ndarray, np.ndarray, np.ndarray]: # Frames uint8 (T, H, W, 3), masks bool (T, H, W), motion of each frame (T,)
+    options: SpriteOptions,  # What the data set is
+    index: int,  # Number of the video in its split
+    split: str,  # "train" or "test"
+    # Frames uint8 (T, H, W, 3), masks bool (T, H, W), motion of each frame (T,)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Render one video; the result depends on the options, the split and the index alone."
     scene, (_, ground_stream, noise) = draw_scene(options, index, split), _streams(options, index, split)
-    if scene.ground >= 0: ground_stream = np.random.default_rng([options.seed, len(SPLITS), scene.ground])
+    if scene.ground >= 0:
+        ground_stream = np.random.default_rng([options.seed, len(SPLITS), scene.ground])
     size, unit = options.size, options.size / 48
-    ground, camera = draw_ground(ground_stream, size, int(np.ceil(4 * unit))), camera_path(noise, options.frames) * scene.camera
+    ground, camera = (
+        draw_ground(ground_stream, size, int(np.ceil(4 * unit))),
+        camera_path(noise, options.frames) * scene.camera,
+    )
     middle = (len(ground) - 1) / 2
-    clip = np.stack([cv2.getRectSubPix(ground, (size, size), (middle + unit * right, middle + unit * down)) for right, down in camera])
+    clip = np.stack(
+        [
+            cv2.getRectSubPix(ground, (size, size), (middle + unit * right, middle + unit * down))
+            for right, down in camera
+        ]
+    )
     layers = [*_distractors(options, noise), (_sprite_poses(scene, options), scene.look, scene.colour)]
     for poses, look, colour in layers:
         poses[:, :2] -= camera
         covered = sprite_coverage(poses, look, size)
         clip += covered[..., None] * (colour.astype(np.float32) - clip)
-    clip += .008 * noise.standard_normal(clip.shape, dtype=np.float32)
-    return np.clip(clip * 255 + .5, 0, 255).astype(np.uint8), covered > .5, np.repeat(scene.motions, options.frames // 2)
+    clip += 0.008 * noise.standard_normal(clip.shape, dtype=np.float32)
+    return (
+        np.clip(clip * 255 + 0.5, 0, 255).astype(np.uint8),
+        covered > 0.5,
+        np.repeat(scene.motions, options.frames // 2),
+    )
 
 # %% ../../nbs/1_data/12_sprites.ipynb #2bc53fc8
 def sprite_catalog(
-    options:SpriteOptions, # What the data set is
-)->pd.DataFrame:           # One row per video: path, label, class, split, group, motions, change_frame, frames, camera, ground, number
+    options: SpriteOptions,  # What the data set is
+    # One row per video: path, label, class, split, group, motions, change_frame, frames, camera, ground, number
+) -> pd.DataFrame:
     "List every video of the data set without rendering any."
     rows = []
     for split in SPLITS:
         for index in range(getattr(options, split)):
             scene = draw_scene(options, index, split)
             name, group = CLASS_NAMES[scene.label], f"{split}_{index:05d}"
-            rows.append({"path": f"videos/{name}/{group}.mp4", "label": scene.label, "class": name, "split": split, "group": group,
-                         "first_motion": scene.motions[0], "second_motion": scene.motions[1], "change_frame": options.frames // 2,
-                         "frames": options.frames, "camera": scene.camera, "ground": scene.ground, "number": index})
+            rows.append(
+                {
+                    "path": f"videos/{name}/{group}.mp4",
+                    "label": scene.label,
+                    "class": name,
+                    "split": split,
+                    "group": group,
+                    "first_motion": scene.motions[0],
+                    "second_motion": scene.motions[1],
+                    "change_frame": options.frames // 2,
+                    "frames": options.frames,
+                    "camera": scene.camera,
+                    "ground": scene.ground,
+                    "number": index,
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/1_data/12_sprites.ipynb #d8b7283a
 def motion_labels(
-    catalog_row:pd.Series, # A row of the catalog: first_motion, second_motion, change_frame and frames
-    start:int,             # First source frame of the clip
-    length:int,            # Source frames that the clip spans
-)->int:                    # Index into MOTIONS, or -1 when the clip straddles the change
+    catalog_row: pd.Series,  # A row of the catalog: first_motion, second_motion, change_frame and frames
+    start: int,  # First source frame of the clip
+    length: int,  # Source frames that the clip spans
+) -> int:  # Index into MOTIONS, or -1 when the clip straddles the change
     "Name the motion that a clip shows."
     if start < 0 or length < 1 or start + length > catalog_row.frames:
         raise ValueError(f"start and length must lie within the {catalog_row.frames} frames, got {start} and {length}")
-    if start >= catalog_row.change_frame: return int(catalog_row.second_motion)
+    if start >= catalog_row.change_frame:
+        return int(catalog_row.second_motion)
     return int(catalog_row.first_motion) if start + length <= catalog_row.change_frame else -1
 
 # %% ../../nbs/1_data/12_sprites.ipynb #699dc171
-def _claim(folder:Path, options:SpriteOptions)->None:
+def _claim(folder: Path, options: SpriteOptions) -> None:
     "Mark a new folder with its options, or check that an old one was made with the same."
     wanted = {"generator": GENERATOR} | asdict(options)
     for name in ("options.json", "options.partial.json"):
-        if not (folder / name).exists(): continue
+        if not (folder / name).exists():
+            continue
         found = json.loads((folder / name).read_text())
-        other = [f"{key} is {found.get(key)!r}, asked for {wanted.get(key)!r}" for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
-        if other: raise ValueError(f"folder {folder} was made with other options: {'; '.join(other)}")
+        other = [
+            f"{key} is {found.get(key)!r}, asked for {wanted.get(key)!r}"
+            for key in sorted(found | wanted)
+            if found.get(key) != wanted.get(key)
+        ]
+        if other:
+            raise ValueError(f"folder {folder} was made with other options: {'; '.join(other)}")
         return os.replace(folder / name, folder / "options.partial.json")
-    if folder.exists() and any(folder.iterdir()): raise ValueError(f"folder must be empty or hold motion sprites, got {folder}")
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"folder must be empty or hold motion sprites, got {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "options.partial.json") as file: file.write_text(json.dumps(wanted, indent=1))
+    with replacing(folder / "options.partial.json") as file:
+        file.write_text(json.dumps(wanted, indent=1))
 
-def _mask_file(folder:Path, path:str)->Path:
+
+def _mask_file(folder: Path, path: str) -> Path:
     "Name the mask file of a video."
     return folder / Path("masks", *Path(path).parts[1:]).with_suffix(".npz")
 
-def _write_video(folder:Path, options:SpriteOptions, row)->None:
+
+def _write_video(folder: Path, options: SpriteOptions, row) -> None:
     "Render one row of the catalog and write its mask, then its video."
     frames, masks, _ = render_video(options, row.number, row.split)
-    with replacing(_mask_file(folder, row.path)) as part, open(part, "wb") as file: np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
+    with replacing(_mask_file(folder, row.path)) as part, open(part, "wb") as file:
+        np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
     encode(frames, folder / row.path)
 
 # %% ../../nbs/1_data/12_sprites.ipynb #ab0cb3e1
 def make_sprites(
-    folder:str|Path,                        # Where to write; empty, new, or begun with the same options
-    options:SpriteOptions=SpriteOptions(),  # What the data set is
-    workers:int=2,                          # Threads; the bytes do not depend on them
-    progress:bool=True,                     # Show a progress bar
-)->pd.DataFrame:                            # The catalog, its folder in `attrs["folder"]`
+    folder: str | Path,  # Where to write; empty, new, or begun with the same options
+    options: SpriteOptions = SpriteOptions(),  # What the data set is
+    workers: int = 2,  # Threads; the bytes do not depend on them
+    progress: bool = True,  # Show a progress bar
+) -> pd.DataFrame:  # The catalog, its folder in `attrs["folder"]`
     "Write the data set as H.264 files with masks and a catalog; a second call makes only what is missing."
-    if workers < 1: raise ValueError(f"workers must be >= 1, got {workers}")
+    if workers < 1:
+        raise ValueError(f"workers must be >= 1, got {workers}")
     folder, catalog = Path(folder), sprite_catalog(options)
     _claim(folder, options)
     for name in CLASS_NAMES:
-        for kind in ("videos", "masks"): (folder / kind / name).mkdir(parents=True, exist_ok=True)
-    missing = [row for row in catalog.itertuples(index=False)
-               if not ((folder / row.path).exists() and _mask_file(folder, row.path).exists())]
+        for kind in ("videos", "masks"):
+            (folder / kind / name).mkdir(parents=True, exist_ok=True)
+    missing = [
+        row
+        for row in catalog.itertuples(index=False)
+        if not ((folder / row.path).exists() and _mask_file(folder, row.path).exists())
+    ]
     pool = ThreadPoolExecutor(workers)
     try:
         made = pool.map(lambda row: _write_video(folder, options, row), missing)
-        for _ in tqdm(made, total=len(missing), desc="motion sprites", disable=not (progress and missing)): pass
-    finally: pool.shutdown(cancel_futures=True)
-    with replacing(folder / "catalog.csv") as file: catalog.to_csv(file, index=False)
+        for _ in tqdm(made, total=len(missing), desc="motion sprites", disable=not (progress and missing)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    with replacing(folder / "catalog.csv") as file:
+        catalog.to_csv(file, index=False)
     os.replace(folder / "options.partial.json", folder / "options.json")
     catalog.attrs["folder"] = str(folder.resolve())
     return catalog
 
 # %% ../../nbs/1_data/12_sprites.ipynb #6e75394d
 def read_masks(
-    folder:str|Path, # Folder of the data set
-    path:str|Path,   # Path of the video as the catalog has it
-)->np.ndarray:       # Where the sprite is, bool (T, H, W)
+    folder: str | Path,  # Folder of the data set
+    path: str | Path,  # Path of the video as the catalog has it
+) -> np.ndarray:  # Where the sprite is, bool (T, H, W)
     "Read the true foreground of a video."
     file = _mask_file(Path(folder), path)
-    if not file.exists(): raise ValueError(f"path must be a video of {folder} with a mask, got {path}")
-    with np.load(file) as held: return np.unpackbits(held["bits"], count=np.prod(held["shape"])).reshape(held["shape"]).astype(bool)
+    if not file.exists():
+        raise ValueError(f"path must be a video of {folder} with a mask, got {path}")
+    with np.load(file) as held:
+        return np.unpackbits(held["bits"], count=np.prod(held["shape"])).reshape(held["shape"]).astype(bool)

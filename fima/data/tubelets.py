@@ -24,183 +24,256 @@ from .views import random_box
 @dataclass(frozen=True)
 class Tubelets:
     "Say how views follow the motion (MCL, Section 3.2)."
-    time_p:float=0.7        # Probability of motion-focused moments; 0: never
-    keep:float=0.5          # Share of the starts of each half that are kept, those with the highest scores, in (0, 1]
-    space:bool=True         # Do crops follow the motion?
-    grid:int=7              # Cells of the motion map, down and across, >= 1
-    share:float=0.1         # Share of the cells, those with most motion, that the tubelet encloses, in (0, 1]
-    coverage:tuple[tuple[int,float],...]=((4, .9), (8, .8), (12, .7)) # Up to so many cells, the crop covers this share of the tubelet; beyond the last: plain crops
-    attempts:int=40         # Crops drawn until one covers enough, >= 1
-    border_share:float=BORDER # Border without motion, in shares of the side, in [0, 0.5)
-    flows_per_map:int=8     # Pairs of frames of a map; 8 on UCF101, 4 on Kinetics-400, >= 1
-    sum:Variant="fixed"     # Over time: magnitudes (fixed) or signed derivatives (released)
+
+    time_p: float = 0.7  # Probability of motion-focused moments; 0: never
+    keep: float = 0.5  # Share of the starts of each half that are kept, those with the highest scores, in (0, 1]
+    space: bool = True  # Do crops follow the motion?
+    grid: int = 7  # Cells of the motion map, down and across, >= 1
+    share: float = 0.1  # Share of the cells, those with most motion, that the tubelet encloses, in (0, 1]
+    # Up to so many cells, the crop covers this share of the tubelet; beyond the last: plain crops
+    coverage: tuple[tuple[int, float], ...] = ((4, 0.9), (8, 0.8), (12, 0.7))
+    attempts: int = 40  # Crops drawn until one covers enough, >= 1
+    border_share: float = BORDER  # Border without motion, in shares of the side, in [0, 0.5)
+    flows_per_map: int = 8  # Pairs of frames of a map; 8 on UCF101, 4 on Kinetics-400, >= 1
+    sum: Variant = "fixed"  # Over time: magnitudes (fixed) or signed derivatives (released)
 
     def __post_init__(self):
-        if not 0 <= self.time_p <= 1: raise ValueError(f"time_p must be in [0, 1], got {self.time_p}")
+        if not 0 <= self.time_p <= 1:
+            raise ValueError(f"time_p must be in [0, 1], got {self.time_p}")
         for name in ("keep", "share"):
-            if not 0 < getattr(self, name) <= 1: raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
         for name in ("grid", "attempts", "flows_per_map"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1: raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
-            if getattr(self, name) > 10_000: raise ValueError(f"{name} must be at most 10,000, got {getattr(self, name):,}")
-        if not 0 <= self.border_share < .5: raise ValueError(f"border_share must be in [0, 0.5), got {self.border_share}")
-        if self.sum not in get_args(Variant): raise ValueError(f"sum must be one of {get_args(Variant)}, got {self.sum!r}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {getattr(self, name)!r}")
+            if getattr(self, name) > 10_000:
+                raise ValueError(f"{name} must be at most 10,000, got {getattr(self, name):,}")
+        if not 0 <= self.border_share < 0.5:
+            raise ValueError(f"border_share must be in [0, 0.5), got {self.border_share}")
+        if self.sum not in get_args(Variant):
+            raise ValueError(f"sum must be one of {get_args(Variant)}, got {self.sum!r}")
         cells = [most for most, _ in self.coverage]
         if cells != sorted(set(cells)) or any(most < 1 or not 0 < part <= 1 for most, part in self.coverage):
-            raise ValueError(f"coverage must be pairs (cells, share) with increasing cells >= 1 and shares in (0, 1], got {self.coverage}")
+            raise ValueError(
+                f"coverage must be pairs (cells, share) with increasing cells >= 1 and shares in (0, 1], got {self.coverage}"
+            )
 
 # %% ../../nbs/1_data/19_tubelets.ipynb #f0db2264
 class Tubelet(NamedTuple):
     "Say where a clip moves most."
-    box:tuple[float,float,float,float] # x, y, w, h in shares of the frame; zeros where nothing moves
-    cells:int                          # Cells of the box, c; 0 where nothing moves
-    needed:float|None                  # Share of the box that a crop must cover; None: crops are plain
+
+    box: tuple[float, float, float, float]  # x, y, w, h in shares of the frame; zeros where nothing moves
+    cells: int  # Cells of the box, c; 0 where nothing moves
+    needed: float | None  # Share of the box that a crop must cover; None: crops are plain
+
 
 def find_tubelet(
-    motion:np.ndarray,             # Motion map of a clip, >= 0, (grid, grid)
-    options:Tubelets=Tubelets(),   # How views follow the motion
-)->Tubelet:                        # The box of the cells with most motion
+    motion: np.ndarray,  # Motion map of a clip, >= 0, (grid, grid)
+    options: Tubelets = Tubelets(),  # How views follow the motion
+) -> Tubelet:  # The box of the cells with most motion
     "Enclose the cells that move most (MCL, Section 3.2)."
-    order = np.argsort(-motion, axis=None, kind="stable")[:max(int(options.share*motion.size), 1)]
+    order = np.argsort(-motion, axis=None, kind="stable")[: max(int(options.share * motion.size), 1)]
     order = order[motion.flat[order] > 0]
-    if not len(order): return Tubelet((0., 0., 0., 0.), 0, None)
+    if not len(order):
+        return Tubelet((0.0, 0.0, 0.0, 0.0), 0, None)
     rows, columns = np.unravel_index(order, motion.shape)
     (top, left), (height, width) = (rows.min(), columns.min()), motion.shape
     down, across = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
-    needed = next((part for most, part in options.coverage if down*across <= most), None)
-    return Tubelet((left/width, top/height, across/width, down/height), down*across, needed)
+    needed = next((part for most, part in options.coverage if down * across <= most), None)
+    return Tubelet((left / width, top / height, across / width, down / height), down * across, needed)
 
 # %% ../../nbs/1_data/19_tubelets.ipynb #1e48290f
 class Placed(NamedTuple):
     "Give a crop and how it came about."
-    rectangle:tuple[int,int,int,int] # x, y, w, h in pixels
-    covered:float                    # Share of the tubelet inside; NaN where there is none
-    outcome:str                      # One of `OUTCOMES`
 
-OUTCOMES = {"covered": "covers as much of the tubelet as needed", "best": "no draw covered enough, the best was taken", "scattered": "the tubelet has too many cells: plain crop",
-            "still": "nothing moves: plain crop", "off": "crops do not follow the motion: plain crop"}
+    rectangle: tuple[int, int, int, int]  # x, y, w, h in pixels
+    covered: float  # Share of the tubelet inside; NaN where there is none
+    outcome: str  # One of `OUTCOMES`
 
-def _covered(rectangle:tuple[int,int,int,int], box:tuple[float,float,float,float], height:int, width:int)->float:
+
+OUTCOMES = {
+    "covered": "covers as much of the tubelet as needed",
+    "best": "no draw covered enough, the best was taken",
+    "scattered": "the tubelet has too many cells: plain crop",
+    "still": "nothing moves: plain crop",
+    "off": "crops do not follow the motion: plain crop",
+}
+
+
+def _covered(
+    rectangle: tuple[int, int, int, int], box: tuple[float, float, float, float], height: int, width: int
+) -> float:
     "Give the share of a box, told in shares of the frame, that lies in a rectangle of pixels."
-    x, y, w, h = (side*scale for side, scale in zip(box, (width, height, width, height)))
+    x, y, w, h = (side * scale for side, scale in zip(box, (width, height, width, height)))
     across = min(rectangle[0] + rectangle[2], x + w) - max(rectangle[0], x)
     down = min(rectangle[1] + rectangle[3], y + h) - max(rectangle[1], y)
-    return max(across, 0.)*max(down, 0.)/(w*h)
+    return max(across, 0.0) * max(down, 0.0) / (w * h)
+
 
 def place_crop(
-    tubelet:Tubelet,               # What to cover
-    height:int,                    # Height of the frame, pixels
-    width:int,                     # Width of the frame, pixels
-    scale:tuple[float,float],      # Range of the crop's share of the frame's area
-    aspect:tuple[float,float],     # Range of width / height
-    attempts:int,                  # Crops drawn at most
-    generator:np.random.Generator, # Source of the draws
-)->Placed:                         # The crop
+    tubelet: Tubelet,  # What to cover
+    height: int,  # Height of the frame, pixels
+    width: int,  # Width of the frame, pixels
+    scale: tuple[float, float],  # Range of the crop's share of the frame's area
+    aspect: tuple[float, float],  # Range of width / height
+    attempts: int,  # Crops drawn at most
+    generator: np.random.Generator,  # Source of the draws
+) -> Placed:  # The crop
     "Draw crops until one covers enough of the tubelet (MCL, Section 3.2)."
-    if tubelet.needed is None: return Placed(random_box(height, width, scale, aspect, generator), float("nan"), "scattered" if tubelet.cells else "still")
+    if tubelet.needed is None:
+        return Placed(
+            random_box(height, width, scale, aspect, generator), float("nan"), "scattered" if tubelet.cells else "still"
+        )
     best = None
     for _ in range(attempts):
         rectangle = random_box(height, width, scale, aspect, generator)
         covered = _covered(rectangle, tubelet.box, height, width)
-        if covered >= tubelet.needed: return Placed(rectangle, covered, "covered")
-        if best is None or covered > best.covered: best = Placed(rectangle, covered, "best")
+        if covered >= tubelet.needed:
+            return Placed(rectangle, covered, "covered")
+        if best is None or covered > best.covered:
+            best = Placed(rectangle, covered, "best")
     return best
 
 # %% ../../nbs/1_data/19_tubelets.ipynb #8653cfd7
 class MotionPlaces(AnyPlaces):
     "Cut windows when, and crops where, something moves."
-    def __init__(self,
-        flows:FlowCache,             # Flow of the videos, as long and as large as the frames that are cut
-        options:Tubelets=Tubelets(), # How views follow the motion
-    ): self.flows, self.options, self._scores, self._maps = flows, options, {}, {}
 
-    def prepare(self,
-        paths:Iterable[str|Path], # Videos
-        window:int,               # Frames of a window
-        workers:int=2,            # Threads
-        progress:bool=False,      # Show a bar
-    )->"MotionPlaces":            # Itself
+    def __init__(
+        self,
+        flows: FlowCache,  # Flow of the videos, as long and as large as the frames that are cut
+        options: Tubelets = Tubelets(),  # How views follow the motion
+    ):
+        self.flows, self.options, self._scores, self._maps = flows, options, {}, {}
+
+    def prepare(
+        self,
+        paths: Iterable[str | Path],  # Videos
+        window: int,  # Frames of a window
+        workers: int = 2,  # Threads
+        progress: bool = False,  # Show a bar
+    ) -> "MotionPlaces":  # Itself
         "Compute scores and maps of videos ahead."
         paths = [str(path) for path in paths]
-        def both(path): return self.scores(path, window), self._maps_of(path)
+
+        def both(path):
+            return self.scores(path, window), self._maps_of(path)
+
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            for _ in tqdm(pool.map(both, paths), total=len(paths), desc="motion maps", unit="video", disable=not progress): pass
+            for _ in tqdm(
+                pool.map(both, paths), total=len(paths), desc="motion maps", unit="video", disable=not progress
+            ):
+                pass
         return self
 
-    def scores(self,
-        path:str,    # The video
-        window:int,  # Frames of a window
-    )->np.ndarray:   # Motion of the window that begins at each frame, >= 0, (frames,)
+    def scores(
+        self,
+        path: str,  # The video
+        window: int,  # Frames of a window
+    ) -> np.ndarray:  # Motion of the window that begins at each frame, >= 0, (frames,)
         "Score the starts of a video."
         if (path, window) not in self._scores:
-            self._scores[path, window] = clip_scores(self._flow(path), window, self.options.sum, self.options.border_share)
+            self._scores[path, window] = clip_scores(
+                self._flow(path), window, self.options.sum, self.options.border_share
+            )
         return self._scores[path, window]
 
-    def motion(self,
-        path:str,    # The video
-        start:int,   # First frame of the clip
-        window:int,  # Frames that the clip spans
-    )->np.ndarray:   # Mean motion in each cell, >= 0, (grid, grid)
+    def motion(
+        self,
+        path: str,  # The video
+        start: int,  # First frame of the clip
+        window: int,  # Frames that the clip spans
+    ) -> np.ndarray:  # Mean motion in each cell, >= 0, (grid, grid)
         "Map the motion of a clip."
         if start < 0 or window < 1 or start + window > self.flows.count(path):
-            raise ValueError(f"start and window must lie within the {self.flows.count(path)} frames of the flow of {path}, got {start} and {window}")
-        return self._maps_of(path)[start:start + max(window - self.options.flows_per_map, 1)].mean(0)
+            raise ValueError(
+                f"start and window must lie within the {self.flows.count(path)} frames of the flow of {path}, got {start} and {window}"
+            )
+        return self._maps_of(path)[start : start + max(window - self.options.flows_per_map, 1)].mean(0)
 
-    def starts(self,
-        path:str,                      # The video
-        count:int,                     # Its frames
-        window:int,                    # Frames of a window
-        number:int,                    # Windows wanted, >= 1
-        generator:np.random.Generator, # Source of the draws
-    )->tuple[tuple[int,...],int]:      # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1 where there are none
+    def starts(
+        self,
+        path: str,  # The video
+        count: int,  # Its frames
+        window: int,  # Frames of a window
+        number: int,  # Windows wanted, >= 1
+        generator: np.random.Generator,  # Source of the draws
+        # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1 where
+        # there are none
+    ) -> tuple[tuple[int, ...], int]:
         "Choose moments with motion, the source from one half of the video and the others from the other (MCL, Section 3.2)."
-        if number < 1: raise ValueError(f"number must be at least 1, got {number}")
-        if count != self.flows.count(path): raise ValueError(f"count must be the {self.flows.count(path)} frames of the flow of {path}, got {count}")
-        if count < 2*window: starts, after = ordered_starts(count, window, number, generator)
+        if number < 1:
+            raise ValueError(f"number must be at least 1, got {number}")
+        if count != self.flows.count(path):
+            raise ValueError(f"count must be the {self.flows.count(path)} frames of the flow of {path}, got {count}")
+        if count < 2 * window:
+            starts, after = ordered_starts(count, window, number, generator)
         else:
             focused, after = bool(generator.random() < self.options.time_p), int(generator.integers(2))
-            first, others = self._halves(path, count, window, focused)[::1 if after else -1]
+            first, others = self._halves(path, count, window, focused)[:: 1 if after else -1]
             further = generator.choice(others, number - 1, replace=len(others) < number - 1)
             starts = (int(generator.choice(first)), *sorted(further.tolist()))
         return starts, after if number > 1 else -1
 
-    def place(self,
-        path:str,                      # The video
-        start:int,                     # First frame of the clip
-        window:int,                    # Frames that the clip spans
-        height:int,                    # Height of a frame, pixels
-        width:int,                     # Width of a frame, pixels
-        scale:tuple[float,float],      # Range of the crop's share of the frame's area
-        aspect:tuple[float,float],     # Range of width / height
-        generator:np.random.Generator, # Source of the draws
-    )->Placed:                         # The crop and how it came about
+    def place(
+        self,
+        path: str,  # The video
+        start: int,  # First frame of the clip
+        window: int,  # Frames that the clip spans
+        height: int,  # Height of a frame, pixels
+        width: int,  # Width of a frame, pixels
+        scale: tuple[float, float],  # Range of the crop's share of the frame's area
+        aspect: tuple[float, float],  # Range of width / height
+        generator: np.random.Generator,  # Source of the draws
+    ) -> Placed:  # The crop and how it came about
         "Choose a crop over what moves (MCL, Section 3.2)."
-        if not self.options.space: return Placed(random_box(height, width, scale, aspect, generator), float("nan"), "off")
-        return place_crop(find_tubelet(self.motion(path, start, window), self.options), height, width, scale, aspect, self.options.attempts, generator)
+        if not self.options.space:
+            return Placed(random_box(height, width, scale, aspect, generator), float("nan"), "off")
+        return place_crop(
+            find_tubelet(self.motion(path, start, window), self.options),
+            height,
+            width,
+            scale,
+            aspect,
+            self.options.attempts,
+            generator,
+        )
 
-    def rectangle(self,
-        path:str,                      # The video
-        start:int,                     # First frame of the clip
-        window:int,                    # Frames that the clip spans
-        height:int,                    # Height of a frame, pixels
-        width:int,                     # Width of a frame, pixels
-        scale:tuple[float,float],      # Range of the crop's share of the frame's area
-        aspect:tuple[float,float],     # Range of width / height
-        generator:np.random.Generator, # Source of the draws
-    )->tuple[int,int,int,int]:         # Rectangle (x, y, w, h) in pixels
+    def rectangle(
+        self,
+        path: str,  # The video
+        start: int,  # First frame of the clip
+        window: int,  # Frames that the clip spans
+        height: int,  # Height of a frame, pixels
+        width: int,  # Width of a frame, pixels
+        scale: tuple[float, float],  # Range of the crop's share of the frame's area
+        aspect: tuple[float, float],  # Range of width / height
+        generator: np.random.Generator,  # Source of the draws
+    ) -> tuple[int, int, int, int]:  # Rectangle (x, y, w, h) in pixels
         "Choose where a clip is cropped."
         return self.place(path, start, window, height, width, scale, aspect, generator).rectangle
 
-    def _flow(self, path:str)->np.ndarray: return self.flows.flow(path, 0, self.flows.count(path))
+    def _flow(self, path: str) -> np.ndarray:
+        return self.flows.flow(path, 0, self.flows.count(path))
 
-    def _maps_of(self, path:str)->np.ndarray:
+    def _maps_of(self, path: str) -> np.ndarray:
         "Give the crop maps of a video, (frames, grid, grid)."
-        if path not in self._maps: self._maps[path] = crop_maps(self._flow(path), self.options.flows_per_map, self.options.grid, self.options.sum, self.options.border_share)
+        if path not in self._maps:
+            self._maps[path] = crop_maps(
+                self._flow(path),
+                self.options.flows_per_map,
+                self.options.grid,
+                self.options.sum,
+                self.options.border_share,
+            )
         return self._maps[path]
 
-    def _halves(self, path:str, count:int, window:int, focused:bool)->list[np.ndarray]:
+    def _halves(self, path: str, count: int, window: int, focused: bool) -> list[np.ndarray]:
         "List the starts of both halves that may be drawn."
-        halves = [np.arange(low, max(high, low + 1)) for low, high in ((0, count//2 - window), (count//2, count - window))]
-        if not focused: return halves
+        halves = [
+            np.arange(low, max(high, low + 1)) for low, high in ((0, count // 2 - window), (count // 2, count - window))
+        ]
+        if not focused:
+            return halves
         scores = self.scores(path, window)
-        kept = [min(int(self.options.keep*len(half)) + 1, len(half)) for half in halves]
+        kept = [min(int(self.options.keep * len(half)) + 1, len(half)) for half in halves]
         return [half[scores[half] >= np.sort(scores[half])[-most]] for half, most in zip(halves, kept)]

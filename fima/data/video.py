@@ -18,186 +18,251 @@ from tqdm import tqdm
 from .files import VideoError, VideoInfo, encode, fingerprint, probe, read_frames, replacing, whole_frames
 from ..plugins import pandas as pd
 
-_all_ = ["VideoError", "VideoInfo", "encode", "fingerprint", "probe"]   # whoever reads video needs these too
+_all_ = ["VideoError", "VideoInfo", "encode", "fingerprint", "probe"]  # whoever reads video needs these too
 
 # %% auto #0
 __all__ = ['decode', 'check_videos', 'VideoFrames', 'FrameCache', 'VideoError', 'VideoInfo', 'encode', 'fingerprint', 'probe']
 
 # %% ../../nbs/1_data/10_video.ipynb #cd8729dd
-def _collect(path:str, info:VideoInfo, keyframe:int|None, start:int, length:int)->list[np.ndarray]|None:
+def _collect(path: str, info: VideoInfo, keyframe: int | None, start: int, length: int) -> list[np.ndarray] | None:
     "Decode from one keyframe (None: the first byte) and return the window if every frame up to its end is found and sound."
     found, first, entered = [], info.times[keyframe or 0], keyframe is None
     try:
         for number, frame in enumerate(read_frames(path, None if keyframe is None else first)):
             time = frame.pts if info.keyframes else number
-            if time is None or time < first: continue
+            if time is None or time < first:
+                continue
             entered = entered or (time == first and frame.pict_type == PictureType.I)
-            if frame.is_corrupt or not entered: return None
-            if time < info.times[start]: continue
-            if time != info.times[start + len(found)]: return None
+            if frame.is_corrupt or not entered:
+                return None
+            if time < info.times[start]:
+                continue
+            if time != info.times[start + len(found)]:
+                return None
             found.append(frame.to_ndarray(format="rgb24"))
-            if len(found) == length: return found
+            if len(found) == length:
+                return found
     except VideoError:
-        if keyframe is None: raise
+        if keyframe is None:
+            raise
     return None
 
+
 def decode(
-    path:str|Path,              # video file
-    start:int=0,                # first frame, 0-based
-    length:int|None=None,       # number of consecutive frames; None: to the end
-    info:VideoInfo|None=None,   # what `probe(path)` returned, to save probing again
-)->np.ndarray:                  # RGB uint8 (length, H, W, 3)
+    path: str | Path,  # video file
+    start: int = 0,  # first frame, 0-based
+    length: int | None = None,  # number of consecutive frames; None: to the end
+    info: VideoInfo | None = None,  # what `probe(path)` returned, to save probing again
+) -> np.ndarray:  # RGB uint8 (length, H, W, 3)
     "Decode a window of consecutive source frames, in presentation order, exactly."
     path, info = str(path), info or probe(path)
     length = info.frames - start if length is None else length
-    if start < 0 or length < 1: raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
+    if start < 0 or length < 1:
+        raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
     if start + length > info.frames:
-        raise VideoError(path, f"shorter than the window: frames {start} to {start + length - 1} asked, {info.frames} frames there")
+        raise VideoError(
+            path, f"shorter than the window: frames {start} to {start + length - 1} asked, {info.frames} frames there"
+        )
     before = [k for k in info.keyframes if 0 < k <= start][:-3:-1]
     for keyframe in (*before, None):
         if frames := _collect(path, info, keyframe, start, length):
-            if len({frame.shape for frame in frames}) > 1: raise VideoError(path, "the frame size changes within the file")
+            if len({frame.shape for frame in frames}) > 1:
+                raise VideoError(path, "the frame size changes within the file")
             return np.stack(frames)
     raise VideoError(path, f"damaged: frames {start} to {start + length - 1} cannot be decoded")
 
 # %% ../../nbs/1_data/10_video.ipynb #6c1f93dc
-def _each(check:Callable, paths:Iterable, workers:int, progress:bool, doing:str)->tuple[dict, pd.DataFrame]:
+def _each(check: Callable, paths: Iterable, workers: int, progress: bool, doing: str) -> tuple[dict, pd.DataFrame]:
     "Apply `check` to every path in parallel; sort the answers from the reasons of VideoErrors."
+
     def attempt(path):
-        try: return check(path), None
-        except VideoError as error: return None, error.reason
+        try:
+            return check(path), None
+        except VideoError as error:
+            return None, error.reason
+
     paths = list(dict.fromkeys(str(path) for path in paths))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         answers = list(tqdm(pool.map(attempt, paths), total=len(paths), desc=doing, unit="video", disable=not progress))
     usable = {path: answer for path, (answer, reason) in zip(paths, answers) if reason is None}
-    left_out = pd.DataFrame([(path, reason) for path, (_, reason) in zip(paths, answers) if reason is not None], columns=["path", "reason"])
+    left_out = pd.DataFrame(
+        [(path, reason) for path, (_, reason) in zip(paths, answers) if reason is not None], columns=["path", "reason"]
+    )
     assert len(usable) + len(left_out) == len(paths)
     return usable, left_out
 
-def _long_enough(info:VideoInfo, minimum_frames:int)->VideoInfo:
+
+def _long_enough(info: VideoInfo, minimum_frames: int) -> VideoInfo:
     "Refuse a video that is shorter than the window."
-    if info.frames < minimum_frames: raise VideoError(info.path, f"shorter than the window: {info.frames} frames, {minimum_frames} needed")
+    if info.frames < minimum_frames:
+        raise VideoError(info.path, f"shorter than the window: {info.frames} frames, {minimum_frames} needed")
     return info
 
-def _complete(info:VideoInfo, decoded:int)->None:
+
+def _complete(info: VideoInfo, decoded: int) -> None:
     "Refuse a video of which fewer (or more) frames can be decoded than its packets announce."
-    if decoded != info.frames: raise VideoError(info.path, f"damaged: {decoded} of {info.frames} frames can be decoded")
+    if decoded != info.frames:
+        raise VideoError(info.path, f"damaged: {decoded} of {info.frames} frames can be decoded")
+
 
 def check_videos(
-    paths:Iterable[str|Path],  # video files; a path given twice counts once
-    minimum_frames:int=1,      # frames of the longest window that will be asked for
-    workers:int=2,             # threads
-    cache:Path|None=None,      # folder for `probe`
-    progress:bool=True,        # show a bar
-    thorough:bool=False,       # decode every frame, to find damage that the packets do not show
-)->tuple[list[VideoInfo], pd.DataFrame]: # usable videos in the order given; left out: path, reason
+    paths: Iterable[str | Path],  # video files; a path given twice counts once
+    minimum_frames: int = 1,  # frames of the longest window that will be asked for
+    workers: int = 2,  # threads
+    cache: Path | None = None,  # folder for `probe`
+    progress: bool = True,  # show a bar
+    thorough: bool = False,  # decode every frame, to find damage that the packets do not show
+) -> tuple[list[VideoInfo], pd.DataFrame]:  # usable videos in the order given; left out: path, reason
     "Probe every file of a data set and list those that must be left out."
+
     def check(path):
         info = _long_enough(probe(path, cache), minimum_frames)
-        if thorough: _complete(info, sum(1 for _ in whole_frames(path)))
+        if thorough:
+            _complete(info, sum(1 for _ in whole_frames(path)))
         return info
+
     usable, left_out = _each(check, paths, workers, progress, "checking")
     return list(usable.values()), left_out
 
 # %% ../../nbs/1_data/10_video.ipynb #bbe75026
 class VideoFrames:
     "Serve windows straight from the video files."
-    def __init__(self,
-        infos:Iterable[VideoInfo],            # usable videos
-        left_out:pd.DataFrame|None=None,      # what `check_videos` left out: path, reason
+
+    def __init__(
+        self,
+        infos: Iterable[VideoInfo],  # usable videos
+        left_out: pd.DataFrame | None = None,  # what `check_videos` left out: path, reason
     ):
         self.infos = {info.path: info for info in infos}
         self.left_out = pd.DataFrame(columns=["path", "reason"]) if left_out is None else left_out
+
     @classmethod
-    def build(cls,
-        paths:Iterable[str|Path],  # video files
-        **options,                 # of `check_videos`
-    )->"VideoFrames":              # source without the files that cannot be used
+    def build(
+        cls,
+        paths: Iterable[str | Path],  # video files
+        **options,  # of `check_videos`
+    ) -> "VideoFrames":  # source without the files that cannot be used
         "Check the files and serve those that are usable."
         return cls(*check_videos(paths, **options))
+
     @property
-    def usable(self)->list[str]:
+    def usable(self) -> list[str]:
         "List the paths that can be asked for."
         return list(self.infos)
-    def count(self,
-        path:str,  # one of `usable`
-    )->int:        # number of frames
+
+    def count(
+        self,
+        path: str,  # one of `usable`
+    ) -> int:  # number of frames
         "Count the frames of a video."
         return self._known(path).frames
-    def window(self,
-        path:str,    # one of `usable`
-        start:int,   # first frame, 0-based
-        length:int,  # number of consecutive frames
-    )->np.ndarray:   # RGB uint8 (length, H, W, 3)
+
+    def window(
+        self,
+        path: str,  # one of `usable`
+        start: int,  # first frame, 0-based
+        length: int,  # number of consecutive frames
+    ) -> np.ndarray:  # RGB uint8 (length, H, W, 3)
         "Decode a window of consecutive frames."
         return decode(path, start, length, self._known(path))
-    def _known(self, path:str)->VideoInfo:
-        if path not in self.infos: raise VideoError(path, "not among the usable videos of this source")
+
+    def _known(self, path: str) -> VideoInfo:
+        if path not in self.infos:
+            raise VideoError(path, "not among the usable videos of this source")
         return self.infos[path]
 
 # %% ../../nbs/1_data/10_video.ipynb #e316ab1c
-def _stored_frames(entry:Path)->int:
+def _stored_frames(entry: Path) -> int:
     "Count the frames of a cache entry, 0 when there is none that can be read."
-    try: return len(np.load(entry, mmap_mode="r"))
-    except (OSError, ValueError, EOFError): return 0
+    try:
+        return len(np.load(entry, mmap_mode="r"))
+    except (OSError, ValueError, EOFError):
+        return 0
 
-def _squash(path:str, entry:Path, size:tuple[int, int]|None, minimum_frames:int)->int:
+
+def _squash(path: str, entry: Path, size: tuple[int, int] | None, minimum_frames: int) -> int:
     "Decode a file in full and store its frames at the size asked for."
     info = _long_enough(probe(path), minimum_frames)
     height, width = size or (info.height, info.width)
     frames, number = np.empty((info.frames, height, width, 3), np.uint8), -1
     for number, frame in enumerate(islice(whole_frames(path), info.frames)):
         picture = frame.to_ndarray(format="rgb24")
-        if picture.shape[:2] != (height, width) and size is None: raise VideoError(path, "the frame size changes within the file")
-        frames[number] = picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        if picture.shape[:2] != (height, width) and size is None:
+            raise VideoError(path, "the frame size changes within the file")
+        frames[number] = (
+            picture
+            if picture.shape[:2] == (height, width)
+            else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        )
     _complete(info, number + 1)
-    with replacing(entry) as temporary, open(temporary, "wb") as file: np.save(file, frames)
+    with replacing(entry) as temporary, open(temporary, "wb") as file:
+        np.save(file, frames)
     return info.frames
+
 
 class FrameCache:
     "Serve windows from decoded, squashed frames that are mapped into memory."
-    def __init__(self,
-        entries:dict[str, tuple[Path, int]],  # per video: cache file and number of frames
-        left_out:pd.DataFrame,                # path, reason
-    ): self.entries, self.left_out = entries, left_out
+
+    def __init__(
+        self,
+        entries: dict[str, tuple[Path, int]],  # per video: cache file and number of frames
+        left_out: pd.DataFrame,  # path, reason
+    ):
+        self.entries, self.left_out = entries, left_out
+
     @classmethod
-    def build(cls,
-        paths:Iterable[str|Path],            # video files
-        folder:str|Path,                     # where the cache lives; shared by data sets and sizes
-        size:tuple[int, int]|None=None,      # (H, W) every frame is squashed to, pixels; None: as in the file
-        minimum_frames:int=1,                # shorter videos are left out
-        workers:int=2,                       # threads
-        progress:bool=True,                  # show a bar
-    )->"FrameCache":                         # source without the files that cannot be used
+    def build(
+        cls,
+        paths: Iterable[str | Path],  # video files
+        folder: str | Path,  # where the cache lives; shared by data sets and sizes
+        size: tuple[int, int] | None = None,  # (H, W) every frame is squashed to, pixels; None: as in the file
+        minimum_frames: int = 1,  # shorter videos are left out
+        workers: int = 2,  # threads
+        progress: bool = True,  # show a bar
+    ) -> "FrameCache":  # source without the files that cannot be used
         "Decode what the cache does not hold yet and list the files that cannot be used."
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         shape = "source" if size is None else f"{size[0]}x{size[1]}"
+
         def store(path):
-            entry = folder/f"{fingerprint(path)}_{shape}.npy"
+            entry = folder / f"{fingerprint(path)}_{shape}.npy"
             frames = _stored_frames(entry) or _squash(path, entry, size, minimum_frames)
-            if frames < minimum_frames: raise VideoError(path, f"shorter than the window: {frames} frames, {minimum_frames} needed")
+            if frames < minimum_frames:
+                raise VideoError(path, f"shorter than the window: {frames} frames, {minimum_frames} needed")
             return entry, frames
+
         return cls(*_each(store, paths, workers, progress, "decoding"))
+
     @property
-    def usable(self)->list[str]:
+    def usable(self) -> list[str]:
         "List the paths that can be asked for."
         return list(self.entries)
-    def count(self,
-        path:str,  # one of `usable`
-    )->int:        # number of frames
+
+    def count(
+        self,
+        path: str,  # one of `usable`
+    ) -> int:  # number of frames
         "Count the frames of a video."
         return self._known(path)[1]
-    def window(self,
-        path:str,    # one of `usable`
-        start:int,   # first frame, 0-based
-        length:int,  # number of consecutive frames
-    )->np.ndarray:   # RGB uint8 (length, H, W, 3), a copy
+
+    def window(
+        self,
+        path: str,  # one of `usable`
+        start: int,  # first frame, 0-based
+        length: int,  # number of consecutive frames
+    ) -> np.ndarray:  # RGB uint8 (length, H, W, 3), a copy
         "Copy a window of consecutive frames."
         entry, frames = self._known(path)
-        if start < 0 or length < 1: raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
-        if start + length > frames: raise VideoError(path, f"shorter than the window: frames {start} to {start + length - 1} asked, {frames} frames there")
-        return np.array(np.load(entry, mmap_mode="r")[start:start + length])
-    def _known(self, path:str)->tuple[Path, int]:
-        if path not in self.entries: raise VideoError(path, "not among the usable videos of this source")
+        if start < 0 or length < 1:
+            raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
+        if start + length > frames:
+            raise VideoError(
+                path, f"shorter than the window: frames {start} to {start + length - 1} asked, {frames} frames there"
+            )
+        return np.array(np.load(entry, mmap_mode="r")[start : start + length])
+
+    def _known(self, path: str) -> tuple[Path, int]:
+        if path not in self.entries:
+            raise VideoError(path, "not among the usable videos of this source")
         return self.entries[path]

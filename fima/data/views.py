@@ -20,69 +20,76 @@ from .colours import DIFFERENCES, Photometric, frame_difference, normalise, to_c
 
 # %% ../../nbs/1_data/13_views.ipynb #c0542200
 def random_box(
-    height:int,                  # Height of the source frame in pixels, H
-    width:int,                   # Width of the source frame in pixels, W
-    scale:tuple[float,float],    # Range of the crop's share of the frame's area, within (0, 1]
-    aspect:tuple[float,float],   # Range of width / height, drawn uniformly on a log scale
-    generator:np.random.Generator, # Source of the draws; always consumes the same number of them
-)->tuple[int,int,int,int]:       # Rectangle (x, y, w, h) in whole pixels
+    height: int,  # Height of the source frame in pixels, H
+    width: int,  # Width of the source frame in pixels, W
+    scale: tuple[float, float],  # Range of the crop's share of the frame's area, within (0, 1]
+    aspect: tuple[float, float],  # Range of width / height, drawn uniformly on a log scale
+    generator: np.random.Generator,  # Source of the draws; always consumes the same number of them
+) -> tuple[int, int, int, int]:  # Rectangle (x, y, w, h) in whole pixels
     "Draw a rectangle of random area, shape and place inside a frame."
-    if not 0 < scale[0] <= scale[1] <= 1: raise ValueError(f"scale must satisfy 0 < low <= high <= 1, got {scale}")
-    if not 0 < aspect[0] <= aspect[1]: raise ValueError(f"aspect must satisfy 0 < low <= high, got {aspect}")
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale must satisfy 0 < low <= high <= 1, got {scale}")
+    if not 0 < aspect[0] <= aspect[1]:
+        raise ValueError(f"aspect must satisfy 0 < low <= high, got {aspect}")
     area = height * width * generator.uniform(*scale, size=10)
     ratio = np.exp(generator.uniform(*np.log(aspect), size=10))
     place = generator.random(2)
     widths, heights = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
     fits = (widths > 1) & (heights > 1) & (widths <= width) & (heights <= height)
-    if fits.any(): w, h = int(widths[fits.argmax()]), int(heights[fits.argmax()])
-    else: w, h = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
+    if fits.any():
+        w, h = int(widths[fits.argmax()]), int(heights[fits.argmax()])
+    else:
+        w, h = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
     return int(place[0] * (width - w + 1)), int(place[1] * (height - h + 1)), w, h
 
 # %% ../../nbs/1_data/13_views.ipynb #fc83a99a
 def crop(
-    frames:np.ndarray,                # Frames of one clip, uint8 (T, H, W, 3)
-    rectangle:tuple[int,int,int,int], # What to keep: x, y, w, h in pixels, w and h at least 2
-    size:int,                         # Side of the square result in pixels
-    flip:bool=False,                  # Mirror left and right after the crop?
-)->tuple[np.ndarray,np.ndarray]:      # Crop, uint8 (T, size, size, 3), and its box, float32 (4,)
+    frames: np.ndarray,  # Frames of one clip, uint8 (T, H, W, 3)
+    rectangle: tuple[int, int, int, int],  # What to keep: x, y, w, h in pixels, w and h at least 2
+    size: int,  # Side of the square result in pixels
+    flip: bool = False,  # Mirror left and right after the crop?
+) -> tuple[np.ndarray, np.ndarray]:  # Crop, uint8 (T, size, size, 3), and its box, float32 (4,)
     "Cut a rectangle out of every frame, resize it bilinearly, and return it with its box."
-    if frames.ndim != 4 or frames.shape[3] != 3: raise ValueError(f"frames must be (T, H, W, 3), got {frames.shape}")
+    if frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(f"frames must be (T, H, W, 3), got {frames.shape}")
     (x, y, w, h), (count, height, width, _) = rectangle, frames.shape
     if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height:
         raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
     resized = np.empty((count, size, size, 3), np.uint8)
-    for frame, target in zip(frames[:, y:y+h, x:x+w], resized):
+    for frame, target in zip(frames[:, y : y + h, x : x + w], resized):
         cv2.resize(frame, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
     left, right, top, bottom = x / (width - 1), (x + w - 1) / (width - 1), y / (height - 1), (y + h - 1) / (height - 1)
-    if flip: resized, left, right = np.ascontiguousarray(resized[:, :, ::-1]), right, left
+    if flip:
+        resized, left, right = np.ascontiguousarray(resized[:, :, ::-1]), right, left
     return resized, np.array([left, top, right, bottom], np.float32)
 
 # %% ../../nbs/1_data/13_views.ipynb #0b3c5ef0
 def warp_points(
-    points:Tensor, # Places (x, y) in the crop, 0 to 1, (..., N, 2)
-    box:Tensor,    # Box of the crop, (..., 4)
-)->Tensor:         # The same places in fractions of the source frame, (..., N, 2)
+    points: Tensor,  # Places (x, y) in the crop, 0 to 1, (..., N, 2)
+    box: Tensor,  # Box of the crop, (..., 4)
+) -> Tensor:  # The same places in fractions of the source frame, (..., N, 2)
     "Carry points of a crop to the source frame."
     start, end = box.unsqueeze(-2).chunk(2, dim=-1)
     return start + points * (end - start)
 
 # %% ../../nbs/1_data/13_views.ipynb #6a9324f3
 def unwarp_points(
-    points:Tensor, # Places (x, y) in fractions of the source frame, (..., N, 2)
-    box:Tensor,    # Box of the crop, (..., 4)
-)->Tensor:         # The same places in the crop; outside of it they leave [0, 1], (..., N, 2)
+    points: Tensor,  # Places (x, y) in fractions of the source frame, (..., N, 2)
+    box: Tensor,  # Box of the crop, (..., 4)
+) -> Tensor:  # The same places in the crop; outside of it they leave [0, 1], (..., N, 2)
     "Carry points of the source frame into a crop: the inverse of `warp_points`."
     start, end = box.unsqueeze(-2).chunk(2, dim=-1)
     return (points - start) / (end - start)
 
 # %% ../../nbs/1_data/13_views.ipynb #67fc82c7
 def centre_crop(
-    frames:np.ndarray,    # Frames of one clip, uint8 (T, H, W, 3)
-    size:int,             # Side of the square result in pixels
-    fraction:float=0.875, # Side of the square kept, in shorter sides of the frame (224 of 256)
-)->np.ndarray:            # Crop, uint8 (T, size, size, 3)
+    frames: np.ndarray,  # Frames of one clip, uint8 (T, H, W, 3)
+    size: int,  # Side of the square result in pixels
+    fraction: float = 0.875,  # Side of the square kept, in shorter sides of the frame (224 of 256)
+) -> np.ndarray:  # Crop, uint8 (T, size, size, 3)
     "Cut the central square out of every frame and resize it: the view used for evaluation."
-    if not 0 < fraction <= 1: raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     height, width = frames.shape[1:3]
     side = max(2, round(fraction * min(height, width)))
     return crop(frames, ((width - side) // 2, (height - side) // 2, side, side), size)[0]
@@ -90,105 +97,148 @@ def centre_crop(
 # %% ../../nbs/1_data/13_views.ipynb #d135349d
 class RawView(NamedTuple):
     "One view as the workers make it."
-    clip:Any           # Whole clip, uint8 (B, T, H, W, 3)
-    box:Any            # Its box, float32 (B, 4)
-    sub_clips:Any=None # Sub-clips, uint8 (B, S, T, H, W, 3), or None
-    sub_boxes:Any=None # Their boxes, float32 (B, S, 4), or None
-    motion:Any=None    # Motion map of the whole clip's crop, float32 (B, T', H', W'), or None
+
+    clip: Any  # Whole clip, uint8 (B, T, H, W, 3)
+    box: Any  # Its box, float32 (B, 4)
+    sub_clips: Any = None  # Sub-clips, uint8 (B, S, T, H, W, 3), or None
+    sub_boxes: Any = None  # Their boxes, float32 (B, S, 4), or None
+    motion: Any = None  # Motion map of the whole clip's crop, float32 (B, T', H', W'), or None
+
 
 class RawBatch(NamedTuple):
     "Two views of each video as the workers make them (a single sample lacks the axis B)."
-    source:RawView
-    target:RawView|None # None where a single view is read
-    label:Any          # Class of each video, int64 (B,)
-    index:Any          # Row of each video in the catalog, int64 (B,)
-    others:tuple=()    # Further windows of the same videos, each a RawView
-    order:Any=None     # Where the others lie in time: 1 after the source, 0 before it, int64 (B,), or None
+
+    source: RawView
+    target: RawView | None  # None where a single view is read
+    label: Any  # Class of each video, int64 (B,)
+    index: Any  # Row of each video in the catalog, int64 (B,)
+    others: tuple = ()  # Further windows of the same videos, each a RawView
+    order: Any = None  # Where the others lie in time: 1 after the source, 0 before it, int64 (B,), or None
+
 
 class View(NamedTuple):
     "One view as a method reads it; what was not asked for is None."
-    rgb:Tensor|None             # Colour clip, normalised, (B, 3, T, H, W)
-    difference:Tensor|None      # Difference clip, (B, 3, T, H, W)
-    sub_differences:Tensor|None # Difference clips of the sub-clips, (B, S, 3, T, H, W)
-    box:Tensor                  # Where rgb and difference were cut, (B, 4)
-    motion:Tensor|None=None     # Motion map of the same crop, (B, T', H', W')
+
+    rgb: Tensor | None  # Colour clip, normalised, (B, 3, T, H, W)
+    difference: Tensor | None  # Difference clip, (B, 3, T, H, W)
+    sub_differences: Tensor | None  # Difference clips of the sub-clips, (B, S, 3, T, H, W)
+    box: Tensor  # Where rgb and difference were cut, (B, 4)
+    motion: Tensor | None = None  # Motion map of the same crop, (B, T', H', W')
+
 
 class Batch(NamedTuple):
     "Two views of each video as a method reads them."
-    source:View
-    target:View|None   # None where a single view is read
-    label:Tensor       # Class of each video, int64 (B,)
-    index:Tensor       # Row of each video in the catalog, int64 (B,)
-    others:tuple[View,...]=() # Further windows of the same videos
-    order:Tensor|None=None    # Where the others lie in time: 1 after the source, 0 before it, int64 (B,)
+
+    source: View
+    target: View | None  # None where a single view is read
+    label: Tensor  # Class of each video, int64 (B,)
+    index: Tensor  # Row of each video in the catalog, int64 (B,)
+    others: tuple[View, ...] = ()  # Further windows of the same videos
+    order: Tensor | None = None  # Where the others lie in time: 1 after the source, 0 before it, int64 (B,)
 
 # %% ../../nbs/1_data/13_views.ipynb #2c9205ab
 def map_parts(
-    batch:Any,                        # A tensor, None, or a tuple of such (RawBatch, Batch, a view)
-    change:Callable[[Tensor],Tensor], # What to do with each tensor
-)->Any:                               # The same structure
+    batch: Any,  # A tensor, None, or a tuple of such (RawBatch, Batch, a view)
+    change: Callable[[Tensor], Tensor],  # What to do with each tensor
+) -> Any:  # The same structure
     "Apply a function to every tensor of a batch."
-    if not isinstance(batch, tuple): return batch if batch is None else change(batch)
+    if not isinstance(batch, tuple):
+        return batch if batch is None else change(batch)
     parts = [map_parts(part, change) for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
 
+
 def to_device(
-    batch:Any,                # A tensor, None, or a named tuple of such (RawBatch, Batch, a view)
-    device:torch.device|str,  # Where to
-)->Any:                       # The same structure there
+    batch: Any,  # A tensor, None, or a named tuple of such (RawBatch, Batch, a view)
+    device: torch.device | str,  # Where to
+) -> Any:  # The same structure there
     "Move every tensor of a batch."
     return map_parts(batch, lambda part: part.to(device, non_blocking=True))
 
 # %% ../../nbs/1_data/13_views.ipynb #a44fdc5f
 NEEDS = frozenset({"rgb", "difference", "sub_clips", "motion"})  # What a method can ask of `Modalities`
 
-def _child(generator:Generator)->Generator:
+
+def _child(generator: Generator) -> Generator:
     "Start an independent generator from a single draw."
     return Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+
 
 @dataclass(frozen=True)
 class Modalities:
     "Turn a raw batch into colour clips and difference clips, on the device where it lies."
-    photometric:Photometric=Photometric() # Colour changes, drawn apart for colour clips, difference clips and sub-clips
-    difference:str="paper"                # Kind of `frame_difference`; 'normalised' ones are neither coloured nor normalised
-    change:Callable|None=None # (clips in [0, 1], generator, part) -> clips: changes those of the source before all else
+
+    # Colour changes, drawn apart for colour clips, difference clips and sub-clips
+    photometric: Photometric = Photometric()
+    difference: str = "paper"  # Kind of `frame_difference`; 'normalised' ones are neither coloured nor normalised
+    # (clips in [0, 1], generator, part) -> clips: changes those of the source before all else
+    change: Callable | None = None
 
     def __post_init__(self):
-        if self.difference not in DIFFERENCES: raise ValueError(f"difference must be one of {sorted(DIFFERENCES)}, got {self.difference!r}")
+        if self.difference not in DIFFERENCES:
+            raise ValueError(f"difference must be one of {sorted(DIFFERENCES)}, got {self.difference!r}")
 
-    def _finish(self, clips:Tensor, photometric:Photometric, generator:Generator, part:tuple[int,int])->Tensor:
+    def _finish(self, clips: Tensor, photometric: Photometric, generator: Generator, part: tuple[int, int]) -> Tensor:
         "Take differences of clips in [0, 1], then change colours, then normalise."
         different = frame_difference(clips, self.difference, generator, part)
         return different if self.difference == "normalised" else normalise(photometric(different, generator, part))
 
-    def _changed(self, raw:RawView, seed:int, needs:frozenset, part:tuple[int,int])->tuple[Tensor|None,Tensor|None]:
+    def _changed(
+        self, raw: RawView, seed: int, needs: frozenset, part: tuple[int, int]
+    ) -> tuple[Tensor | None, Tensor | None]:
         "Give the clip and the sub-clips in [0, 1], changed by the draws of a seed; without a seed as they are."
         change = lambda clips: self.change(clips, Generator().manual_seed(seed), part) if seed else clips
         clip = change(to_clip(raw.clip)) if needs & {"rgb", "difference"} else None
-        return clip, torch.stack([change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1) if "sub_clips" in needs else None
+        return clip, torch.stack(
+            [change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1
+        ) if "sub_clips" in needs else None
 
-    def _view(self, raw:RawView, photometric:Photometric, generators:list[Generator], needs:frozenset, part:tuple[int,int], seed:int=0)->View:
+    def _view(
+        self,
+        raw: RawView,
+        photometric: Photometric,
+        generators: list[Generator],
+        needs: frozenset,
+        part: tuple[int, int],
+        seed: int = 0,
+    ) -> View:
         "Compute what is needed of one view."
         for name in {"sub_clips", "motion"} & needs:
-            if getattr(raw, name) is None: raise ValueError(f"needs names {name!r}, but the batch has none: set {name} of the data set")
+            if getattr(raw, name) is None:
+                raise ValueError(f"needs names {name!r}, but the batch has none: set {name} of the data set")
         clip, sub_clips = self._changed(raw, seed, needs, part)
         rgb = normalise(photometric(clip, generators[0], part)) if "rgb" in needs else None
         difference = self._finish(clip, photometric, generators[1], part) if "difference" in needs else None
-        sub_differences = self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part).unflatten(0, raw.sub_clips.shape[:2]) if "sub_clips" in needs else None
+        sub_differences = (
+            self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part).unflatten(
+                0, raw.sub_clips.shape[:2]
+            )
+            if "sub_clips" in needs
+            else None
+        )
         return View(rgb, difference, sub_differences, raw.box, raw.motion if "motion" in needs else None)
 
-    def __call__(self,
-        raw:RawBatch,          # Two views of each video, on any device
-        generator:Generator,   # Source of the draws (a CPU one gives the same numbers on every device); consumes 6, whatever is needed, 3 more for each of the others, and 1 for a change
-        needs:frozenset=frozenset({"rgb", "difference", "sub_clips"}), # What to compute, of `NEEDS`
-        part:tuple[int,int]=(0, 1), # Which part of a step's videos these are, from 0, and of how many equal parts; the draws are those of the whole step
-    )->Batch:                  # The two views, normalised
+    def __call__(
+        self,
+        raw: RawBatch,  # Two views of each video, on any device
+        # Source of the draws (a CPU one gives the same numbers on every device); consumes 6, whatever is needed, 3 more
+        # for each of the others, and 1 for a change
+        generator: Generator,
+        needs: frozenset = frozenset({"rgb", "difference", "sub_clips"}),  # What to compute, of `NEEDS`
+        # Which part of a step's videos these are, from 0, and of how many equal parts; the draws are those of the whole
+        # step
+        part: tuple[int, int] = (0, 1),
+    ) -> Batch:  # The two views, normalised
         "Compute what a method needs: differences come before colour changes, each modality has its own draws."
-        if not set(needs) <= NEEDS: raise ValueError(f"needs must be among {sorted(NEEDS)}, got {sorted(needs)}")
+        if not set(needs) <= NEEDS:
+            raise ValueError(f"needs must be among {sorted(NEEDS)}, got {sorted(needs)}")
         photometric = self.photometric.settled(generator)
         children = [[_child(generator) for _ in range(3)] for _ in range(2 + len(raw.others))]
         seed = int(torch.randint(1, 2**62, (), generator=generator, device=generator.device)) if self.change else 0
         source = self._view(raw.source, photometric, children[0], frozenset(needs), part, seed)
         target = raw.target and self._view(raw.target, photometric, children[1], frozenset(needs) - {"motion"}, part)
-        others = tuple(self._view(view, photometric, own, frozenset({"rgb"}) & needs, part) for view, own in zip(raw.others, children[2:]))
+        others = tuple(
+            self._view(view, photometric, own, frozenset({"rgb"}) & needs, part)
+            for view, own in zip(raw.others, children[2:])
+        )
         return Batch(source, target, raw.label, raw.index, others, raw.order)

@@ -22,65 +22,101 @@ from .states import motion_maps
 
 # %% ../../nbs/5_evaluation/58_affinity.ipynb #0251a502
 def affinity(
-    rgb_maps:Tensor,    # of the RGB clips, (N, C, T, H, W)
-    motion_maps:Tensor, # of the difference clips, (N, C, T, H, W)
-)->Tensor:              # cosine of RGB pixel (row) and motion pixel (column), in [-1, 1], (N, H*W, H*W)
+    rgb_maps: Tensor,  # of the RGB clips, (N, C, T, H, W)
+    motion_maps: Tensor,  # of the difference clips, (N, C, T, H, W)
+) -> Tensor:  # cosine of RGB pixel (row) and motion pixel (column), in [-1, 1], (N, H*W, H*W)
     "Compare every RGB pixel of a clip with every motion pixel of the same clip (Sec. 4.6)."
-    if rgb_maps.ndim != 5 or rgb_maps.shape != motion_maps.shape: raise ValueError(f"motion_maps must have the shape of rgb_maps, (N, C, T, H, W), got {tuple(rgb_maps.shape)} and {tuple(motion_maps.shape)}")
+    if rgb_maps.ndim != 5 or rgb_maps.shape != motion_maps.shape:
+        raise ValueError(
+            f"motion_maps must have the shape of rgb_maps, (N, C, T, H, W), got {tuple(rgb_maps.shape)} and {tuple(motion_maps.shape)}"
+        )
     rgb, motion = (normalize(maps.float().mean(2).flatten(2), dim=1) for maps in (rgb_maps, motion_maps))
     return torch.einsum("ncp,ncq->npq", rgb, motion)
 
+
 def spatial_alignment(
-    rgb_maps:Tensor,    # of the RGB clips, (N, C, T, H, W), N >= 2
-    motion_maps:Tensor, # of the difference clips, (N, C, T, H, W)
-)->pd.DataFrame:        # a row per clip: same place, elsewhere, gap, same place of another clip
+    rgb_maps: Tensor,  # of the RGB clips, (N, C, T, H, W), N >= 2
+    motion_maps: Tensor,  # of the difference clips, (N, C, T, H, W)
+) -> pd.DataFrame:  # a row per clip: same place, elsewhere, gap, same place of another clip
     "Measure each clip's affinity at the same place, elsewhere, and at the same place with the motion of the next clip."
     matrix, other = affinity(rgb_maps, motion_maps), affinity(rgb_maps, motion_maps.roll(1, 0))
     cells, same = matrix.shape[-1], matrix.diagonal(dim1=1, dim2=2).sum(1)
     elsewhere = (matrix.sum((1, 2)) - same) / max(1, cells * (cells - 1))
-    columns = {"same place": same / cells, "elsewhere": elsewhere, "gap": same / cells - elsewhere, "same place, another clip": other.diagonal(dim1=1, dim2=2).mean(1)}
+    columns = {
+        "same place": same / cells,
+        "elsewhere": elsewhere,
+        "gap": same / cells - elsewhere,
+        "same place, another clip": other.diagonal(dim1=1, dim2=2).mean(1),
+    }
     return pd.DataFrame({name: values.double().numpy() for name, values in columns.items()})
 
 # %% ../../nbs/5_evaluation/58_affinity.ipynb #bce17028
 def temporal_similarity(
-    rgb:Tensor,    # pooled RGB features of the clips of each video, (V, K, C)
-    motion:Tensor, # pooled motion features, (V, K, C)
-)->Tensor:         # cosine of RGB clip (row) and motion clip (column) of one video, in [-1, 1], (V, K, K)
+    rgb: Tensor,  # pooled RGB features of the clips of each video, (V, K, C)
+    motion: Tensor,  # pooled motion features, (V, K, C)
+) -> Tensor:  # cosine of RGB clip (row) and motion clip (column) of one video, in [-1, 1], (V, K, K)
     "Compare the pooled RGB and motion features of a video's clips; the diagonal is Fig. 5b."
-    if rgb.ndim != 3 or rgb.shape != motion.shape: raise ValueError(f"motion must have the shape of rgb, (V, K, C), got {tuple(rgb.shape)} and {tuple(motion.shape)}")
+    if rgb.ndim != 3 or rgb.shape != motion.shape:
+        raise ValueError(
+            f"motion must have the shape of rgb, (V, K, C), got {tuple(rgb.shape)} and {tuple(motion.shape)}"
+        )
     return torch.einsum("vkc,vlc->vkl", normalize(rgb.float(), dim=-1), normalize(motion.float(), dim=-1)).clamp(-1, 1)
 
+
 def temporal_alignment(
-    similarity:Tensor, # of `temporal_similarity`, (V, K, K), K >= 2
-)->pd.DataFrame:       # a row per video: mean, deviation, own above other clips
+    similarity: Tensor,  # of `temporal_similarity`, (V, K, K), K >= 2
+) -> pd.DataFrame:  # a row per video: mean, deviation, own above other clips
     "Measure each video's mean similarity, its standard deviation over clips, and how far a clip's own motion is nearer than that of the video's other clips."
     clips = similarity.shape[-1]
-    if clips < 2: raise ValueError(f"similarity must compare at least 2 clips of a video, got {clips}")
+    if clips < 2:
+        raise ValueError(f"similarity must compare at least 2 clips of a video, got {clips}")
     own = similarity.double().diagonal(dim1=1, dim2=2)
     other = (similarity.double().sum((1, 2)) - own.sum(1)) / (clips * (clips - 1))
-    return pd.DataFrame({"mean": own.mean(1).numpy(), "deviation": own.std(1).numpy(), "own above other clips": (own.mean(1) - other).numpy()})
+    return pd.DataFrame(
+        {
+            "mean": own.mean(1).numpy(),
+            "deviation": own.std(1).numpy(),
+            "own above other clips": (own.mean(1) - other).numpy(),
+        }
+    )
 
 # %% ../../nbs/5_evaluation/58_affinity.ipynb #6aa7bd19
 class Alignment(NamedTuple):
     "Hold how the RGB and the motion features of some videos go together."
-    matrix:np.ndarray      # mean affinity, (H*W, H*W)
-    space:pd.DataFrame     # a row per video, of `spatial_alignment`
-    similarity:np.ndarray  # of each clip with its own motion, (V, K)
-    time:pd.DataFrame      # a row per video, of `temporal_alignment`
-    encoder:str            # who made the motion features: "key encoder" or "query encoder"
+
+    matrix: np.ndarray  # mean affinity, (H*W, H*W)
+    space: pd.DataFrame  # a row per video, of `spatial_alignment`
+    similarity: np.ndarray  # of each clip with its own motion, (V, K)
+    time: pd.DataFrame  # a row per video, of `temporal_alignment`
+    encoder: str  # who made the motion features: "key encoder" or "query encoder"
+
 
 def align(
-    opened:Opened,       # a run and its videos
-    paths:Sequence[str], # V videos, absolute paths
-    clips:int=10,        # uniformly spaced clips of a video, K
-)->Alignment:
+    opened: Opened,  # a run and its videos
+    paths: Sequence[str],  # V videos, absolute paths
+    clips: int = 10,  # uniformly spaced clips of a video, K
+) -> Alignment:
     "Compare RGB and motion features of a run in space and time (Sec. 4.6)."
-    if len(paths) < 2: raise ValueError(f"paths must name at least 2 videos, got {len(paths)}")
+    if len(paths) < 2:
+        raise ValueError(f"paths must name at least 2 videos, got {len(paths)}")
     views = opened.recipe.views
-    cuts = torch.from_numpy(np.concatenate([read_clips(opened.data.frames, path, clips, views.frames_per_clip, views.stride, views.crop_size) for path in paths]))
+    cuts = torch.from_numpy(
+        np.concatenate(
+            [
+                read_clips(opened.data.frames, path, clips, views.frames_per_clip, views.stride, views.crop_size)
+                for path in paths
+            ]
+        )
+    )
     rgb = encode_maps(opened.encoder, to_input(cuts)).unflatten(0, (-1, clips))
     moved = motion_maps(opened, to_input(cuts, "difference", views.difference))
     motion, middle = moved.difference.unflatten(0, (-1, clips)), clips // 2
     matrix = affinity(rgb[:, middle], motion[:, middle]).mean(0).numpy()
     similarity = temporal_similarity(rgb.mean((3, 4, 5)), motion.mean((3, 4, 5)))
-    return Alignment(matrix, spatial_alignment(rgb[:, middle], motion[:, middle]), similarity.diagonal(dim1=1, dim2=2).numpy(), temporal_alignment(similarity), moved.encoder)
+    return Alignment(
+        matrix,
+        spatial_alignment(rgb[:, middle], motion[:, middle]),
+        similarity.diagonal(dim1=1, dim2=2).numpy(),
+        temporal_alignment(similarity),
+        moved.encoder,
+    )

@@ -25,33 +25,42 @@ from ..method.pixel import pixel_distances, positive_pairs
 # %% ../../nbs/5_evaluation/58_attention.ipynb #967268e6
 class Place(NamedTuple):
     "Say where a view was cut."
-    start:int                        # first source frame
-    rectangle:tuple[int,int,int,int] # x, y, width, height in the stored frames
-    flip:bool                        # mirrored?
+
+    start: int  # first source frame
+    rectangle: tuple[int, int, int, int]  # x, y, width, height in the stored frames
+    flip: bool  # mirrored?
+
 
 class PointViews(NamedTuple):
     "Hold a source and a target view of N videos, in this order along the second axis."
-    cuts:np.ndarray           # uint8 (N, 2, T, S, S, 3)
-    boxes:np.ndarray          # as `fima.data.views.crop` gives them, float32 (N, 2, 4)
-    moving:np.ndarray         # what moves, in [0, 1], (N, 2, S, S)
-    places:list[list[Place]]  # N pairs
+
+    cuts: np.ndarray  # uint8 (N, 2, T, S, S, 3)
+    boxes: np.ndarray  # as `fima.data.views.crop` gives them, float32 (N, 2, 4)
+    moving: np.ndarray  # what moves, in [0, 1], (N, 2, S, S)
+    places: list[list[Place]]  # N pairs
+
 
 def point_views(
-    opened:Opened,     # a run and its videos
-    rows:pd.DataFrame, # rows of the catalog, N of them
-    seed:int=0,        # of moments, crops and flips; a video's draws depend on the seed and its place in `rows` alone
-)->PointViews:
+    opened: Opened,  # a run and its videos
+    rows: pd.DataFrame,  # rows of the catalog, N of them
+    seed: int = 0,  # of moments, crops and flips; a video's draws depend on the seed and its place in `rows` alone
+) -> PointViews:
     "Cut two views of each video as pre-training does, without colour changes."
     views, parts, places = opened.recipe.views, [], []
     window = views.frames_per_clip * views.stride
     for number, (path, file) in enumerate(zip(rows.path, opened.data.paths(rows))):
         generator, pair = np.random.default_rng([seed, number]), []
         for start in two_starts(opened.data.frames.count(file), window, generator):
-            frames = opened.data.frames.window(file, start, window)[::views.stride]
-            place = Place(start, random_box(*frames.shape[1:3], views.scale, views.aspect, generator), bool(generator.random() < views.flip))
+            frames = opened.data.frames.window(file, start, window)[:: views.stride]
+            place = Place(
+                start,
+                random_box(*frames.shape[1:3], views.scale, views.aspect, generator),
+                bool(generator.random() < views.flip),
+            )
             cut, box = crop(frames, place.rectangle, views.crop_size, place.flip)
             masks = clip_masks(opened, path, start)
-            if masks is not None: masks = crop(masks[..., None].repeat(3, -1), place.rectangle, views.crop_size, place.flip)[0][..., 0]
+            if masks is not None:
+                masks = crop(masks[..., None].repeat(3, -1), place.rectangle, views.crop_size, place.flip)[0][..., 0]
             pair.append((cut, box, moving_area(cut, masks), place))
         *arrays, where = zip(*pair)
         parts.append([np.stack(array) for array in arrays])
@@ -60,44 +69,52 @@ def point_views(
 
 # %% ../../nbs/5_evaluation/58_attention.ipynb #c3217560
 def point_decoder(
-    method:nn.Module, # a trained method
-)->nn.Module|None:    # its decoder of pixels; None where it has none
+    method: nn.Module,  # a trained method
+) -> nn.Module | None:  # its decoder of pixels; None where it has none
     "Find the decoder that L_Pix trained."
     decoders = getattr(method, "decoders", {})
     return next((decoders[name] for name in ("shared", "pixel") if name in decoders), None)
 
+
 def point_attention(
-    method:nn.Module,     # a trained method with a motion decoder
-    cuts:np.ndarray,      # source and target view, uint8 (N, 2, T, S, S, 3)
-    batch:int=16,         # videos per forward pass
-)->np.ndarray:            # attention of each source pixel over the target pixels, sums to 1, (N, H*W, H*W)
+    method: nn.Module,  # a trained method with a motion decoder
+    cuts: np.ndarray,  # source and target view, uint8 (N, 2, T, S, S, 3)
+    batch: int = 16,  # videos per forward pass
+) -> np.ndarray:  # attention of each source pixel over the target pixels, sums to 1, (N, H*W, H*W)
     "Average the last block's attention over heads and feature frames (App. D.1)."
     decoder, rows = point_decoder(method), []
-    if decoder is None: raise ValueError("method must have a motion decoder, got one without")
+    if decoder is None:
+        raise ValueError("method must have a motion decoder, got one without")
     device = next(method.parameters()).device
     for chunk in torch.from_numpy(cuts).split(batch):
-        source, target = (frame_tokens(encode_maps(method.encoder, to_input(view), batch)).to(device) for view in chunk.unbind(1))
-        with evaluating(method): weights = decoder(source.flatten(0, 1), target.flatten(0, 1), with_cls=False, need_attention=True).attention[-1]
+        source, target = (
+            frame_tokens(encode_maps(method.encoder, to_input(view), batch)).to(device) for view in chunk.unbind(1)
+        )
+        with evaluating(method):
+            weights = decoder(
+                source.flatten(0, 1), target.flatten(0, 1), with_cls=False, need_attention=True
+            ).attention[-1]
         rows.append(weights.mean(1).unflatten(0, source.shape[:2]).mean(1).cpu())
     return torch.cat(rows).numpy()
 
 # %% ../../nbs/5_evaluation/58_attention.ipynb #4825b2c0
 def choose_points(
-    moving:np.ndarray,          # what moves in the source view, (N, S, S)
-    size:tuple[int, int],       # rows and columns of the feature map, (H, W)
-    seed:int=0,                 # of the still point
-)->np.ndarray:                  # cell that moves most, and one that moves least, in 0 ... H*W - 1, (N, 2)
+    moving: np.ndarray,  # what moves in the source view, (N, S, S)
+    size: tuple[int, int],  # rows and columns of the feature map, (H, W)
+    seed: int = 0,  # of the still point
+) -> np.ndarray:  # cell that moves most, and one that moves least, in 0 ... H*W - 1, (N, 2)
     "Choose a moving and a still point in each source view."
     cells, generator = to_cells(moving, size).reshape(len(moving), -1), np.random.default_rng(seed)
     stillest = [generator.choice(np.flatnonzero(each <= each.min() + 1e-6)) for each in cells]
     return np.stack([cells.argmax(1), stillest], axis=1)
 
+
 def attention_scores(
-    attention:np.ndarray,  # of `point_attention`, (N, H*W, H*W)
-    views:PointViews,      # the views it is of
-    points:np.ndarray,     # of `choose_points`, (N, 2)
-    size:tuple[int, int],  # rows and columns of the feature map, (H, W)
-)->pd.DataFrame:           # a row per video, in [-1, 1]; NaN where nothing moves in the target, or no point has a place there
+    attention: np.ndarray,  # of `point_attention`, (N, H*W, H*W)
+    views: PointViews,  # the views it is of
+    points: np.ndarray,  # of `choose_points`, (N, 2)
+    size: tuple[int, int],  # rows and columns of the feature map, (H, W)
+) -> pd.DataFrame:  # a row per video, in [-1, 1]; NaN where nothing moves in the target, or no point has a place there
     "Measure where attention goes, above an even spread."
     target = to_cells(views.moving[:, 1], size).reshape(len(attention), -1)
     half = target > np.median(target, axis=1, keepdims=True)
@@ -106,5 +123,11 @@ def attention_scores(
     places = positive_pairs(pixel_distances(*torch.from_numpy(views.boxes).unbind(1), size)).numpy()
     above, has = (attention * places).sum(-1) - places.mean(-1), places.any(-1)
     same = np.divide((above * has).sum(1), has.sum(1), out=np.full(len(has), np.nan), where=has.any(1))
-    return pd.DataFrame({"on what moves, asked from a moving point": moved, "on what moves, asked from a still point": rest,
-                         "difference of the two": moved - rest, "at the same place of the scene": same})
+    return pd.DataFrame(
+        {
+            "on what moves, asked from a moving point": moved,
+            "on what moves, asked from a still point": rest,
+            "difference of the two": moved - rest,
+            "at the same place of the scene": same,
+        }
+    )

@@ -21,73 +21,120 @@ from ..training.weights import weights_fingerprint
 # %% ../../nbs/5_evaluation/57_battery.ipynb #43b4c35d
 class Tested(NamedTuple):
     "Carry what every protocol said about every test video."
-    videos: pd.DataFrame               # path, label, group, predicted (by the first linear protocol), a boolean column per protocol and measure
-    chosen: dict[str, dict[str, float]] # linear protocol -> epoch and value that it chose
-    chance: dict[str, float]           # column -> what a guess reaches
+
+    # path, label, group, predicted (by the first linear protocol), a boolean column per protocol and measure
+    videos: pd.DataFrame
+    chosen: dict[str, dict[str, float]]  # linear protocol -> epoch and value that it chose
+    chance: dict[str, float]  # column -> what a guess reaches
+
 
 def crops_for(
-    opened: Opened,      # an encoder and its videos
+    opened: Opened,  # an encoder and its videos
     protocol: Protocol,  # one that augments
-    epochs: int,         # features wanted of each video
-    modality: str = "rgb", # what the encoder is fed
-    seed: int = 0,       # of places, crops and colours
-    progress: bool = True, # show a bar
-) -> list[np.ndarray]:   # for each epoch float32 (N, C)
+    epochs: int,  # features wanted of each video
+    modality: str = "rgb",  # what the encoder is fed
+    seed: int = 0,  # of places, crops and colours
+    progress: bool = True,  # show a bar
+) -> list[np.ndarray]:  # for each epoch float32 (N, C)
     "Encode the random crops that a linear protocol trains on, or read those that were kept."
     views, about = opened.recipe.views, opened.about
-    dataset, modalities = training_clips(opened.rows("train"), opened.data.frames, views, seed), training_colours(protocol, views.difference)
+    dataset, modalities = (
+        training_clips(opened.rows("train"), opened.data.frames, views, seed),
+        training_colours(protocol, views.difference),
+    )
     weights = weights_fingerprint(opened.encoder)
-    folder = opened.folder / "features" / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.data.content}"
-    return augmented_features(opened.encoder, dataset, modalities, epochs, modality, seed, folder=folder, progress=progress)
+    folder = (
+        opened.folder
+        / "features"
+        / f"{about.name}-{about.split}-crops-{modality}-{protocol.jitter_p}-{seed}-{weights}-{opened.data.content}"
+    )
+    return augmented_features(
+        opened.encoder, dataset, modalities, epochs, modality, seed, folder=folder, progress=progress
+    )
+
 
 def evaluate_all(
-    opened: Opened,                 # an encoder and its videos
-    linear: Sequence[str] = tuple(LINEAR), # names of linear protocols
-    retrieval: Sequence[str] = tuple(RETRIEVAL_PROTOCOLS), # names of retrieval protocols
-    ks: Sequence[int] = (1, 5, 10, 20), # numbers of neighbours
-    clips: int = 10,                # uniform clips of a video
-    crops: int = 1,                 # 1 or 3 squares of a clip
-    fraction: float = .875,         # side of a square over the shorter side of the frame
-    modality: str = "rgb",          # what the encoder is fed
-    epochs: int = 0,                # length of the linear protocols; 0: their own
-    seed: int | None = None,        # of the linear protocols; None: the recipe's
-    progress: bool = True,          # show bars
+    opened: Opened,  # an encoder and its videos
+    linear: Sequence[str] = tuple(LINEAR),  # names of linear protocols
+    retrieval: Sequence[str] = tuple(RETRIEVAL_PROTOCOLS),  # names of retrieval protocols
+    ks: Sequence[int] = (1, 5, 10, 20),  # numbers of neighbours
+    clips: int = 10,  # uniform clips of a video
+    crops: int = 1,  # 1 or 3 squares of a clip
+    fraction: float = 0.875,  # side of a square over the shorter side of the frame
+    modality: str = "rgb",  # what the encoder is fed
+    epochs: int = 0,  # length of the linear protocols; 0: their own
+    seed: int | None = None,  # of the linear protocols; None: the recipe's
+    progress: bool = True,  # show bars
 ) -> Tested:
     "Evaluate an encoder under every protocol named, from one pass over the videos."
     linear, retrieval = ((names,) if isinstance(names, str) else tuple(names) for names in (linear, retrieval))
-    if not (linear or retrieval): raise ValueError("linear and retrieval must name at least one protocol, got none")
+    if not (linear or retrieval):
+        raise ValueError("linear and retrieval must name at least one protocol, got none")
     protocols = {name: find_protocol("linear", name, opened.about.name, epochs) for name in linear}
     train, test, seed = opened.rows("train"), opened.rows("test"), opened.recipe.seed if seed is None else seed
     check_labels(train.label, test.label)
     find_retrieval(retrieval)
     check_ranks(ks, len(train))
-    features = {split: run_features(opened, split, clips, fraction, modality, crops, progress) for split in ("train", "test")}
+    features = {
+        split: run_features(opened, split, clips, fraction, modality, crops, progress) for split in ("train", "test")
+    }
     tested, chosen, augmented = test[["path", "label", "group"]].copy(), {}, {}
     chance = {f"linear_{name}": test.label.eq(train.label.mode()[0]).mean() for name in linear}
     for name, protocol in protocols.items():
         if protocol.augment and protocol.jitter_p not in augmented:
-            augmented[protocol.jitter_p] = crops_for(opened, protocol, max(p.epochs for p in protocols.values() if p.augment), modality, seed, progress)
-        outcome = probe_by(protocol, features["train"].pooled, train.label, train.group, features["test"].pooled, test.label, augmented[protocol.jitter_p] if protocol.augment else (), seed)
+            augmented[protocol.jitter_p] = crops_for(
+                opened, protocol, max(p.epochs for p in protocols.values() if p.augment), modality, seed, progress
+            )
+        outcome = probe_by(
+            protocol,
+            features["train"].pooled,
+            train.label,
+            train.group,
+            features["test"].pooled,
+            test.label,
+            augmented[protocol.jitter_p] if protocol.augment else (),
+            seed,
+        )
         tested[f"linear_{name}"], chosen[name] = outcome.predicted == test.label.to_numpy(), outcome.chosen
-        if "predicted" not in tested: tested["predicted"] = outcome.predicted
+        if "predicted" not in tested:
+            tested["predicted"] = outcome.predicted
     for name, found in retrieve_by(retrieval, features["test"], features["train"], test.label, train.label, ks).items():
-        for k, hits in zip(ks, found.hits.T): tested[f"retrieval_{name}_hit_{k}"] = hits
-        if "predicted" not in tested: tested["predicted"] = train.label.to_numpy()[found.neighbours[:, 0]]
+        for k, hits in zip(ks, found.hits.T):
+            tested[f"retrieval_{name}_hit_{k}"] = hits
+        if "predicted" not in tested:
+            tested["predicted"] = train.label.to_numpy()[found.neighbours[:, 0]]
         chance |= {f"retrieval_{name}_hit_{k}": value for k, value in chance_hit(test.label, train.label, ks).items()}
     return Tested(tested, chosen, chance)
 
+
 def protocol_table(
-    metrics: dict[str, Any], # of `record`, with fields chosen (a list, one dictionary a split) and chance
-) -> pd.DataFrame:           # a line per protocol and measure: kind, protocol, measure, value, low, high, n, chance, chosen, source
+    metrics: dict[str, Any],  # of `record`, with fields chosen (a list, one dictionary a split) and chance
+    # a line per protocol and measure: kind, protocol, measure, value, low, high, n, chance, chosen, source
+) -> pd.DataFrame:
     "Lay out what every protocol found."
     lines = []
     for name, told in metrics["estimates"].items():
-        if name == "accuracy": continue
+        if name == "accuracy":
+            continue
         kind, _, rest = name.partition("_")
         protocol, _, k = rest.partition("_hit_")
         source = LINEAR[protocol].source if kind == "linear" else RETRIEVAL_PROTOCOLS[protocol].source
         picks = [split[protocol] for split in metrics["chosen"]] if kind == "linear" else []
-        words = "C {value:g}" if kind == "linear" and LINEAR[protocol].solver == "logistic" else "rate {value:g}, epoch {epoch}"
+        words = (
+            "C {value:g}"
+            if kind == "linear" and LINEAR[protocol].solver == "logistic"
+            else "rate {value:g}, epoch {epoch}"
+        )
         chosen = "; ".join(words.format(**pick) for pick in picks)
-        lines.append(dict(kind=kind, protocol=protocol, measure=f"R@{k}" if k else "top-1", **told, chance=metrics["chance"][name], chosen=chosen, source=source))
+        lines.append(
+            dict(
+                kind=kind,
+                protocol=protocol,
+                measure=f"R@{k}" if k else "top-1",
+                **told,
+                chance=metrics["chance"][name],
+                chosen=chosen,
+                source=source,
+            )
+        )
     return pd.DataFrame(lines)

@@ -19,54 +19,79 @@ from .perturb import variant_features
 # %% ../../nbs/5_evaluation/59_dimensions.ipynb #4332bc22
 class Appearance(NamedTuple):
     "Say what a video looks like."
-    ground: np.ndarray # uint8-scaled picture in [0, 1], (S, S, 3)
-    look: Look         # shape of the sprite
-    colour: np.ndarray # RGB in [0, 1], (3,)
+
+    ground: np.ndarray  # uint8-scaled picture in [0, 1], (S, S, 3)
+    look: Look  # shape of the sprite
+    colour: np.ndarray  # RGB in [0, 1], (3,)
+
 
 class Motion(NamedTuple):
     "Say how a sprite moves; lengths in units of 1/48 of the frame."
-    kind: int        # index into MOTIONS
-    amplitude: float # 5 to 7 units
-    period: float    # 8 to 14 source frames
-    phase: float     # in periods
-    direction: int   # 1 or -1
+
+    kind: int  # index into MOTIONS
+    amplitude: float  # 5 to 7 units
+    period: float  # 8 to 14 source frames
+    phase: float  # in periods
+    direction: int  # 1 or -1
+
 
 def draw_appearance(
-    generator: np.random.Generator, # of everything
-    size: int,                      # side, pixels
+    generator: np.random.Generator,  # of everything
+    size: int,  # side, pixels
 ) -> Appearance:
     "Draw a ground, a shape and a colour as the embedded set does."
-    look = Look(generator.uniform(12, 16), generator.uniform(.65, 1), generator.uniform(0, 2 * np.pi), generator.uniform(.25, .45))
-    return Appearance(draw_ground(generator, size, 0), look, np.clip(generator.choice([.06, .94]) + generator.uniform(-.06, .06, 3), 0, 1))
+    look = Look(
+        generator.uniform(12, 16),
+        generator.uniform(0.65, 1),
+        generator.uniform(0, 2 * np.pi),
+        generator.uniform(0.25, 0.45),
+    )
+    return Appearance(
+        draw_ground(generator, size, 0),
+        look,
+        np.clip(generator.choice([0.06, 0.94]) + generator.uniform(-0.06, 0.06, 3), 0, 1),
+    )
+
 
 def draw_motion(
-    generator: np.random.Generator, # of everything
-    but: int = -1,                  # a motion that is not drawn
+    generator: np.random.Generator,  # of everything
+    but: int = -1,  # a motion that is not drawn
 ) -> Motion:
     "Draw a motion as the embedded set does."
     kind = int(generator.choice([kind for kind in range(len(MOTIONS)) if kind != but]))
-    return Motion(kind, generator.uniform(5, 7), generator.uniform(8, 14), generator.random(), int(generator.choice([-1, 1])))
+    return Motion(
+        kind, generator.uniform(5, 7), generator.uniform(8, 14), generator.random(), int(generator.choice([-1, 1]))
+    )
+
 
 def render(
-    appearance: Appearance,         # what it looks like
-    motion: Motion,                 # how it moves
-    generator: np.random.Generator, # of the grain, which no two videos share
-    frames: int,                    # T
-    stride: int = 2,                # source frames per step
-) -> np.ndarray:                    # uint8 (T, S, S, 3)
+    appearance: Appearance,  # what it looks like
+    motion: Motion,  # how it moves
+    generator: np.random.Generator,  # of the grain, which no two videos share
+    frames: int,  # T
+    stride: int = 2,  # source frames per step
+) -> np.ndarray:  # uint8 (T, S, S, 3)
     "Draw a clip of one appearance and one motion."
-    poses = motion_poses(motion.kind, np.arange(0, frames * stride, stride) / motion.period + motion.phase, motion.amplitude, motion.direction)
+    poses = motion_poses(
+        motion.kind,
+        np.arange(0, frames * stride, stride) / motion.period + motion.phase,
+        motion.amplitude,
+        motion.direction,
+    )
     covered = sprite_coverage(poses, appearance.look, len(appearance.ground))[..., None]
     clip = appearance.ground + covered * (appearance.colour.astype(np.float32) - appearance.ground)
-    return np.clip((clip + .008 * generator.standard_normal(clip.shape, dtype=np.float32)) * 255 + .5, 0, 255).astype(np.uint8)
+    return np.clip((clip + 0.008 * generator.standard_normal(clip.shape, dtype=np.float32)) * 255 + 0.5, 0, 255).astype(
+        np.uint8
+    )
+
 
 def controlled_clips(
-    pair: int,       # number of the pair, at least 0
-    size: int,       # side, pixels
-    frames: int,     # T
-    stride: int = 2, # source frames per step
-    seed: int = 0,   # decides everything together with the number
-) -> dict[str, np.ndarray]: # base, same_appearance, same_motion -> uint8 (1, T, S, S, 3)
+    pair: int,  # number of the pair, at least 0
+    size: int,  # side, pixels
+    frames: int,  # T
+    stride: int = 2,  # source frames per step
+    seed: int = 0,  # decides everything together with the number
+) -> dict[str, np.ndarray]:  # base, same_appearance, same_motion -> uint8 (1, T, S, S, 3)
     "Make a video and its two partners."
     generator = np.random.default_rng([seed, pair])
     here, there, motion = draw_appearance(generator, size), draw_appearance(generator, size), draw_motion(generator)
@@ -76,42 +101,62 @@ def controlled_clips(
 
 # %% ../../nbs/5_evaluation/59_dimensions.ipynb #053fa795
 def correlations(
-    one: np.ndarray,   # features of N videos, (N, C)
-    other: np.ndarray, # of their partners, (N, C)
-) -> np.ndarray:       # Pearson's, 0 where a dimension does not vary, (C,)
+    one: np.ndarray,  # features of N videos, (N, C)
+    other: np.ndarray,  # of their partners, (N, C)
+) -> np.ndarray:  # Pearson's, 0 where a dimension does not vary, (C,)
     "Correlate each dimension over pairs."
-    if one.shape != other.shape or one.ndim != 2 or len(one) < 3: raise ValueError(f"one and other must both be (N, C) with N >= 3, got {one.shape} and {other.shape}")
+    if one.shape != other.shape or one.ndim != 2 or len(one) < 3:
+        raise ValueError(f"one and other must both be (N, C) with N >= 3, got {one.shape} and {other.shape}")
     first, second = (part.astype(np.float64) - part.mean(0, dtype=np.float64) for part in (one, other))
-    norms, scale = np.sqrt((first**2).sum(0) * (second**2).sum(0)), 1e-6 * (1e-12 + np.abs(one).max(0).astype(float) * np.abs(other).max(0)) * len(one)
-    return np.where(norms > scale, (first * second).sum(0) / np.maximum(norms, np.finfo(float).tiny), 0.)
+    norms, scale = (
+        np.sqrt((first**2).sum(0) * (second**2).sum(0)),
+        1e-6 * (1e-12 + np.abs(one).max(0).astype(float) * np.abs(other).max(0)) * len(one),
+    )
+    return np.where(norms > scale, (first * second).sum(0) / np.maximum(norms, np.finfo(float).tiny), 0.0)
+
 
 KINDS = ("static", "dynamic", "joint", "residual")
 
+
 def dimension_shares(
-    static: np.ndarray,    # correlation of each dimension over pairs of one appearance, (C,)
-    dynamic: np.ndarray,   # over pairs of one motion, (C,)
-    threshold: float = .5, # from which on a dimension follows a factor, (0, 1)
-) -> dict[str, float]:     # share of the dimensions of each of `KINDS`; they add up to 1
+    static: np.ndarray,  # correlation of each dimension over pairs of one appearance, (C,)
+    dynamic: np.ndarray,  # over pairs of one motion, (C,)
+    threshold: float = 0.5,  # from which on a dimension follows a factor, (0, 1)
+) -> dict[str, float]:  # share of the dimensions of each of `KINDS`; they add up to 1
     "Sort dimensions by what they follow."
-    if not 0 < threshold < 1: raise ValueError(f"threshold must lie within (0, 1), got {threshold}")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie within (0, 1), got {threshold}")
     looks, moves = static >= threshold, dynamic >= threshold
     kinds = {"static": looks & ~moves, "dynamic": moves & ~looks, "joint": looks & moves, "residual": ~looks & ~moves}
     return {name: float(chosen.mean()) for name, chosen in kinds.items()}
 
+
 def dimension_probe(
-    encoder: nn.Module,      # (B, 3, T, H, W) -> (B, C, T', H', W')
-    crop_size: int,          # side of its input, pixels
-    frames_per_clip: int,    # T
-    stride: int = 2,         # source frames per step
-    pairs: int = 200,        # base videos, at least 3
-    seed: int = 0,           # of the pairs
-    threshold: float = .5,   # of `dimension_shares`
-    modality: str = "rgb",   # "rgb" or "difference"
-    difference: str = "paper", # kind of frame difference
-) -> dict[str, float]:       # shares of `KINDS`, mean correlations `mean_static` and `mean_dynamic`, `dimensions` C, `pairs`
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    crop_size: int,  # side of its input, pixels
+    frames_per_clip: int,  # T
+    stride: int = 2,  # source frames per step
+    pairs: int = 200,  # base videos, at least 3
+    seed: int = 0,  # of the pairs
+    threshold: float = 0.5,  # of `dimension_shares`
+    modality: str = "rgb",  # "rgb" or "difference"
+    difference: str = "paper",  # kind of frame difference
+) -> dict[str, float]:  # shares of `KINDS`, mean correlations `mean_static` and `mean_dynamic`, `dimensions` C, `pairs`
     "Count static and dynamic dimensions of an encoder over generated pairs."
-    if pairs < 3: raise ValueError(f"pairs must be at least 3, got {pairs}")
-    varied = variant_features(encoder, pairs, lambda pair: controlled_clips(pair, crop_size, frames_per_clip, stride, seed), modality, difference)
+    if pairs < 3:
+        raise ValueError(f"pairs must be at least 3, got {pairs}")
+    varied = variant_features(
+        encoder,
+        pairs,
+        lambda pair: controlled_clips(pair, crop_size, frames_per_clip, stride, seed),
+        modality,
+        difference,
+    )
     base, looks, moves = (varied[name].features[:, 0] for name in ("base", "same_appearance", "same_motion"))
     static, dynamic = correlations(base, looks), correlations(base, moves)
-    return dimension_shares(static, dynamic, threshold) | {"mean_static": float(static.mean()), "mean_dynamic": float(dynamic.mean()), "dimensions": base.shape[1], "pairs": pairs}
+    return dimension_shares(static, dynamic, threshold) | {
+        "mean_static": float(static.mean()),
+        "mean_dynamic": float(dynamic.mean()),
+        "dimensions": base.shape[1],
+        "pairs": pairs,
+    }

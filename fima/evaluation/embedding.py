@@ -14,55 +14,67 @@ from sklearn.metrics import silhouette_samples
 
 # %% ../../nbs/5_evaluation/58_embedding.ipynb #a1cd9645
 def usable_perplexity(
-    videos:int,           # number of points, at least 4
-    perplexity:float=30., # the published one
-)->float:                 # at most a third of the other points
+    videos: int,  # number of points, at least 4
+    perplexity: float = 30.0,  # the published one
+) -> float:  # at most a third of the other points
     "Limit t-SNE's perplexity to what so many points allow."
-    if videos < 4: raise ValueError(f"videos must be at least 4, got {videos}")
+    if videos < 4:
+        raise ValueError(f"videos must be at least 4, got {videos}")
     return float(min(perplexity, (videos - 1) / 3))
 
+
 def embed(
-    features:np.ndarray,  # one row per video, (N, C), N >= 4
-    perplexity:float=30., # effective number of neighbours (App. D.4); less where videos are few
-    seed:int=0,           # of what t-SNE draws; nothing in small sets, which start from their principal components
-)->np.ndarray:            # places in the plane, each axis from -1 to 1, (N, 2)
+    features: np.ndarray,  # one row per video, (N, C), N >= 4
+    perplexity: float = 30.0,  # effective number of neighbours (App. D.4); less where videos are few
+    seed: int = 0,  # of what t-SNE draws; nothing in small sets, which start from their principal components
+) -> np.ndarray:  # places in the plane, each axis from -1 to 1, (N, 2)
     "Lay features of unit length out in the plane by t-SNE, from their first two principal components."
     features = np.asarray(features, float)
-    if features.ndim != 2 or not np.isfinite(features).all(): raise ValueError(f"features must be finite and (N, C), got {features.shape}")
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ValueError(f"features must be finite and (N, C), got {features.shape}")
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    spots = TSNE(perplexity=usable_perplexity(len(features), perplexity), init="pca", random_state=seed, n_jobs=1).fit_transform(unit)
+    spots = TSNE(
+        perplexity=usable_perplexity(len(features), perplexity), init="pca", random_state=seed, n_jobs=1
+    ).fit_transform(unit)
     middle, reach = (spots.max(0) + spots.min(0)) / 2, np.ptp(spots, axis=0)
     return (spots - middle) / np.where(reach > 0, reach, 1) * 2
 
 # %% ../../nbs/5_evaluation/58_embedding.ipynb #26b4262a
 def silhouettes(
-    features:np.ndarray, # one row per video, (N, C)
-    labels:Sequence,     # class of each video, (N,), at least two classes
-)->np.ndarray:           # in [-1, 1], (N,); NaN for the lone video of a class
+    features: np.ndarray,  # one row per video, (N, C)
+    labels: Sequence,  # class of each video, (N,), at least two classes
+) -> np.ndarray:  # in [-1, 1], (N,); NaN for the lone video of a class
     "Measure how much nearer each video is to its own class than to the nearest other one, by cosine distance."
     labels = np.asarray(labels)
     names, counts = np.unique(labels, return_counts=True)
-    if len(names) < 2: raise ValueError(f"labels must be of at least 2 classes, got {len(names)}")
-    if len(names) == len(labels): return np.full(len(labels), np.nan)
+    if len(names) < 2:
+        raise ValueError(f"labels must be of at least 2 classes, got {len(names)}")
+    if len(names) == len(labels):
+        return np.full(len(labels), np.nan)
     return np.where(np.isin(labels, names[counts > 1]), silhouette_samples(features, labels, metric="cosine"), np.nan)
 
+
 def neighbours_agree(
-    features:np.ndarray, # one row per video, (N, C)
-    labels:Sequence,     # class of each video, (N,)
-    groups:Sequence,     # group of each video, (N,); neighbours are of another group
-)->np.ndarray:           # 1 or 0, (N,); NaN where no other group has a video of the class
+    features: np.ndarray,  # one row per video, (N, C)
+    labels: Sequence,  # class of each video, (N,)
+    groups: Sequence,  # group of each video, (N,); neighbours are of another group
+) -> np.ndarray:  # 1 or 0, (N,); NaN where no other group has a video of the class
     "Ask of each video whether its most similar one of another group is of its class."
     features, labels, groups = np.asarray(features, float), np.asarray(labels), np.asarray(groups)
-    if not len(features) == len(labels) == len(groups): raise ValueError(f"labels and groups must have one entry per row of features ({len(features)}), got {len(labels)} and {len(groups)}")
+    if not len(features) == len(labels) == len(groups):
+        raise ValueError(
+            f"labels and groups must have one entry per row of features ({len(features)}), got {len(labels)} and {len(groups)}"
+        )
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     open_to = groups[:, None] != groups[None]
     near = np.where(open_to, np.round(unit @ unit.T, 12), -np.inf).argmax(1)
     return np.where((open_to & (labels[:, None] == labels[None])).any(1), labels[near] == labels, np.nan)
 
+
 def chance_neighbour(
-    labels:Sequence, # class of each video, (N,)
-    groups:Sequence, # group of each video, (N,)
-)->float:            # in [0, 1]
+    labels: Sequence,  # class of each video, (N,)
+    groups: Sequence,  # group of each video, (N,)
+) -> float:  # in [0, 1]
     "Give the share of neighbours that agree where the neighbour is drawn blindly."
     labels, groups = np.asarray(labels), np.asarray(groups)
     open_to, alike = groups[:, None] != groups[None], labels[:, None] == labels[None]
@@ -70,11 +82,14 @@ def chance_neighbour(
     asked = (open_to & alike).any(1)
     return float(each[asked].mean()) if asked.any() else np.nan
 
+
 def draw_classes(
-    names:Sequence[str], # class of each video
-    most:int=20,         # as many as the paper shows
-    seed:int=0,          # of the draw
-)->list[str]:            # sorted; all of them where there are no more
+    names: Sequence[str],  # class of each video
+    most: int = 20,  # as many as the paper shows
+    seed: int = 0,  # of the draw
+) -> list[str]:  # sorted; all of them where there are no more
     "Draw the classes that are shown (App. D.4)."
     known = sorted(set(names))
-    return known if len(known) <= most else sorted(np.random.default_rng(seed).choice(known, most, replace=False).tolist())
+    return (
+        known if len(known) <= most else sorted(np.random.default_rng(seed).choice(known, most, replace=False).tolist())
+    )

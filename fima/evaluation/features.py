@@ -31,169 +31,231 @@ from .reading import prepare, read_clips, to_input
 # %% ../../nbs/5_evaluation/50_features.ipynb #0f6ea22a
 @contextmanager
 def evaluating(
-    module:nn.Module, # any network
-)->Iterator[nn.Module]: # the same network, in evaluation mode and without gradients inside the block
+    module: nn.Module,  # any network
+) -> Iterator[nn.Module]:  # the same network, in evaluation mode and without gradients inside the block
     "Switch a network to evaluation for a block and put every part back as it was."
     modes = {part: part.training for part in module.modules()}
     try:
-        with torch.inference_mode(): yield module.eval()
+        with torch.inference_mode():
+            yield module.eval()
     finally:
-        for part, training in modes.items(): part.training = training
+        for part, training in modes.items():
+            part.training = training
+
 
 def encode(
-    encoder:nn.Module, # (B, 3, T, H, W) -> (B, C, T', H', W'), on any device
-    clips:Tensor,      # prepared clips, (N, 3, T, H, W)
-    batch:int=16,      # clips per forward pass
-)->np.ndarray:         # pooled features, float32 (N, C)
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W'), on any device
+    clips: Tensor,  # prepared clips, (N, 3, T, H, W)
+    batch: int = 16,  # clips per forward pass
+) -> np.ndarray:  # pooled features, float32 (N, C)
     "Average the encoder's map over time and space, clip by clip."
-    if batch < 1: raise ValueError(f"batch must be at least 1, got {batch}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     device = next(encoder.parameters(), torch.empty(0)).device
     with evaluating(encoder):
         pooled = [encoder(chunk.to(device)).float().mean(dim=(2, 3, 4)).cpu() for chunk in clips.split(batch)]
     return torch.cat(pooled).numpy()
 
+
 def clip_features(
-    encoder:nn.Module,      # (B, 3, T, H, W) -> (B, C, T', H', W')
-    frames:FrameSource,     # where the frames are: .count(path), .window(path, start, length)
-    path:str,               # the video
-    starts:Sequence[int],   # first source frame of each clip
-    frames_per_clip:int=16, # T
-    stride:int=2,           # source frames per step
-    crop_size:int=112,      # side of the encoder's input, pixels
-    batch:int=16,           # clips per forward pass
-    **view,                 # fraction, modality, difference of `prepare`
-)->np.ndarray:              # float32 (len(starts), C)
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
+    path: str,  # the video
+    starts: Sequence[int],  # first source frame of each clip
+    frames_per_clip: int = 16,  # T
+    stride: int = 2,  # source frames per step
+    crop_size: int = 112,  # side of the encoder's input, pixels
+    batch: int = 16,  # clips per forward pass
+    **view,  # fraction, modality, difference of `prepare`
+) -> np.ndarray:  # float32 (len(starts), C)
     "Encode the clips of one video that begin at the given frames."
     span, count = (frames_per_clip - 1) * stride + 1, frames.count(path)
     outside = [start for start in starts if not 0 <= start <= count - span]
-    if outside or not len(starts): raise ValueError(f"starts must lie within [0, {count - span}] for {path} ({count} frames, clips of {span}), got {outside or 'none'}")
+    if outside or not len(starts):
+        raise ValueError(
+            f"starts must lie within [0, {count - span}] for {path} ({count} frames, clips of {span}), got {outside or 'none'}"
+        )
     stored = np.stack([frames.window(path, start, span)[::stride] for start in starts])
     return encode(encoder, prepare(stored, crop_size, **view), batch)
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #0f94a00c
 class Features(NamedTuple):
     "Carry three readings of the encoder's map of every video."
-    pooled:Any # mean over time and space, float32 (N, clips, C)
-    timed:Any  # mean over space, float32 (N, clips, T', C)
-    flat:Any   # largest value in each of 3 x 3 fields, mean over clips, float32 (N, T' * 3 * 3 * C)
+
+    pooled: Any  # mean over time and space, float32 (N, clips, C)
+    timed: Any  # mean over space, float32 (N, clips, T', C)
+    flat: Any  # largest value in each of 3 x 3 fields, mean over clips, float32 (N, T' * 3 * 3 * C)
+
 
 def pool_map(
-    feature_map:Tensor, # the encoder's map of clips, (N, C, T', H', W')
-)->Features:            # of clips, as tensors: (N, C), (N, T', C), (N, T' * 3 * 3 * C)
+    feature_map: Tensor,  # the encoder's map of clips, (N, C, T', H', W')
+) -> Features:  # of clips, as tensors: (N, C), (N, T', C), (N, T' * 3 * 3 * C)
     "Read a feature map in the three ways that evaluations do."
     values = feature_map.float()
     fields = adaptive_max_pool3d(values, (values.shape[2], 3, 3))
-    return Features(values.mean(dim=(2, 3, 4)), values.mean(dim=(3, 4)).transpose(1, 2), fields.movedim(1, -1).flatten(1))
+    return Features(
+        values.mean(dim=(2, 3, 4)), values.mean(dim=(3, 4)).transpose(1, 2), fields.movedim(1, -1).flatten(1)
+    )
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #64739ed8
 def default_workers(
-    seconds:float, # what reading one video took here
-    videos:int,    # number of videos still to read
-)->int:            # processes that read beside the one that encodes
+    seconds: float,  # what reading one video took here
+    videos: int,  # number of videos still to read
+) -> int:  # processes that read beside the one that encodes
     "Choose one reading process per core, at most 8; none where reading is quick or soon done."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if seconds < .01 or videos * seconds < 1 or cores == 1 else min(8, cores)
+    return 0 if seconds < 0.01 or videos * seconds < 1 or cores == 1 else min(8, cores)
+
 
 class _Reads(Dataset):
     "Give the cut clips of each video, or the error that reading it met."
-    def __init__(self, frames:FrameSource, paths:Sequence[str], **options): self.frames, self.paths, self.options = frames, list(paths), options
-    def __len__(self)->int: return len(self.paths)
-    def __getitem__(self, row:int)->Tensor|Exception:
-        try: return torch.from_numpy(read_clips(self.frames, self.paths[row], **self.options))
-        except Exception as error: return error
+
+    def __init__(self, frames: FrameSource, paths: Sequence[str], **options):
+        self.frames, self.paths, self.options = frames, list(paths), options
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Tensor | Exception:
+        try:
+            return torch.from_numpy(read_clips(self.frames, self.paths[row], **self.options))
+        except Exception as error:
+            return error
+
 
 def quiet_worker(
-    worker:int, # its number
-)->None:
+    worker: int,  # its number
+) -> None:
     "Keep OpenCV to the worker's own thread."
     cv2.setNumThreads(0)
 
+
 def extract(
-    encoder:nn.Module,       # (B, 3, T, H, W) -> (B, C, T', H', W')
-    frames:FrameSource,      # where the frames are: .count(path), .window(path, start, length)
-    paths:Sequence[str],     # the videos, N of them
-    clips:int=10,            # uniformly spaced clips per video
-    frames_per_clip:int=16,  # T
-    stride:int=2,            # source frames per step
-    crop_size:int=112,       # side of the encoder's input, pixels
-    fraction:float=.875,     # side of a square kept, as a share of the shorter side
-    crops:int=1,             # 1 or 3 squares of each clip; three count as further clips
-    modality:str="rgb",      # "rgb" or "difference"
-    difference:str="paper",  # kind of frame difference
-    batch:int=16,            # clips per forward pass
-    workers:int|None=None,   # processes that read beside this one; 0: this one reads too; None: `default_workers`
-    progress:bool=True,      # show a bar
-)->Features:                 # of N videos; `clips` times `crops` clips each
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
+    paths: Sequence[str],  # the videos, N of them
+    clips: int = 10,  # uniformly spaced clips per video
+    frames_per_clip: int = 16,  # T
+    stride: int = 2,  # source frames per step
+    crop_size: int = 112,  # side of the encoder's input, pixels
+    fraction: float = 0.875,  # side of a square kept, as a share of the shorter side
+    crops: int = 1,  # 1 or 3 squares of each clip; three count as further clips
+    modality: str = "rgb",  # "rgb" or "difference"
+    difference: str = "paper",  # kind of frame difference
+    batch: int = 16,  # clips per forward pass
+    workers: int | None = None,  # processes that read beside this one; 0: this one reads too; None: `default_workers`
+    progress: bool = True,  # show a bar
+) -> Features:  # of N videos; `clips` times `crops` clips each
     "Read every video once, encode its uniform clips once, and keep the three readings of their maps."
-    if not len(paths): raise ValueError("paths must name at least one video, got none")
-    if batch < 1: raise ValueError(f"batch must be at least 1, got {batch}")
+    if not len(paths):
+        raise ValueError("paths must name at least one video, got none")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     device, features = next(encoder.parameters(), torch.empty(0)).device, None
-    reads = _Reads(frames, paths, clips=clips, frames_per_clip=frames_per_clip, stride=stride, crop_size=crop_size, fraction=fraction, crops=crops)
+    reads = _Reads(
+        frames,
+        paths,
+        clips=clips,
+        frames_per_clip=frames_per_clip,
+        stride=stride,
+        crop_size=crop_size,
+        fraction=fraction,
+        crops=crops,
+    )
     began = perf_counter()
     first, seconds, rest = reads[0], perf_counter() - began, Subset(reads, range(1, len(paths)))
-    loader = DataLoader(rest, batch_size=None, num_workers=default_workers(seconds, len(rest)) if workers is None else workers,
-                        worker_init_fn=quiet_worker, generator=torch.Generator())
+    loader = DataLoader(
+        rest,
+        batch_size=None,
+        num_workers=default_workers(seconds, len(rest)) if workers is None else workers,
+        worker_init_fn=quiet_worker,
+        generator=torch.Generator(),
+    )
     with evaluating(encoder):
-        for row, cuts in enumerate(tqdm(chain([first], loader), total=len(paths), desc="features", unit="video", disable=not progress)):
-            if isinstance(cuts, Exception): raise cuts
+        for row, cuts in enumerate(
+            tqdm(chain([first], loader), total=len(paths), desc="features", unit="video", disable=not progress)
+        ):
+            if isinstance(cuts, Exception):
+                raise cuts
             parts = [pool_map(encoder(to_input(chunk.to(device), modality, difference))) for chunk in cuts.split(batch)]
             pooled, timed, flat = (torch.cat(part) for part in zip(*parts))
             one = [part.cpu().numpy() for part in (pooled, timed, flat.mean(0))]
-            if not np.isfinite(one[0]).all(): raise ValueError(f"encoder must return finite features, got NaN or infinity for {paths[row]}")
-            if features is None: features = Features(*(np.empty((len(paths), *part.shape), np.float32) for part in one))
-            for kept, part in zip(features, one): kept[row] = part
+            if not np.isfinite(one[0]).all():
+                raise ValueError(f"encoder must return finite features, got NaN or infinity for {paths[row]}")
+            if features is None:
+                features = Features(*(np.empty((len(paths), *part.shape), np.float32) for part in one))
+            for kept, part in zip(features, one):
+                kept[row] = part
     return features
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #c5a342dd
 def save_features(
-    file:str|Path,        # where to, ending in .npz
-    features:Features,    # of N videos
-    paths:Sequence[str],  # the video of each row, (N,)
-    made_by:str="",       # what made them, e.g. the run's id
-)->Path:                  # the file
+    file: str | Path,  # where to, ending in .npz
+    features: Features,  # of N videos
+    paths: Sequence[str],  # the video of each row, (N,)
+    made_by: str = "",  # what made them, e.g. the run's id
+) -> Path:  # the file
     "Write features, their paths and their origin in one move."
     target = Path(file)
-    if target.suffix != ".npz": raise ValueError(f"file must end in .npz, got {target.name}")
-    if {len(part) for part in features} != {len(paths)}: raise ValueError(f"paths must have one entry per row of features ({len(features.pooled)}), got {len(paths)}")
+    if target.suffix != ".npz":
+        raise ValueError(f"file must end in .npz, got {target.name}")
+    if {len(part) for part in features} != {len(paths)}:
+        raise ValueError(f"paths must have one entry per row of features ({len(features.pooled)}), got {len(paths)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as draft, open(draft, "wb") as stream:
         np.savez(stream, **features._asdict(), paths=np.array(paths, dtype=str), made_by=np.array(made_by, dtype=str))
     return target
 
+
 def load_features(
-    file:str|Path, # an .npz of `save_features`
-)->tuple[Features, list[str], str]: # features, the path of each row, what made them
+    file: str | Path,  # an .npz of `save_features`
+) -> tuple[Features, list[str], str]:  # features, the path of each row, what made them
     "Read features with their paths and their origin."
     try:
-        with np.load(file, allow_pickle=False) as stored: return Features(*(stored[name] for name in Features._fields)), stored["paths"].tolist(), str(stored["made_by"])
-    except (BadZipFile, KeyError, EOFError, ValueError) as error: raise ValueError(f"file must be written by save_features, got {file}: {error}") from error
+        with np.load(file, allow_pickle=False) as stored:
+            return (
+                Features(*(stored[name] for name in Features._fields)),
+                stored["paths"].tolist(),
+                str(stored["made_by"]),
+            )
+    except (BadZipFile, KeyError, EOFError, ValueError) as error:
+        raise ValueError(f"file must be written by save_features, got {file}: {error}") from error
+
 
 def cached_features(
-    file:str|Path,                  # where they are kept, ending in .npz
-    compute:Callable[[], Features], # makes the features of N videos
-    paths:Sequence[str],            # the video of each row, (N,)
-    made_by:str="",                 # what makes them; another text than the stored one means: compute again
-)->Features:                        # of N videos
+    file: str | Path,  # where they are kept, ending in .npz
+    compute: Callable[[], Features],  # makes the features of N videos
+    paths: Sequence[str],  # the video of each row, (N,)
+    made_by: str = "",  # what makes them; another text than the stored one means: compute again
+) -> Features:  # of N videos
     "Read features when the file holds these paths from this origin, else compute and keep them."
     try:
         features, stored, origin = load_features(file)
-        if origin == made_by and stored == list(paths): return features
-    except (FileNotFoundError, ValueError): pass
+        if origin == made_by and stored == list(paths):
+            return features
+    except (FileNotFoundError, ValueError):
+        pass
     features = compute()
     save_features(file, features, paths, made_by)
     return features
 
 # %% ../../nbs/5_evaluation/50_features.ipynb #2b8e2ed7
 def check_features(
-    name:str,              # name of the argument, for messages
-    features:np.ndarray,   # (N, C) or (N, clips, C)
-    labels:Sequence,       # one label per video, (N,)
-)->tuple[np.ndarray, np.ndarray]: # features and labels as arrays
+    name: str,  # name of the argument, for messages
+    features: np.ndarray,  # (N, C) or (N, clips, C)
+    labels: Sequence,  # one label per video, (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # features and labels as arrays
     "Refuse features that are empty, misshapen or not finite, and labels that do not fit them."
     values, marks = np.asarray(features), np.asarray(labels)
-    if values.ndim not in (2, 3): raise ValueError(f"{name} must be (N, C) or (N, clips, C), got {values.shape}")
-    if not values.size: raise ValueError(f"{name} must hold at least one video, got {values.shape}")
-    if marks.shape != (len(values),): raise ValueError(f"{name} must have one label per video ({len(values)}), got labels {marks.shape}")
+    if values.ndim not in (2, 3):
+        raise ValueError(f"{name} must be (N, C) or (N, clips, C), got {values.shape}")
+    if not values.size:
+        raise ValueError(f"{name} must hold at least one video, got {values.shape}")
+    if marks.shape != (len(values),):
+        raise ValueError(f"{name} must have one label per video ({len(values)}), got labels {marks.shape}")
     bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad.any(): raise ValueError(f"{name} must be finite, got NaN or infinity in {bad.sum()} of {len(values)} videos, first {int(bad.argmax())}")
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {bad.sum()} of {len(values)} videos, first {int(bad.argmax())}"
+        )
     return values, marks

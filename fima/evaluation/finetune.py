@@ -35,30 +35,41 @@ from ..training.weights import weights_fingerprint
 # %% ../../nbs/5_evaluation/52_finetune.ipynb #660c0e60
 class Classifier(Method):
     "Classify a clip by a linear layer on the dropped-out pooled feature (Appendix A.4)."
-    def __init__(self,
-        encoder: nn.Module,    # (B, 3, T, H, W) -> (B, C, T', H', W'), with `.channels`
-        classes: int,          # number of classes, at least 2
-        dropout: float = .7,   # on the pooled feature, in [0, 1)
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W'), with `.channels`
+        classes: int,  # number of classes, at least 2
+        dropout: float = 0.7,  # on the pooled feature, in [0, 1)
         frozen: bool = False,  # keep the encoder as it is, its BatchNorm statistics too
-        modality: str = "rgb", # what it is fed: "rgb" or "difference"
+        modality: str = "rgb",  # what it is fed: "rgb" or "difference"
     ):
         super().__init__(encoder)
-        if classes < 2: raise ValueError(f"classes must be at least 2, got {classes}")
-        self.encoder, self.frozen, self.modality, self.needs = encoder.requires_grad_(not frozen), frozen, modality, frozenset({modality})
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
+        self.encoder, self.frozen, self.modality, self.needs = (
+            encoder.requires_grad_(not frozen),
+            frozen,
+            modality,
+            frozenset({modality}),
+        )
         self.dropout, self.classifier = nn.Dropout(dropout), nn.Linear(encoder.channels, classes)
 
-    def train(self,
-        mode: bool = True, # training mode, or evaluation mode
+    def train(
+        self,
+        mode: bool = True,  # training mode, or evaluation mode
     ) -> "Classifier":
         "Switch the mode; a frozen encoder stays in evaluation mode."
         super().train(mode)
-        if self.frozen: self.encoder.eval()
+        if self.frozen:
+            self.encoder.eval()
         return self
 
-    def forward(self,
-        batch: Batch,                             # first views of B videos, with labels
-        generator: torch.Generator | None = None, # not needed here
-    ) -> dict[str, Tensor]:                       # "cross_entropy"
+    def forward(
+        self,
+        batch: Batch,  # first views of B videos, with labels
+        generator: torch.Generator | None = None,  # not needed here
+    ) -> dict[str, Tensor]:  # "cross_entropy"
         "Compute the cross-entropy of a batch."
         logits = self.classifier(self.dropout(pool(self.encoder(getattr(batch.source, self.modality)))))
         return {"cross_entropy": F.cross_entropy(logits, batch.label)}
@@ -66,122 +77,208 @@ class Classifier(Method):
 # %% ../../nbs/5_evaluation/52_finetune.ipynb #1fbf0852
 class Finetuning:
     "Train encoder and classifier epoch by epoch; a way of training that `follow` can use."
-    def __init__(self,
-        protocol: Protocol,      # how to train
-        encoder: nn.Module,      # where training starts from; it is copied
-        train: pd.DataFrame,     # training videos: path, label; `attrs["folder"]`
-        test: pd.DataFrame,      # test videos
-        frames: FrameSource,     # where the frames are
-        views: Views,            # frames of a clip, stride, sizes, range of crops, kind of difference
-        folder: Path,            # where checkpoints are kept, one folder a fit
-        frozen: bool = False,    # keep the encoder as it is
-        clips: int = 10,         # uniform clips of a scored video
-        fraction: float = .875,  # side of a square over the shorter side of the frame
-        crops: int = 1,          # squares of a scored clip: 1 (the centre) or 3
-        modality: str = "rgb",   # what the encoder is fed
-        precision: str = "float32", # "bf16" for autocast, on a GPU
-        seed: int = 0,           # of everything random
-        workers: int = 0,        # DataLoader processes, no influence on the result
-        progress: bool = True,   # show a bar
+
+    def __init__(
+        self,
+        protocol: Protocol,  # how to train
+        encoder: nn.Module,  # where training starts from; it is copied
+        train: pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
+        test: pd.DataFrame,  # test videos
+        frames: FrameSource,  # where the frames are
+        views: Views,  # frames of a clip, stride, sizes, range of crops, kind of difference
+        folder: Path,  # where checkpoints are kept, one folder a fit
+        frozen: bool = False,  # keep the encoder as it is
+        clips: int = 10,  # uniform clips of a scored video
+        fraction: float = 0.875,  # side of a square over the shorter side of the frame
+        crops: int = 1,  # squares of a scored clip: 1 (the centre) or 3
+        modality: str = "rgb",  # what the encoder is fed
+        precision: str = "float32",  # "bf16" for autocast, on a GPU
+        seed: int = 0,  # of everything random
+        workers: int = 0,  # DataLoader processes, no influence on the result
+        progress: bool = True,  # show a bar
     ):
-        self.protocol, self.encoder, self.tables, self.frames, self.views, self.folder = protocol, encoder, {"train": train, "test": test}, frames, views, folder
-        self.frozen, self.modality, self.precision, self.seed, self.workers, self.progress = frozen, modality, precision, seed, workers, progress
+        self.protocol, self.encoder, self.tables, self.frames, self.views, self.folder = (
+            protocol,
+            encoder,
+            {"train": train, "test": test},
+            frames,
+            views,
+            folder,
+        )
+        self.frozen, self.modality, self.precision, self.seed, self.workers, self.progress = (
+            frozen,
+            modality,
+            precision,
+            seed,
+            workers,
+            progress,
+        )
         self.classes, self.codes = np.unique(train.label, return_inverse=True)
-        self.reading = dict(clips=clips, fraction=fraction, crops=crops, modality=modality, difference=views.difference, workers=workers, progress=False,
-                            frames_per_clip=views.frames_per_clip, stride=views.stride, crop_size=views.crop_size)
+        self.reading = dict(
+            clips=clips,
+            fraction=fraction,
+            crops=crops,
+            modality=modality,
+            difference=views.difference,
+            workers=workers,
+            progress=False,
+            frames_per_clip=views.frames_per_clip,
+            stride=views.stride,
+            crop_size=views.crop_size,
+        )
         self.modalities = training_colours(protocol, views.difference)
 
-    def start(self,
-        value: float, # initial learning rate
+    def start(
+        self,
+        value: float,  # initial learning rate
     ) -> tuple[Classifier, torch.optim.Optimizer]:
         "Begin from the encoder given and a fresh linear layer; momentum 0.9 (Appendix A.4)."
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            model = Classifier(deepcopy(self.encoder), len(self.classes), self.protocol.dropout, self.frozen, self.modality)
-            nn.init.normal_(model.classifier.weight, std=.01); nn.init.zeros_(model.classifier.bias)
+            model = Classifier(
+                deepcopy(self.encoder), len(self.classes), self.protocol.dropout, self.frozen, self.modality
+            )
+            nn.init.normal_(model.classifier.weight, std=0.01)
+            nn.init.zeros_(model.classifier.bias)
         model = model.to(next(self.encoder.parameters()).device).train()
         trained, decay = [p for p in model.parameters() if p.requires_grad], self.protocol.weight_decay
-        if self.protocol.solver == "adamw": return model, torch.optim.AdamW(trained, lr=value, weight_decay=decay)
-        return model, torch.optim.SGD(trained, lr=value, momentum=.9, weight_decay=decay)
+        if self.protocol.solver == "adamw":
+            return model, torch.optim.AdamW(trained, lr=value, weight_decay=decay)
+        return model, torch.optim.SGD(trained, lr=value, momentum=0.9, weight_decay=decay)
 
-    def score(self,
-        model: Classifier, # as trained so far
-        which: str,        # "train" or "test"
-        asked: np.ndarray, # positions of its videos, (n,)
-    ) -> np.ndarray:       # (n, classes)
+    def score(
+        self,
+        model: Classifier,  # as trained so far
+        which: str,  # "train" or "test"
+        asked: np.ndarray,  # positions of its videos, (n,)
+    ) -> np.ndarray:  # (n, classes)
         "Score videos by uniform clips, as in every other evaluation."
         rows = self.tables[which].iloc[asked]
-        pooled = extract(model.encoder, self.frames, [str(Path(self.tables["train"].attrs["folder"]) / p) for p in rows.path], **self.reading).pooled
-        weight, bias = (part.detach().double().cpu().numpy() for part in (model.classifier.weight, model.classifier.bias))
+        pooled = extract(
+            model.encoder,
+            self.frames,
+            [str(Path(self.tables["train"].attrs["folder"]) / p) for p in rows.path],
+            **self.reading,
+        ).pooled
+        weight, bias = (
+            part.detach().double().cpu().numpy() for part in (model.classifier.weight, model.classifier.bias)
+        )
         return clip_scores(pooled.astype(float), weight, bias, self.protocol.average)
 
-    def dataset(self,
-        rows: np.ndarray, # positions of the training videos, (n,)
+    def dataset(
+        self,
+        rows: np.ndarray,  # positions of the training videos, (n,)
     ) -> ClipDataset:
         "Cut one random clip of each of some training videos."
         table = self.tables["train"].iloc[rows].assign(label=self.codes[rows])
         table.attrs = dict(self.tables["train"].attrs)
         return training_clips(table, self.frames, self.views, self.seed)
 
-    def __call__(self,
-        rows: np.ndarray, # positions of the training videos, (n,)
-        value: float,     # initial learning rate
-        epochs: int,      # passes over them
-        name: str,        # of the folder that its checkpoint is kept in
-    ) -> Iterator[tuple[int, Score]]: # epoch, and how to score videos by what was learnt
+    def __call__(
+        self,
+        rows: np.ndarray,  # positions of the training videos, (n,)
+        value: float,  # initial learning rate
+        epochs: int,  # passes over them
+        name: str,  # of the folder that its checkpoint is kept in
+    ) -> Iterator[tuple[int, Score]]:  # epoch, and how to score videos by what was learnt
         "Train from the newest checkpoint on; keep one after every epoch, once its scores were asked for."
         model, optimiser = self.start(value)
         size = min(self.protocol.batch_size, len(rows))
         done, per_epoch = load_checkpoint(self.folder / name, model, optimiser), len(rows) // size
-        raws = iter(batches(self.dataset(rows), size, epochs * per_epoch, done, self.workers, pin_memory=next(model.parameters()).is_cuda))
-        if done == epochs * per_epoch: yield epochs, partial(self.score, model)
-        with tqdm(total=epochs * per_epoch, initial=done, desc=name, unit="step", disable=not self.progress, mininterval=1) as bar:
+        raws = iter(
+            batches(
+                self.dataset(rows),
+                size,
+                epochs * per_epoch,
+                done,
+                self.workers,
+                pin_memory=next(model.parameters()).is_cuda,
+            )
+        )
+        if done == epochs * per_epoch:
+            yield epochs, partial(self.score, model)
+        with tqdm(
+            total=epochs * per_epoch, initial=done, desc=name, unit="step", disable=not self.progress, mininterval=1
+        ) as bar:
             for epoch in range(done // per_epoch, epochs):
-                for group in optimiser.param_groups: group["lr"] = self.protocol.rate(value, epoch)
+                for group in optimiser.param_groups:
+                    group["lr"] = self.protocol.rate(value, epoch)
                 for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
-                    told = take_step(model, optimiser, next(raws), self.modalities, step_seed(self.seed, step), self.precision)
+                    told = take_step(
+                        model, optimiser, next(raws), self.modalities, step_seed(self.seed, step), self.precision
+                    )
                     bar.update()
                 bar.set_postfix(loss=f"{told['loss']:.3f}", refresh=False)
                 yield epoch + 1, partial(self.score, model)
                 save_checkpoint(self.folder / name, (epoch + 1) * per_epoch, model, optimiser)
 
+
 def _earlier(file: Path) -> pd.DataFrame | None:
     "Read the looks that an interrupted call wrote; a line cut off by a kill is passed over."
     looks = []
     for line in file.read_text().split("\n") if file.exists() else []:
-        try: looks.append(json.loads(line))
-        except ValueError: continue
+        try:
+            looks.append(json.loads(line))
+        except ValueError:
+            continue
     return pd.DataFrame(looks) if looks else None
+
 
 def _claim(folder: Path, told: dict[str, str]) -> None:
     "Write into a folder which fine-tuning it is of; refuse that of another one, naming what differs."
     file = folder / "finetune.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists(): write_json(file, told)
+    if not file.exists():
+        write_json(file, told)
     kept = json.loads(file.read_text())
-    other = [f"{name} ({kept.get(name)} there, {told.get(name)} here)" for name in told | kept if kept.get(name) != told.get(name)]
-    if other: raise ValueError(f"folder {folder} must be new or of this fine-tuning, got one that differs in {'; '.join(other)}")
+    other = [
+        f"{name} ({kept.get(name)} there, {told.get(name)} here)"
+        for name in told | kept
+        if kept.get(name) != told.get(name)
+    ]
+    if other:
+        raise ValueError(
+            f"folder {folder} must be new or of this fine-tuning, got one that differs in {'; '.join(other)}"
+        )
+
 
 def finetune(
-    protocol: Protocol,     # of `fima.evaluation.protocols.FINETUNE`
-    encoder: nn.Module,     # pre-trained or fresh; it is copied
-    train: pd.DataFrame,    # training videos: path, label, group; `attrs["folder"]`
-    test: pd.DataFrame,     # test videos
-    frames: FrameSource,    # where the frames are
-    views: Views,           # frames of a clip, stride, sizes, range of crops
-    folder: Path | str,     # where checkpoints and looks are kept; the same call continues from them
-    seed: int = 0,          # of everything random, held-out videos too
-    workers: int = 0,       # DataLoader processes, no influence on the result
+    protocol: Protocol,  # of `fima.evaluation.protocols.FINETUNE`
+    encoder: nn.Module,  # pre-trained or fresh; it is copied
+    train: pd.DataFrame,  # training videos: path, label, group; `attrs["folder"]`
+    test: pd.DataFrame,  # test videos
+    frames: FrameSource,  # where the frames are
+    views: Views,  # frames of a clip, stride, sizes, range of crops
+    folder: Path | str,  # where checkpoints and looks are kept; the same call continues from them
+    seed: int = 0,  # of everything random, held-out videos too
+    workers: int = 0,  # DataLoader processes, no influence on the result
     progress: bool = True,  # show a bar
-    **options,              # of `Finetuning`: frozen, clips, fraction, crops, modality, precision
+    **options,  # of `Finetuning`: frozen, clips, fraction, crops, modality, precision
 ) -> Outcome:
     "Fine-tune an encoder by a named protocol and score the test videos; an interrupted call continues."
     check_labels(train.label, test.label)
     folder, rows = Path(folder), [table[["path", "label", "group"]].to_csv(index=False) for table in (train, test)]
-    fit = Finetuning(protocol, encoder, train, test, frames, views, folder, seed=seed, workers=workers, progress=progress, **options)
-    reading = {name: value for name, value in fit.reading.items() if name not in ("workers", "progress")} | dict(frozen=fit.frozen, precision=fit.precision)
-    _claim(folder, dict(protocol=str(protocol), encoder=weights_fingerprint(encoder), views=views.model_dump_json(), seed=str(seed), options=json.dumps(reading),
-                        **{name: sha256(table.encode()).hexdigest()[:16] for name, table in zip(("train", "test"), rows)}))
+    fit = Finetuning(
+        protocol, encoder, train, test, frames, views, folder, seed=seed, workers=workers, progress=progress, **options
+    )
+    reading = {name: value for name, value in fit.reading.items() if name not in ("workers", "progress")} | dict(
+        frozen=fit.frozen, precision=fit.precision
+    )
+    _claim(
+        folder,
+        dict(
+            protocol=str(protocol),
+            encoder=weights_fingerprint(encoder),
+            views=views.model_dump_json(),
+            seed=str(seed),
+            options=json.dumps(reading),
+            **{name: sha256(table.encode()).hexdigest()[:16] for name, table in zip(("train", "test"), rows)},
+        ),
+    )
+
     def remember(look: dict) -> None:
-        with (folder / "looks.jsonl").open("a") as file: file.write("\n" + json.dumps(look))      # a line that was cut off before stays by itself
+        # a line that was cut off before stays by itself
+        with (folder / "looks.jsonl").open("a") as file:
+            file.write("\n" + json.dumps(look))
+
     return follow(protocol, fit, train.label, train.group, test.label, seed, _earlier(folder / "looks.jsonl"), remember)

@@ -36,75 +36,96 @@ from ..training.recipe import Views
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #ff8aed59
 def as_rows(
-    name:str,           # name of the argument, for messages
-    features:np.ndarray,# (N, C) or (N, clips, C)
-    labels:Sequence,    # one label per video, (N,)
-    average:bool=True,  # one averaged row per video; False: one row per clip
-    l2_normalise:bool=False, # scale every row to unit length
-)->tuple[np.ndarray, np.ndarray]: # float64 rows (N, rows per video, C), labels (N,)
+    name: str,  # name of the argument, for messages
+    features: np.ndarray,  # (N, C) or (N, clips, C)
+    labels: Sequence,  # one label per video, (N,)
+    average: bool = True,  # one averaged row per video; False: one row per clip
+    l2_normalise: bool = False,  # scale every row to unit length
+) -> tuple[np.ndarray, np.ndarray]:  # float64 rows (N, rows per video, C), labels (N,)
     "Check features and labels, average the clips if asked, and scale rows to unit length if asked."
     values, names = check_features(name, features, labels)
     rows = values.astype(np.float64)
     rows = rows[:, None] if rows.ndim == 2 else rows
-    if average: rows = rows.mean(axis=1, keepdims=True)
-    if not l2_normalise: return rows, names
+    if average:
+        rows = rows.mean(axis=1, keepdims=True)
+    if not l2_normalise:
+        return rows, names
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    if (lengths == 0).any(): raise ValueError(f"{name} must be non-zero to be L2-normalised, got a zero row for video {int(np.argwhere(lengths == 0)[0][0])}")
+    if (lengths == 0).any():
+        raise ValueError(
+            f"{name} must be non-zero to be L2-normalised, got a zero row for video {int(np.argwhere(lengths == 0)[0][0])}"
+        )
     return rows / lengths, names
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #66347ce7
 def standardiser(
-    rows:np.ndarray, # training rows, (N, R, width)
-)->tuple[np.ndarray, np.ndarray]: # mean (width,), deviation (width,), 1 where a channel is constant
+    rows: np.ndarray,  # training rows, (N, R, width)
+) -> tuple[np.ndarray, np.ndarray]:  # mean (width,), deviation (width,), 1 where a channel is constant
     "Measure the mean and the deviation of every feature channel."
     scaler = StandardScaler().fit(rows.reshape(-1, rows.shape[-1]))
     return scaler.mean_, scaler.scale_
 
-TOLERANCE, REACHED = 1e-10, 1e-8 # Largest entry of the mean loss's gradient: asked of the solver; warned about where exceeded
-CHOLESKY_UP_TO = 2048           # Most parameters, classes x (width + 1), whose matrix is factored
+
+# Largest entry of the mean loss's gradient: asked of the solver; warned about where exceeded
+TOLERANCE, REACHED = 1e-10, 1e-8
+CHOLESKY_UP_TO = 2048  # Most parameters, classes x (width + 1), whose matrix is factored
+
 
 def solver_for(
-    classes:int, # number of classes
-    width:int,   # features of a row
-)->str:          # scikit-learn's name
+    classes: int,  # number of classes
+    width: int,  # features of a row
+) -> str:  # scikit-learn's name
     "Choose the solver that reaches the minimum up to rounding at this size."
     return "newton-cholesky" if classes * (width + 1) <= CHOLESKY_UP_TO else "newton-cg"
 
+
 def steepness(
-    model:LogisticRegression, # fitted
-    rows:np.ndarray,          # what it was fitted on, (N, width)
-    codes:np.ndarray,         # their classes, (N,)
-)->float:                     # 0 at the minimum
+    model: LogisticRegression,  # fitted
+    rows: np.ndarray,  # what it was fitted on, (N, width)
+    codes: np.ndarray,  # their classes, (N,)
+) -> float:  # 0 at the minimum
     "Give the largest entry of the gradient of the mean loss, penalty included."
     wrong = model.predict_proba(rows) - (codes[:, None] == model.classes_)
-    if len(model.classes_) == 2: wrong = wrong[:, 1:]
+    if len(model.classes_) == 2:
+        wrong = wrong[:, 1:]
     weights = wrong.T @ rows / len(rows) + model.coef_ / (model.C * len(rows))
     return float(max(np.abs(weights).max(), np.abs(wrong.mean(0)).max()))
 
+
 def fit_logistic(
-    rows:np.ndarray,  # training rows, (N, R, width)
-    codes:np.ndarray, # class number of each video, (N,)
-    C:float,          # inverse regularisation strength, > 0
-)->tuple[np.ndarray, np.ndarray]: # weight (classes, width), bias (classes,)
+    rows: np.ndarray,  # training rows, (N, R, width)
+    codes: np.ndarray,  # class number of each video, (N,)
+    C: float,  # inverse regularisation strength, > 0
+) -> tuple[np.ndarray, np.ndarray]:  # weight (classes, width), bias (classes,)
     "Fit multinomial logistic regression with an L2 penalty to its minimum; warn where it is not reached."
-    if not C > 0: raise ValueError(f"C must be positive, got {C}")
+    if not C > 0:
+        raise ValueError(f"C must be positive, got {C}")
     flat, targets = rows.reshape(-1, rows.shape[-1]), codes.repeat(rows.shape[1])
-    model = LogisticRegression(C=C, solver=solver_for(len(np.unique(codes)), rows.shape[-1]), tol=TOLERANCE, max_iter=1000)
-    with warnings.catch_warnings(): # what is reached is measured below
-        for known in (ConvergenceWarning, LinAlgWarning): warnings.simplefilter("ignore", known)
+    model = LogisticRegression(
+        C=C, solver=solver_for(len(np.unique(codes)), rows.shape[-1]), tol=TOLERANCE, max_iter=1000
+    )
+    with warnings.catch_warnings():  # what is reached is measured below
+        for known in (ConvergenceWarning, LinAlgWarning):
+            warnings.simplefilter("ignore", known)
         model.fit(flat, targets)
     if (left := steepness(model, flat, targets)) > REACHED:
-        warnings.warn(f"logistic regression must reach a gradient of {REACHED:g} so that its predictions do not hang on the machine, "
-                      f"got {left:.1e} from {model.solver} with C={C:g} on {flat.shape[0]} x {flat.shape[1]} features", ConvergenceWarning, stacklevel=2)
-    if len(model.classes_) > 2: return model.coef_, model.intercept_
+        warnings.warn(
+            f"logistic regression must reach a gradient of {REACHED:g} so that its predictions do not hang on the machine, "
+            f"got {left:.1e} from {model.solver} with C={C:g} on {flat.shape[0]} x {flat.shape[1]} features",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    if len(model.classes_) > 2:
+        return model.coef_, model.intercept_
     return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
 
+
 def clip_scores(
-    rows:np.ndarray,   # features, (N, R, width)
-    weight:np.ndarray, # (classes, width)
-    bias:np.ndarray,   # (classes,)
-    average:str="probabilities", # over a video's rows: "probabilities" (Section 4.1) or "logits" (released code)
-)->np.ndarray:         # (N, classes)
+    rows: np.ndarray,  # features, (N, R, width)
+    weight: np.ndarray,  # (classes, width)
+    bias: np.ndarray,  # (classes,)
+    average: str = "probabilities",  # over a video's rows: "probabilities" (Section 4.1) or "logits" (released code)
+) -> np.ndarray:  # (N, classes)
     "Score every clip and average a video's clips."
     logits = torch.as_tensor(rows @ weight.T + bias)
     return (logits if average == "logits" else logits.softmax(-1)).mean(1).numpy()
@@ -112,23 +133,26 @@ def clip_scores(
 # %% ../../nbs/5_evaluation/51_linear.ipynb #9be4f0f3
 class Probe(NamedTuple):
     "Carry what a linear probe said about the test videos."
-    predicted:np.ndarray # predicted label per test video, (N,)
-    accuracy:float       # share of correct predictions, in [0, 1]
-    scores:np.ndarray    # softmax scores, rows sum to 1, (N, classes)
-    classes:np.ndarray   # label of each column of the scores, sorted, (classes,)
+
+    predicted: np.ndarray  # predicted label per test video, (N,)
+    accuracy: float  # share of correct predictions, in [0, 1]
+    scores: np.ndarray  # softmax scores, rows sum to 1, (N, classes)
+    classes: np.ndarray  # label of each column of the scores, sorted, (classes,)
+
 
 def linear_probe(
-    train_x:np.ndarray, # training features, (N, C) or (N, clips, C): clips are averaged
-    train_y:Sequence,   # training labels, integers or names, (N,)
-    test_x:np.ndarray,  # test features, (M, C) or (M, clips, C)
-    test_y:Sequence,    # test labels, all of them seen in training, (M,)
-    C:float=1.0,        # inverse regularisation strength, fixed beforehand
-)->Probe:               # predictions, accuracy and scores on the test videos
+    train_x: np.ndarray,  # training features, (N, C) or (N, clips, C): clips are averaged
+    train_y: Sequence,  # training labels, integers or names, (N,)
+    test_x: np.ndarray,  # test features, (M, C) or (M, clips, C)
+    test_y: Sequence,  # test labels, all of them seen in training, (M,)
+    C: float = 1.0,  # inverse regularisation strength, fixed beforehand
+) -> Probe:  # predictions, accuracy and scores on the test videos
     "Fit logistic regression on standardised frozen features and score the test features."
     train_rows, train_labels = as_rows("train_x", train_x, train_y)
     test_rows, test_labels = as_rows("test_x", test_x, test_y)
     check_labels(train_labels, test_labels)
-    if train_rows.shape[-1] != test_rows.shape[-1]: raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
+    if train_rows.shape[-1] != test_rows.shape[-1]:
+        raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
     classes, codes = np.unique(train_labels, return_inverse=True)
     mean, spread = standardiser(train_rows)
     scores = clip_scores((test_rows - mean) / spread, *fit_logistic((train_rows - mean) / spread, codes, C))
@@ -137,152 +161,262 @@ def linear_probe(
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #93eb109a
 def sgd_epochs(
-    inputs:Callable[[int], Tensor], # epoch, from 0 -> one feature of each training video, float (N, width)
-    codes:np.ndarray,               # class number of each video, (N,)
-    classes:int,                    # number of classes
-    protocol:Protocol,              # batch size, decays, weight decay
-    value:float,                    # initial learning rate
-    epochs:int,                     # passes over the videos
-    seed:int,                       # of the initial weights and of the order
-)->Iterator[tuple[np.ndarray, np.ndarray]]: # after each epoch: weight (classes, width), bias (classes,)
+    inputs: Callable[[int], Tensor],  # epoch, from 0 -> one feature of each training video, float (N, width)
+    codes: np.ndarray,  # class number of each video, (N,)
+    classes: int,  # number of classes
+    protocol: Protocol,  # batch size, decays, weight decay
+    value: float,  # initial learning rate
+    epochs: int,  # passes over the videos
+    seed: int,  # of the initial weights and of the order
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # after each epoch: weight (classes, width), bias (classes,)
     "Train a linear layer on the published schedule, epoch by epoch (Appendix A.4)."
-    generator, targets, size = torch.Generator().manual_seed(seed), torch.as_tensor(codes), min(protocol.batch_size, len(codes))
-    weight = (torch.randn(classes, inputs(0).shape[1], generator=generator) * .01).requires_grad_()
+    generator, targets, size = (
+        torch.Generator().manual_seed(seed),
+        torch.as_tensor(codes),
+        min(protocol.batch_size, len(codes)),
+    )
+    weight = (torch.randn(classes, inputs(0).shape[1], generator=generator) * 0.01).requires_grad_()
     bias = torch.zeros(classes, requires_grad=True)
-    optimiser = torch.optim.SGD([weight, bias], lr=value, momentum=.9, weight_decay=protocol.weight_decay)
+    optimiser = torch.optim.SGD([weight, bias], lr=value, momentum=0.9, weight_decay=protocol.weight_decay)
     for epoch in range(epochs):
         rows = inputs(epoch)
-        for group in optimiser.param_groups: group["lr"] = protocol.rate(value, epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = protocol.rate(value, epoch)
         for picked in torch.randperm(len(targets), generator=generator).split(size):
-            if protocol.drop_last and len(picked) < size: continue
+            if protocol.drop_last and len(picked) < size:
+                continue
             optimiser.zero_grad()
             F.cross_entropy(rows[picked] @ weight.T + bias, targets[picked]).backward()
             optimiser.step()
-        if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()): raise ValueError(f"learning rate must be small enough to converge, got {value} and weights that are not finite after epoch {epoch + 1}")
+        if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            raise ValueError(
+                f"learning rate must be small enough to converge, got {value} and weights that are not finite after epoch {epoch + 1}"
+            )
         yield weight.detach().double().numpy(), bias.detach().double().numpy()
 
+
 def linear_fit(
-    protocol:Protocol,      # how to train
-    train_rows:np.ndarray,  # rows of the training videos, (N, R, width)
-    test_rows:np.ndarray,   # rows of the test videos, (M, R, width)
-    codes:np.ndarray,       # class number of each training video, (N,)
-    augmented:Sequence[np.ndarray]=(), # features of random crops, an array (N, width) for each epoch; for a protocol that augments
-    seed:int=0,             # of weights, order and clips
-)->Fit:                     # for `follow`
+    protocol: Protocol,  # how to train
+    train_rows: np.ndarray,  # rows of the training videos, (N, R, width)
+    test_rows: np.ndarray,  # rows of the test videos, (M, R, width)
+    codes: np.ndarray,  # class number of each training video, (N,)
+    # features of random crops, an array (N, width) for each epoch; for a protocol that augments
+    augmented: Sequence[np.ndarray] = (),
+    seed: int = 0,  # of weights, order and clips
+) -> Fit:  # for `follow`
     "Bind features and a protocol to a way of training that `follow` can use."
-    if protocol.augment and len(augmented) < protocol.epochs: raise ValueError(f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got {len(augmented)}")
-    def fit(rows:np.ndarray, value:float, epochs:int, name:str):
-        mean, spread = standardiser(train_rows[rows]) if protocol.standardise else (0., 1.)
+    if protocol.augment and len(augmented) < protocol.epochs:
+        raise ValueError(
+            f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got {len(augmented)}"
+        )
+
+    def fit(rows: np.ndarray, value: float, epochs: int, name: str):
+        mean, spread = standardiser(train_rows[rows]) if protocol.standardise else (0.0, 1.0)
         ready = torch.as_tensor((train_rows[rows] - mean) / spread, dtype=torch.float32)
-        def inputs(epoch:int)->Tensor:
+
+        def inputs(epoch: int) -> Tensor:
             if protocol.augment:
-                crops = as_rows(f"augmented[{epoch}]", augmented[epoch][rows], codes[rows], True, protocol.l2_normalise)[0][:, 0]
+                crops = as_rows(
+                    f"augmented[{epoch}]", augmented[epoch][rows], codes[rows], True, protocol.l2_normalise
+                )[0][:, 0]
                 return torch.as_tensor((crops - mean) / spread, dtype=torch.float32)
-            drawn = torch.randint(ready.shape[1], (len(ready),), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+            drawn = torch.randint(
+                ready.shape[1], (len(ready),), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)
+            )
             return ready[torch.arange(len(ready)), drawn]
-        solutions = [fit_logistic(ready.double().numpy(), codes[rows], value)] if protocol.solver == "logistic" else sgd_epochs(inputs, codes[rows], codes.max() + 1, protocol, value, epochs, seed)
+
+        solutions = (
+            [fit_logistic(ready.double().numpy(), codes[rows], value)]
+            if protocol.solver == "logistic"
+            else sgd_epochs(inputs, codes[rows], codes.max() + 1, protocol, value, epochs, seed)
+        )
         for epoch, (weight, bias) in enumerate(solutions, 1):
-            def score(which:str, asked:np.ndarray)->np.ndarray:
-                return clip_scores(((train_rows if which == "train" else test_rows)[asked] - mean) / spread, weight, bias, protocol.average)
+
+            def score(which: str, asked: np.ndarray) -> np.ndarray:
+                return clip_scores(
+                    ((train_rows if which == "train" else test_rows)[asked] - mean) / spread,
+                    weight,
+                    bias,
+                    protocol.average,
+                )
+
             yield epoch, score
+
     return fit
 
+
 def probe_by(
-    protocol:Protocol,      # of `fima.evaluation.protocols.LINEAR`
-    train_x:np.ndarray,     # training features, (N, clips, C)
-    train_y:Sequence,       # training labels, (N,)
-    train_groups:Sequence,  # what must not be torn apart when videos are held out, (N,)
-    test_x:np.ndarray,      # test features, (M, clips, C)
-    test_y:Sequence,        # test labels, (M,)
-    augmented:Sequence[np.ndarray]=(), # of `augmented_features`, an array (N, C) for each epoch; for a protocol that augments
-    seed:int=0,             # of weights, order, clips and held-out videos
-)->Outcome:
+    protocol: Protocol,  # of `fima.evaluation.protocols.LINEAR`
+    train_x: np.ndarray,  # training features, (N, clips, C)
+    train_y: Sequence,  # training labels, (N,)
+    train_groups: Sequence,  # what must not be torn apart when videos are held out, (N,)
+    test_x: np.ndarray,  # test features, (M, clips, C)
+    test_y: Sequence,  # test labels, (M,)
+    # of `augmented_features`, an array (N, C) for each epoch; for a protocol that augments
+    augmented: Sequence[np.ndarray] = (),
+    seed: int = 0,  # of weights, order, clips and held-out videos
+) -> Outcome:
     "Probe frozen features by a named protocol."
     check_labels(train_y, test_y)
-    if protocol.train_encoder: raise ValueError("protocol must be a linear one, got one that trains the encoder: see `fima.evaluation.finetune`")
+    if protocol.train_encoder:
+        raise ValueError(
+            "protocol must be a linear one, got one that trains the encoder: see `fima.evaluation.finetune`"
+        )
     shape = dict(average=protocol.average == "features", l2_normalise=protocol.l2_normalise)
-    (train_rows, labels), (test_rows, _) = as_rows("train_x", train_x, train_y, **shape), as_rows("test_x", test_x, test_y, **shape)
-    if train_rows.shape[-1] != test_rows.shape[-1]: raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
+    (train_rows, labels), (test_rows, _) = (
+        as_rows("train_x", train_x, train_y, **shape),
+        as_rows("test_x", test_x, test_y, **shape),
+    )
+    if train_rows.shape[-1] != test_rows.shape[-1]:
+        raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
     wrong = {crops.shape for crops in augmented} - {(len(labels), train_rows.shape[-1])}
-    if wrong: raise ValueError(f"augmented must be ({len(labels)}, {train_rows.shape[-1]}) for each epoch, got {wrong.pop()}")
+    if wrong:
+        raise ValueError(f"augmented must be ({len(labels)}, {train_rows.shape[-1]}) for each epoch, got {wrong.pop()}")
     codes = np.unique(labels, return_inverse=True)[1]
-    return follow(protocol, linear_fit(protocol, train_rows, test_rows, codes, augmented, seed), train_y, train_groups, test_y, seed)
+    return follow(
+        protocol,
+        linear_fit(protocol, train_rows, test_rows, codes, augmented, seed),
+        train_y,
+        train_groups,
+        test_y,
+        seed,
+    )
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #97424364
 def training_clips(
-    rows:pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
-    frames:FrameSource, # where the frames are
-    views:Views,        # frames of a clip, stride, size, range of crops, flip
-    seed:int=0,         # of places and crops
-)->ClipDataset:
+    rows: pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
+    frames: FrameSource,  # where the frames are
+    views: Views,  # frames of a clip, stride, size, range of crops, flip
+    seed: int = 0,  # of places and crops
+) -> ClipDataset:
     "Cut one random clip of each video, for training on labels (Appendix A.4)."
-    return ClipDataset(rows, frames, views.frames_per_clip, views.stride, 0, views.crop_size, views.scale, views.aspect, views.flip, seed, views=1)
+    return ClipDataset(
+        rows,
+        frames,
+        views.frames_per_clip,
+        views.stride,
+        0,
+        views.crop_size,
+        views.scale,
+        views.aspect,
+        views.flip,
+        seed,
+        views=1,
+    )
+
 
 def training_colours(
-    protocol:Protocol, # decides the colour jitter
-    difference:str,    # kind of frame difference
-)->Modalities:
+    protocol: Protocol,  # decides the colour jitter
+    difference: str,  # kind of frame difference
+) -> Modalities:
     "Change colours as for training on labels: as in pre-training, but never blurred (Appendix A.4)."
-    return Modalities(Photometric(grayscale_p=.2, jitter_p=protocol.jitter_p, blur_p=0.), difference)
+    return Modalities(Photometric(grayscale_p=0.2, jitter_p=protocol.jitter_p, blur_p=0.0), difference)
+
 
 def augmented_features(
-    encoder:nn.Module,     # (B, 3, T, H, W) -> (B, C, T', H', W'), frozen
-    dataset:ClipDataset,   # training videos; one view is enough
-    modalities:Modalities, # colour changes, kind of difference
-    epochs:int,            # features wanted of each video, E
-    modality:str="rgb",    # "rgb" or "difference"
-    seed:int=0,            # of the colours; places and crops come from the data set's seed
-    batch:int=16,          # clips per forward pass
-    folder:Path|None=None, # one file an epoch is kept here and read by the next call; None: nothing is kept
-    workers:int|None=None, # processes that read beside this one; None: `default_workers`, by the time the first clip takes
-    progress:bool=True,    # show a bar
-)->list[np.ndarray]:       # for each epoch float32 (N, C); read from their files when asked for, where they are kept
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W'), frozen
+    dataset: ClipDataset,  # training videos; one view is enough
+    modalities: Modalities,  # colour changes, kind of difference
+    epochs: int,  # features wanted of each video, E
+    modality: str = "rgb",  # "rgb" or "difference"
+    seed: int = 0,  # of the colours; places and crops come from the data set's seed
+    batch: int = 16,  # clips per forward pass
+    folder: Path | None = None,  # one file an epoch is kept here and read by the next call; None: nothing is kept
+    # processes that read beside this one; None: `default_workers`, by the time the first clip takes
+    workers: int | None = None,
+    progress: bool = True,  # show a bar
+) -> list[np.ndarray]:  # for each epoch float32 (N, C); read from their files when asked for, where they are kept
     "Encode a new random crop of every training video for every epoch, as the released linear probe trains on."
     device = next(encoder.parameters()).device
     rows = np.array_split(np.arange(len(dataset)), -(-len(dataset) // batch))
     files = [folder / f"{epoch:04d}.npy" if folder else None for epoch in range(epochs)]
-    kept = {epoch: crops for epoch, file in enumerate(files) if file and file.exists() and len(crops := np.load(file, mmap_mode="r")) == len(dataset)}
+    kept = {
+        epoch: crops
+        for epoch, file in enumerate(files)
+        if file and file.exists() and len(crops := np.load(file, mmap_mode="r")) == len(dataset)
+    }
     wanted = [epoch for epoch in range(epochs) if epoch not in kept]
     began = perf_counter()
-    if wanted and workers is None: dataset[wanted[0], 0]
+    if wanted and workers is None:
+        dataset[wanted[0], 0]
     workers = default_workers(perf_counter() - began, len(wanted) * len(dataset)) if workers is None else workers
     keys = [[(epoch, int(row)) for row in picked] for epoch in wanted for picked in rows]
-    raws = iter(DataLoader(dataset, batch_sampler=keys, collate_fn=collate, num_workers=workers, generator=torch.Generator(), worker_init_fn=quiet_worker))
-    def encoded(epoch:int, number:int)->np.ndarray:
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1))
-        return encode(encoder, getattr(modalities(to_device(next(raws), device), generator, frozenset({modality})).source, modality), batch)
+    raws = iter(
+        DataLoader(
+            dataset,
+            batch_sampler=keys,
+            collate_fn=collate,
+            num_workers=workers,
+            generator=torch.Generator(),
+            worker_init_fn=quiet_worker,
+        )
+    )
+
+    def encoded(epoch: int, number: int) -> np.ndarray:
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1)
+        )
+        return encode(
+            encoder,
+            getattr(modalities(to_device(next(raws), device), generator, frozenset({modality})).source, modality),
+            batch,
+        )
+
     for epoch in tqdm(wanted, desc="random crops", unit="epoch", disable=not progress):
         kept[epoch] = np.concatenate([encoded(epoch, number) for number in range(len(rows))])
-        if not folder: continue
+        if not folder:
+            continue
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(files[epoch]) as draft, open(draft, "wb") as stream: np.save(stream, kept[epoch])
+        with replacing(files[epoch]) as draft, open(draft, "wb") as stream:
+            np.save(stream, kept[epoch])
         kept[epoch] = np.load(files[epoch], mmap_mode="r")
     return [kept[epoch] for epoch in range(epochs)]
 
 # %% ../../nbs/5_evaluation/51_linear.ipynb #db16e0a8
 def confusion(
-    predicted:Sequence, # predicted label per video, (N,)
-    labels:Sequence,    # true label per video, (N,)
-    classes:Sequence,   # the labels in the order to show
-)->pd.DataFrame:        # counts, rows true, columns predicted, (classes, classes)
+    predicted: Sequence,  # predicted label per video, (N,)
+    labels: Sequence,  # true label per video, (N,)
+    classes: Sequence,  # the labels in the order to show
+) -> pd.DataFrame:  # counts, rows true, columns predicted, (classes, classes)
     "Count how often each true class was predicted as each class."
     said, truth, order = np.asarray(predicted), np.asarray(labels), list(classes)
-    if said.shape != truth.shape or said.ndim != 1: raise ValueError(f"predicted and labels must be two lists of one length, got shapes {said.shape} and {truth.shape}")
+    if said.shape != truth.shape or said.ndim != 1:
+        raise ValueError(
+            f"predicted and labels must be two lists of one length, got shapes {said.shape} and {truth.shape}"
+        )
     strange = sorted((set(said.tolist()) | set(truth.tolist())) - set(order))
-    if strange: raise ValueError(f"classes must name every label, got none for {strange[:5]}")
+    if strange:
+        raise ValueError(f"classes must name every label, got none for {strange[:5]}")
     table = np.zeros((len(order), len(order)), dtype=int)
     np.add.at(table, ([order.index(t) for t in truth.tolist()], [order.index(s) for s in said.tolist()]), 1)
     return pd.DataFrame(table, index=pd.Index(order, name="true"), columns=pd.Index(order, name="predicted"))
 
+
 def show_confusion(
-    table:pd.DataFrame,  # counts of `confusion`, (classes, classes)
-    ax:Axes,             # where to draw
-)->Axes:                 # the same axes
+    table: pd.DataFrame,  # counts of `confusion`, (classes, classes)
+    ax: Axes,  # where to draw
+) -> Axes:  # the same axes
     "Draw a confusion matrix: shade by the share of the true class, print the counts."
     shares = table.to_numpy() / np.maximum(table.to_numpy().sum(1, keepdims=True), 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(table.to_numpy()):
-        if count: ax.text(column, row, count, ha="center", va="center", fontsize=8, color="white" if shares[row, column] > .5 else "black")
-    ax.set(xticks=range(len(table)), yticks=range(len(table)), xticklabels=table.columns, yticklabels=table.index, xlabel="predicted", ylabel="true")
+        if count:
+            ax.text(
+                column,
+                row,
+                count,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[row, column] > 0.5 else "black",
+            )
+    ax.set(
+        xticks=range(len(table)),
+        yticks=range(len(table)),
+        xticklabels=table.columns,
+        yticklabels=table.index,
+        xlabel="predicted",
+        ylabel="true",
+    )
     ax.tick_params(axis="x", rotation=90)
     return ax

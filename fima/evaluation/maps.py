@@ -27,129 +27,156 @@ from .statistics import Estimate, cluster_bootstrap
 
 # %% ../../nbs/5_evaluation/58_maps.ipynb #81a31c58
 def clip_masks(
-    opened:Opened, # an encoder and its videos
-    path:str,      # of a video, as the catalog has it
-    start:int,     # first source frame of the clip
-)->np.ndarray|None: # true foreground of the clip's frames, uint8 0 or 255, (T, H, W); None where the set has no masks
+    opened: Opened,  # an encoder and its videos
+    path: str,  # of a video, as the catalog has it
+    start: int,  # first source frame of the clip
+    # true foreground of the clip's frames, uint8 0 or 255, (T, H, W); None where the set has no masks
+) -> np.ndarray | None:
     "Read the true masks of a clip's frames."
-    if opened.about.name != "motion_sprites": return None
+    if opened.about.name != "motion_sprites":
+        return None
     views, masks = opened.recipe.views, read_masks(opened.data.folder, path)
     places = start + np.arange(0, views.frames_per_clip * views.stride, views.stride)
     return masks[places % len(masks)].astype(np.uint8) * 255
 
+
 def moving_area(
-    cut:np.ndarray,             # frames of one clip as the encoder sees them, uint8 (T, S, S, 3), T >= 2
-    masks:np.ndarray|None=None, # true foreground cut the same way, uint8 0 ... 255, (T, S, S)
-)->np.ndarray:                  # in [0, 1], (S, S)
+    cut: np.ndarray,  # frames of one clip as the encoder sees them, uint8 (T, S, S, 3), T >= 2
+    masks: np.ndarray | None = None,  # true foreground cut the same way, uint8 0 ... 255, (T, S, S)
+) -> np.ndarray:  # in [0, 1], (S, S)
     "Tell how much each pixel of a clip belongs to what moves: by the true masks, or by the change between frames."
-    if cut.ndim != 4 or cut.shape[-1] != 3 or len(cut) < 2: raise ValueError(f"cut must be (T, S, S, 3) with T >= 2, got {cut.shape}")
-    if masks is not None: return masks.mean(0, dtype=np.float32) / 255
+    if cut.ndim != 4 or cut.shape[-1] != 3 or len(cut) < 2:
+        raise ValueError(f"cut must be (T, S, S, 3) with T >= 2, got {cut.shape}")
+    if masks is not None:
+        return masks.mean(0, dtype=np.float32) / 255
     return np.abs(np.diff(cut.astype(np.float32), axis=0)).mean((0, 3)) / 255
 
 # %% ../../nbs/5_evaluation/58_maps.ipynb #ab1abd1c
 class Middles(NamedTuple):
     "Hold the middle clip of every video, as an encoder sees it."
-    cuts:np.ndarray   # frames, uint8 (N, T, S, S, 3)
-    moving:np.ndarray # what moves, in [0, 1], (N, S, S)
-    starts:np.ndarray # first source frame of each clip, (N,)
+
+    cuts: np.ndarray  # frames, uint8 (N, T, S, S, 3)
+    moving: np.ndarray  # what moves, in [0, 1], (N, S, S)
+    starts: np.ndarray  # first source frame of each clip, (N,)
+
 
 def middle_clips(
-    opened:Opened,     # an encoder and its videos
-    rows:pd.DataFrame, # rows of the catalog, N of them
-)->Middles:
+    opened: Opened,  # an encoder and its videos
+    rows: pd.DataFrame,  # rows of the catalog, N of them
+) -> Middles:
     "Read one clip from the middle of each video, and what moves in it."
     views, parts = opened.recipe.views, []
     window = views.frames_per_clip * views.stride
     for path, file in zip(rows.path, opened.data.paths(rows)):
         start = int(np.rint((opened.data.frames.count(file) - window) / 2))
-        cut = centre_crop(opened.data.frames.window(file, start, window)[::views.stride], views.crop_size)
+        cut = centre_crop(opened.data.frames.window(file, start, window)[:: views.stride], views.crop_size)
         masks = clip_masks(opened, path, start)
-        if masks is not None: masks = centre_crop(masks[..., None].repeat(3, -1), views.crop_size)[..., 0]
+        if masks is not None:
+            masks = centre_crop(masks[..., None].repeat(3, -1), views.crop_size)[..., 0]
         parts.append((cut, moving_area(cut, masks), start))
     return Middles(*map(np.stack, zip(*parts)))
 
+
 def still(
-    opened:Opened,         # an encoder and its videos
-    path:str,              # of a video, as the catalog has it
-    number:int,            # a source frame; beyond the last one the video begins again
-    side:int=136,          # of the picture, pixels
-    rectangle:tuple[int, int, int, int]|None=None, # x, y, width, height in the frames that the encoder is given; None: the central square
-    flip:bool=False,       # mirror it
-)->np.ndarray:             # uint8 (side, side, 3)
+    opened: Opened,  # an encoder and its videos
+    path: str,  # of a video, as the catalog has it
+    number: int,  # a source frame; beyond the last one the video begins again
+    side: int = 136,  # of the picture, pixels
+    # x, y, width, height in the frames that the encoder is given; None: the central square
+    rectangle: tuple[int, int, int, int] | None = None,
+    flip: bool = False,  # mirror it
+) -> np.ndarray:  # uint8 (side, side, 3)
     "Cut a picture of a frame out of the video file, sharper than the encoder sees it."
     file = opened.data.folder / path
     info = probe(file)
     frame, cached, scale = decode(file, number % info.frames, 1, info), opened.about.cache_size, 1
-    if cached: # the encoder is given frames squashed to this size: squash likewise, to a multiple of it
+    if cached:  # the encoder is given frames squashed to this size: squash likewise, to a multiple of it
         scale = int(np.ceil(side / min(cached)))
         frame = cv2.resize(frame[0], (cached[1] * scale, cached[0] * scale), interpolation=cv2.INTER_AREA)[None]
-    if rectangle is None: return centre_crop(frame, side)[0]
+    if rectangle is None:
+        return centre_crop(frame, side)[0]
     return crop(frame, tuple(scale * part for part in rectangle), side, flip)[0][0]
 
 # %% ../../nbs/5_evaluation/58_maps.ipynb #65dc11fd
 def encode_maps(
-    encoder:nn.Module, # (B, 3, T, H, W) -> (B, C, T', H', W'), on any device
-    clips:Tensor,      # prepared clips, (N, 3, T, H, W)
-    batch:int=16,      # clips per forward pass
-)->Tensor:             # feature maps in float32 on the CPU, (N, C, T', H', W')
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W'), on any device
+    clips: Tensor,  # prepared clips, (N, 3, T, H, W)
+    batch: int = 16,  # clips per forward pass
+) -> Tensor:  # feature maps in float32 on the CPU, (N, C, T', H', W')
     "Encode clips into feature maps, in evaluation mode and without gradients."
-    if batch < 1: raise ValueError(f"batch must be at least 1, got {batch}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     device = next(encoder.parameters(), torch.empty(0)).device
-    with evaluating(encoder): return torch.cat([encoder(chunk.to(device)).float().cpu() for chunk in clips.split(batch)])
+    with evaluating(encoder):
+        return torch.cat([encoder(chunk.to(device)).float().cpu() for chunk in clips.split(batch)])
 
 # %% ../../nbs/5_evaluation/58_maps.ipynb #1103ba19
 def to_cells(
-    images:np.ndarray,     # (N, h, w)
-    size:Sequence[int],    # rows and columns of the grid, (H, W)
-)->np.ndarray:             # mean of each cell, float32 (N, H, W)
+    images: np.ndarray,  # (N, h, w)
+    size: Sequence[int],  # rows and columns of the grid, (H, W)
+) -> np.ndarray:  # mean of each cell, float32 (N, H, W)
     "Average images over a grid of cells."
-    return adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None], tuple(size))[:, 0].numpy()
+    return adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None], tuple(size))[
+        :, 0
+    ].numpy()
+
 
 def top_half(
-    maps:np.ndarray, # (N, H, W)
-)->np.ndarray:       # weights in [0, 1] that sum to half of the cells, rounded down, for each map, (N, H, W)
+    maps: np.ndarray,  # (N, H, W)
+) -> np.ndarray:  # weights in [0, 1] that sum to half of the cells, rounded down, for each map, (N, H, W)
     "Choose the more active half of the cells; those that tie at its edge share what is left."
     flat, half = maps.reshape(len(maps), -1), maps[0].size // 2
-    if not half: return np.zeros(maps.shape)
+    if not half:
+        return np.zeros(maps.shape)
     edge = np.sort(flat, axis=1)[:, -half, None]
     above, tied = flat > edge, flat == edge
     left = half - above.sum(1, keepdims=True)
     return (above + tied * left / tied.sum(1, keepdims=True)).reshape(maps.shape)
 
+
 def agreement(
-    maps:np.ndarray,   # a map of each video, (N, H, W)
-    moving:np.ndarray, # what moves, (N, h, w), h and w at least those of the maps
-)->np.ndarray:         # area under the ROC curve, (N,); NaN where all cells move alike
+    maps: np.ndarray,  # a map of each video, (N, H, W)
+    moving: np.ndarray,  # what moves, (N, h, w), h and w at least those of the maps
+) -> np.ndarray:  # area under the ROC curve, (N,); NaN where all cells move alike
     "Compare each map with the half of its cells that move most."
     target = to_cells(moving, maps.shape[1:]).reshape(len(maps), -1)
     target = target > np.median(target, axis=1, keepdims=True)
-    return np.array([roc_auc_score(truth, each.ravel()) if 0 < truth.sum() < truth.size else np.nan for truth, each in zip(target, maps)])
+    return np.array(
+        [
+            roc_auc_score(truth, each.ravel()) if 0 < truth.sum() < truth.size else np.nan
+            for truth, each in zip(target, maps)
+        ]
+    )
+
 
 def covered(
-    chosen:np.ndarray, # cells, bool or weights in [0, 1], (N, H, W)
-    moving:np.ndarray, # what moves, (N, h, w)
-)->np.ndarray:         # in [0, 1], (N,); NaN where nothing moves
+    chosen: np.ndarray,  # cells, bool or weights in [0, 1], (N, H, W)
+    moving: np.ndarray,  # what moves, (N, h, w)
+) -> np.ndarray:  # in [0, 1], (N,); NaN where nothing moves
     "Give the share of what moves that lies in the chosen cells."
     cells = to_cells(moving, chosen.shape[1:]).astype(float)
     total = cells.sum((1, 2))
     return np.divide((cells * chosen).sum((1, 2)), total, out=np.full(len(cells), np.nan), where=total > 0)
 
+
 def centre_map(
-    size:Sequence[int], # rows and columns, (H, W)
-    count:int=1,        # N
-)->np.ndarray:          # (N, H, W)
+    size: Sequence[int],  # rows and columns, (H, W)
+    count: int = 1,  # N
+) -> np.ndarray:  # (N, H, W)
     "Make the map of one who knows only where the middle of the frame is."
     row, column = np.meshgrid(*(np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in size), indexing="ij")
     return np.repeat(-np.hypot(row, column).round(6)[None], count, axis=0)
 
 # %% ../../nbs/5_evaluation/58_maps.ipynb #31967e4a
 def estimate(
-    values:Sequence[float], # a number per video, in [-1, 1]; NaN where there is none
-    groups:Sequence,        # the group of each video
-)->Estimate:                # mean with its 95% interval; no interval where fewer than two groups have a number
+    values: Sequence[float],  # a number per video, in [-1, 1]; NaN where there is none
+    groups: Sequence,  # the group of each video
+) -> Estimate:  # mean with its 95% interval; no interval where fewer than two groups have a number
     "Average a number over videos."
     values, groups = np.asarray(values, float), np.asarray(groups)
-    if values.shape != groups.shape: raise ValueError(f"groups must have one entry per value ({values.size}), got {groups.size}")
+    if values.shape != groups.shape:
+        raise ValueError(f"groups must have one entry per value ({values.size}), got {groups.size}")
     kept = np.isfinite(values)
-    if len(set(groups[kept].tolist())) < 2: return Estimate(float(values[kept].mean()) if kept.any() else np.nan, np.nan, np.nan, int(kept.sum()))
+    if len(set(groups[kept].tolist())) < 2:
+        return Estimate(float(values[kept].mean()) if kept.any() else np.nan, np.nan, np.nan, int(kept.sum()))
     return cluster_bootstrap(values[kept], groups[kept])

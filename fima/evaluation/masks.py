@@ -22,48 +22,69 @@ from ..method.foreground import foreground_mask
 # %% ../../nbs/5_evaluation/58_masks.ipynb #cf6dd412
 class Masks(NamedTuple):
     "Hold the foreground of each clip by three sources."
-    rgb:np.ndarray    # by the RGB map alone, bool (N, H, W)
-    motion:np.ndarray # by the map of the difference clip alone, bool (N, H, W)
-    both:np.ndarray   # by their sum, bool (N, H, W)
-    encoder:str       # who made the maps: "key encoder" or "query encoder"
+
+    rgb: np.ndarray  # by the RGB map alone, bool (N, H, W)
+    motion: np.ndarray  # by the map of the difference clip alone, bool (N, H, W)
+    both: np.ndarray  # by their sum, bool (N, H, W)
+    encoder: str  # who made the maps: "key encoder" or "query encoder"
+
 
 def run_masks(
-    opened:Opened,     # a run and its videos
-    cuts:np.ndarray,   # clips as the encoder sees them, uint8 (N, T, S, S, 3)
-)->Masks:
+    opened: Opened,  # a run and its videos
+    cuts: np.ndarray,  # clips as the encoder sees them, uint8 (N, T, S, S, 3)
+) -> Masks:
     "Compute the foreground of clips as the run's losses did (Eq. 6)."
     views, recipe, clips = opened.recipe.views, opened.recipe, torch.from_numpy(cuts)
     maps = motion_maps(opened, to_input(clips, "difference", views.difference), to_input(clips))
-    masks = [foreground_mask(maps.rgb, maps.difference, recipe.method.beta, source).numpy() for source in ("rgb", "difference", "both")]
+    masks = [
+        foreground_mask(maps.rgb, maps.difference, recipe.method.beta, source).numpy()
+        for source in ("rgb", "difference", "both")
+    ]
     return Masks(*masks, maps.encoder)
 
 # %% ../../nbs/5_evaluation/58_masks.ipynb #d6a130cf
 def mask_shares(
-    masks:Masks,       # of N clips
-    moving:np.ndarray, # what moves, (N, h, w)
-)->pd.DataFrame:       # a row per clip, in [0, 1]: RGB, motion, both, middle of the frame, best half; NaN where nothing moves
+    masks: Masks,  # of N clips
+    moving: np.ndarray,  # what moves, (N, h, w)
+    # a row per clip, in [0, 1]: RGB, motion, both, middle of the frame, best half; NaN where nothing moves
+) -> pd.DataFrame:
     "Give the share of what moves inside each mask and inside two references."
     size = masks.both.shape[1:]
-    chosen = {"RGB": masks.rgb, "motion": masks.motion, "both": masks.both,
-              "middle of the frame": top_half(centre_map(size, len(moving))), "best half": top_half(to_cells(moving, size))}
+    chosen = {
+        "RGB": masks.rgb,
+        "motion": masks.motion,
+        "both": masks.both,
+        "middle of the frame": top_half(centre_map(size, len(moving))),
+        "best half": top_half(to_cells(moving, size)),
+    }
     return pd.DataFrame({name: covered(cells, moving) for name, cells in chosen.items()})
 
+
 def fusion(
-    shares:pd.DataFrame, # columns RGB, motion, both, of `mask_shares`
-    bar:float=.5,        # share of what moves from which on a mask is right
-)->pd.DataFrame:         # a row per clip, 1 or 0, NaN where the question does not arise: right, sides with the right one, both wrong
+    shares: pd.DataFrame,  # columns RGB, motion, both, of `mask_shares`
+    bar: float = 0.5,  # share of what moves from which on a mask is right
+    # a row per clip, 1 or 0, NaN where the question does not arise: right, sides with the right one, both wrong
+) -> pd.DataFrame:
     "Ask of each clip whether the sum is right, whether it is when exactly one source is, and whether no source was when it is not (App. D)."
     known, right = shares[["RGB", "motion", "both"]].notna().all(axis=1), shares[["RGB", "motion", "both"]] >= bar
     one, failed = right.RGB ^ right.motion, ~right.both
-    return pd.DataFrame({"the sum is right": right.both.astype(float).where(known),
-                         "the sum is right where one source is": right.both.astype(float).where(known & one),
-                         "no source is right where the sum is wrong": (~right.RGB & ~right.motion).astype(float).where(known & failed)})
+    return pd.DataFrame(
+        {
+            "the sum is right": right.both.astype(float).where(known),
+            "the sum is right where one source is": right.both.astype(float).where(known & one),
+            "no source is right where the sum is wrong": (~right.RGB & ~right.motion)
+            .astype(float)
+            .where(known & failed),
+        }
+    )
+
 
 def worst(
-    shares:Sequence[float], # share of what moves inside the mask, per clip; NaN where nothing moves
-    count:int,              # how many
-)->np.ndarray:              # rows, worst first; the earlier one where two tie
+    shares: Sequence[float],  # share of what moves inside the mask, per clip; NaN where nothing moves
+    count: int,  # how many
+) -> np.ndarray:  # rows, worst first; the earlier one where two tie
     "List the failures: the clips whose mask holds the least of what moves."
     shares = np.asarray(shares, float)
-    if count < 1: raise ValueError(f"count must be at least 1, got {count}")
-    return np.argsort(shares, kind="stable")[:min(count, int(np.isfinite(shares).sum()))]
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    return np.argsort(shares, kind="stable")[: min(count, int(np.isfinite(shares).sum()))]

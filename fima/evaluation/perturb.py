@@ -24,39 +24,49 @@ from .retrieval import directions, retrieve
 # %% ../../nbs/5_evaluation/59_perturb.ipynb #02e112bb
 PERTURBATIONS = ("shuffle", "reverse", "freeze")
 
+
 def stream(
     seed: int,  # at least 0
     name: str,  # of a video, e.g. its path in the catalog
-) -> np.random.Generator: # the video's own randomness
+) -> np.random.Generator:  # the video's own randomness
     "Open the random stream of a video."
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
+
 def frame_order(
-    kind: str,                        # one of `PERTURBATIONS`
-    frames: int,                      # T
-    generator: np.random.Generator,   # of the permutation; the others draw nothing
-) -> np.ndarray:                      # which frame stands at each place, (T,)
+    kind: str,  # one of `PERTURBATIONS`
+    frames: int,  # T
+    generator: np.random.Generator,  # of the permutation; the others draw nothing
+) -> np.ndarray:  # which frame stands at each place, (T,)
     "Order the frames of a clip anew: shuffled (never as they were), reversed, or the middle one repeated."
-    if kind not in PERTURBATIONS: raise ValueError(f"kind must be one of {PERTURBATIONS}, got {kind!r}")
-    if kind == "reverse": return np.arange(frames)[::-1].copy()
-    if kind == "freeze": return np.full(frames, frames // 2)
+    if kind not in PERTURBATIONS:
+        raise ValueError(f"kind must be one of {PERTURBATIONS}, got {kind!r}")
+    if kind == "reverse":
+        return np.arange(frames)[::-1].copy()
+    if kind == "freeze":
+        return np.full(frames, frames // 2)
     order = generator.permutation(frames)
-    while frames > 1 and (order == np.arange(frames)).all(): order = generator.permutation(frames)
+    while frames > 1 and (order == np.arange(frames)).all():
+        order = generator.permutation(frames)
     return order
 
+
 def perturb(
-    clips: np.ndarray | Tensor,     # stored clips, uint8 (N, T, H, W, 3), or a tensor (N, 3, T, H, W)
-    kind: str,                      # one of `PERTURBATIONS`
-    generator: np.random.Generator, # each clip draws an order of its own
-) -> np.ndarray | Tensor:           # same shape and kind
+    clips: np.ndarray | Tensor,  # stored clips, uint8 (N, T, H, W, 3), or a tensor (N, 3, T, H, W)
+    kind: str,  # one of `PERTURBATIONS`
+    generator: np.random.Generator,  # each clip draws an order of its own
+) -> np.ndarray | Tensor:  # same shape and kind
     "Perturb the time of clips."
-    if clips.ndim != 5: raise ValueError(f"clips must be (N, T, H, W, 3) or a tensor (N, 3, T, H, W), got {tuple(clips.shape)}")
-    if not isinstance(clips, Tensor): return np.stack([clip[frame_order(kind, len(clip), generator)] for clip in clips])
+    if clips.ndim != 5:
+        raise ValueError(f"clips must be (N, T, H, W, 3) or a tensor (N, 3, T, H, W), got {tuple(clips.shape)}")
+    if not isinstance(clips, Tensor):
+        return np.stack([clip[frame_order(kind, len(clip), generator)] for clip in clips])
     return torch.stack([clip[:, torch.from_numpy(frame_order(kind, clip.shape[1], generator))] for clip in clips])
+
 
 def is_still(
     clips: np.ndarray,  # clips of one video, uint8 (N, T, H, W, 3)
-    tolerance: int = 2, # change of a value that compression alone may make, of 255
+    tolerance: int = 2,  # change of a value that compression alone may make, of 255
 ) -> bool:
     "Say whether no clip has two different frames."
     return bool((np.ptp(clips, axis=1) <= tolerance).all())
@@ -64,59 +74,73 @@ def is_still(
 # %% ../../nbs/5_evaluation/59_perturb.ipynb #070ee662
 class Varied(NamedTuple):
     "Carry the features of one variant of videos."
-    rows: np.ndarray     # which videos it could be made of, ascending, (M,)
-    features: np.ndarray # float32 (M, clips, C)
+
+    rows: np.ndarray  # which videos it could be made of, ascending, (M,)
+    features: np.ndarray  # float32 (M, clips, C)
+
 
 def variant_features(
-    encoder: nn.Module,                            # (B, 3, T, H, W) -> (B, C, T', H', W')
-    videos: int,                                   # number of videos, N
-    make: Callable[[int], dict[str, np.ndarray]],  # row -> variant -> clips, uint8 (clips, T, S, S, 3); the same number for every video
-    modality: str = "rgb",                         # "rgb" or "difference"
-    difference: str = "paper",                     # kind of frame difference
-    batch: int = 64,                               # clips per forward pass
-) -> dict[str, Varied]:                            # in the order in which variants first appear
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    videos: int,  # number of videos, N
+    # row -> variant -> clips, uint8 (clips, T, S, S, 3); the same number for every video
+    make: Callable[[int], dict[str, np.ndarray]],
+    modality: str = "rgb",  # "rgb" or "difference"
+    difference: str = "paper",  # kind of frame difference
+    batch: int = 64,  # clips per forward pass
+) -> dict[str, Varied]:  # in the order in which variants first appear
     "Make variants of every video and encode them, many videos at a time."
     waiting, done, counts = {}, {}, {}
+
     def flush(name: str) -> None:
         rows, cuts = zip(*waiting.pop(name))
         features = encode(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
         done.setdefault(name, []).append((np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
+
     for row in range(videos):
         for name, cut in make(row).items():
-            if len(cut) != counts.setdefault(name, len(cut)): raise ValueError(f"make must give every video as many clips as the first, {counts[name]}, got {len(cut)} of video {row} for {name!r}")
+            if len(cut) != counts.setdefault(name, len(cut)):
+                raise ValueError(
+                    f"make must give every video as many clips as the first, {counts[name]}, got {len(cut)} of video {row} for {name!r}"
+                )
             waiting.setdefault(name, []).append((row, cut))
-            if len(waiting[name]) * len(cut) >= batch: flush(name)
-    for name in list(waiting): flush(name)
+            if len(waiting[name]) * len(cut) >= batch:
+                flush(name)
+    for name in list(waiting):
+        flush(name)
     return {name: Varied(*(np.concatenate(part) for part in zip(*parts))) for name, parts in done.items()}
 
+
 def perturbed(
-    clips: np.ndarray, # of one video, uint8 (N, T, H, W, 3)
-    name: str,         # of the video
-    seed: int = 0,     # of the shuffling
-) -> dict[str, np.ndarray]: # variant -> clips; empty where nothing moves and nothing changes
+    clips: np.ndarray,  # of one video, uint8 (N, T, H, W, 3)
+    name: str,  # of the video
+    seed: int = 0,  # of the shuffling
+) -> dict[str, np.ndarray]:  # variant -> clips; empty where nothing moves and nothing changes
     "Make the three perturbations of a video."
     return {} if is_still(clips) else {kind: perturb(clips, kind, stream(seed, name)) for kind in PERTURBATIONS}
 
 # %% ../../nbs/5_evaluation/59_perturb.ipynb #a1c050de
 class Judge(NamedTuple):
     "Hold a fitted linear probe."
-    mean: np.ndarray    # of each feature over the training videos, (C,)
+
+    mean: np.ndarray  # of each feature over the training videos, (C,)
     spread: np.ndarray  # its deviation, (C,)
     weight: np.ndarray  # (classes, C)
-    bias: np.ndarray    # (classes,)
-    classes: np.ndarray # label of each score, sorted, (classes,)
+    bias: np.ndarray  # (classes,)
+    classes: np.ndarray  # label of each score, sorted, (classes,)
 
-    def predict(self,
-        features: np.ndarray, # (N, C) or (N, clips, C): clips are averaged
-    ) -> np.ndarray:          # label of each video, (N,)
+    def predict(
+        self,
+        features: np.ndarray,  # (N, C) or (N, clips, C): clips are averaged
+    ) -> np.ndarray:  # label of each video, (N,)
         "Name the class of each video."
         rows, _ = as_rows("features", features, np.zeros(len(features)))
         return self.classes[clip_scores((rows - self.mean) / self.spread, self.weight, self.bias).argmax(1)]
 
+
 def fit_judge(
-    features: np.ndarray, # of the training videos, (N, C) or (N, clips, C): clips are averaged
-    labels: Sequence,     # (N,)
-    C: float = 1.,        # inverse regularisation strength, fixed beforehand
+    features: np.ndarray,  # of the training videos, (N, C) or (N, clips, C): clips are averaged
+    labels: Sequence,  # (N,)
+    C: float = 1.0,  # inverse regularisation strength, fixed beforehand
 ) -> Judge:
     "Fit the linear probe on videos as they are."
     rows, names = as_rows("features", features, labels)
@@ -126,42 +150,59 @@ def fit_judge(
 
 # %% ../../nbs/5_evaluation/59_perturb.ipynb #56b3df59
 def cosines(
-    one: np.ndarray,   # (N, clips, C)
-    other: np.ndarray, # the same videos and clips
-) -> np.ndarray:       # mean over the clips of each video, in [-1, 1], (N,)
+    one: np.ndarray,  # (N, clips, C)
+    other: np.ndarray,  # the same videos and clips
+) -> np.ndarray:  # mean over the clips of each video, in [-1, 1], (N,)
     "Compare features clip by clip."
-    if one.shape != other.shape or one.ndim != 3: raise ValueError(f"one and other must both be (N, clips, C), got {one.shape} and {other.shape}")
+    if one.shape != other.shape or one.ndim != 3:
+        raise ValueError(f"one and other must both be (N, clips, C), got {one.shape} and {other.shape}")
     first, second = (directions(part.reshape(-1, part.shape[-1])) for part in (one, other))
     return (first * second).sum(1).clip(-1, 1).reshape(one.shape[:2]).mean(1)
 
+
 def temporal_probe(
-    judge: Judge,                # fitted on training videos as they are
-    plain: np.ndarray,           # test videos as they are, (N, clips, C)
-    varied: dict[str, Varied],   # perturbation -> the same videos perturbed, or those that could be
-    labels: Sequence,            # of the test videos, (N,)
-    gallery: np.ndarray,         # training videos as they are, (M, clips, C)
-    gallery_labels: Sequence,    # (M,)
-) -> pd.DataFrame:               # a row per video, missing where it could not be perturbed: hit_1, then for each perturbation name, drop_, cos_, hit_1_
+    judge: Judge,  # fitted on training videos as they are
+    plain: np.ndarray,  # test videos as they are, (N, clips, C)
+    varied: dict[str, Varied],  # perturbation -> the same videos perturbed, or those that could be
+    labels: Sequence,  # of the test videos, (N,)
+    gallery: np.ndarray,  # training videos as they are, (M, clips, C)
+    gallery_labels: Sequence,  # (M,)
+    # a row per video, missing where it could not be perturbed: hit_1, then for each perturbation name, drop_, cos_, hit_1_
+) -> pd.DataFrame:
     "Score perturbed test videos by a probe, by cosine and as queries."
     plain, truth = check_features("plain", plain, labels)
-    def hits(rows: np.ndarray, query: np.ndarray) -> np.ndarray: return retrieve(query, gallery, truth[rows], gallery_labels, ks=(1,)).hits[:, 0]
+
+    def hits(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+        return retrieve(query, gallery, truth[rows], gallery_labels, ks=(1,)).hits[:, 0]
+
     right, everyone = judge.predict(plain) == truth, np.arange(len(plain))
     table = pd.DataFrame({"hit_1": pd.array(hits(everyone, plain), "boolean")})
     for kind, (rows, features) in varied.items():
         correct = judge.predict(features) == truth[rows]
-        columns = {kind: pd.array(correct, "boolean"), f"drop_{kind}": pd.array(right[rows].astype(float) - correct, "Float64"),
-                   f"cos_{kind}": pd.array(cosines(plain[rows], features), "Float64"), f"hit_1_{kind}": pd.array(hits(rows, features), "boolean")}
+        columns = {
+            kind: pd.array(correct, "boolean"),
+            f"drop_{kind}": pd.array(right[rows].astype(float) - correct, "Float64"),
+            f"cos_{kind}": pd.array(cosines(plain[rows], features), "Float64"),
+            f"hit_1_{kind}": pd.array(hits(rows, features), "boolean"),
+        }
         table = table.join(pd.DataFrame(columns, index=rows))
     return table
 
+
 def arrow_of_time(
-    train: Sequence[np.ndarray], # training videos forward and reversed, each (N, clips, C)
+    train: Sequence[np.ndarray],  # training videos forward and reversed, each (N, clips, C)
     test: Sequence[np.ndarray],  # test videos forward and reversed, each (M, clips, C)
-    C: float = 1.,               # inverse regularisation strength, fixed beforehand
-) -> np.ndarray:                 # share of the two questions answered rightly, 0, 0.5 or 1, (M,)
+    C: float = 1.0,  # inverse regularisation strength, fixed beforehand
+) -> np.ndarray:  # share of the two questions answered rightly, 0, 0.5 or 1, (M,)
     "Ask of every test video forward, and of the same reversed, which it is; chance is 0.5."
     (forward, backward), (asked, turned) = train, test
-    if len(forward) != len(backward) or len(asked) != len(turned): raise ValueError(f"train and test must hold the same videos forward and reversed, got {len(forward)} and {len(backward)}, {len(asked)} and {len(turned)}")
-    def both(parts): return np.concatenate(parts), np.repeat([1, 0], len(parts[0]))
+    if len(forward) != len(backward) or len(asked) != len(turned):
+        raise ValueError(
+            f"train and test must hold the same videos forward and reversed, got {len(forward)} and {len(backward)}, {len(asked)} and {len(turned)}"
+        )
+
+    def both(parts):
+        return np.concatenate(parts), np.repeat([1, 0], len(parts[0]))
+
     probe = linear_probe(*both(train), *both(test), C=C)
     return (probe.predicted == both(test)[1]).reshape(2, -1).mean(0)

@@ -22,20 +22,24 @@ from .linear import Probe, linear_probe
 # %% ../../nbs/5_evaluation/54_probes.ipynb #b81d9397
 COLUMNS = ("path", "split", "group", "first_motion", "second_motion", "change_frame", "frames")
 
+
 def motion_clips(
-    catalog:pd.DataFrame,  # videos of the embedded set, one row each, with `COLUMNS`
-    span:int,              # source frames that a clip covers
-    clips_per_half:int=1,  # clips in each half of a video
-)->pd.DataFrame:           # one row per clip: path, split, group, start (source frame), motion (index into MOTIONS)
+    catalog: pd.DataFrame,  # videos of the embedded set, one row each, with `COLUMNS`
+    span: int,  # source frames that a clip covers
+    clips_per_half: int = 1,  # clips in each half of a video
+) -> pd.DataFrame:  # one row per clip: path, split, group, start (source frame), motion (index into MOTIONS)
     "Place clips inside the two halves of every video and name their motions."
     lacking = [name for name in COLUMNS if name not in catalog]
-    if lacking: raise ValueError(f"catalog must come from the motion sprites, got no column {', '.join(lacking)}")
-    if span < 1 or clips_per_half < 1: raise ValueError(f"span and clips_per_half must be at least 1, got {span} and {clips_per_half}")
+    if lacking:
+        raise ValueError(f"catalog must come from the motion sprites, got no column {', '.join(lacking)}")
+    if span < 1 or clips_per_half < 1:
+        raise ValueError(f"span and clips_per_half must be at least 1, got {span} and {clips_per_half}")
     rows = []
     for video in catalog.itertuples(index=False):
         for begin, end in ((0, video.change_frame), (video.change_frame, video.frames)):
             room = end - begin - span
-            if room < 0: raise ValueError(f"span must fit into one half of {video.path} ({end - begin} frames), got {span}")
+            if room < 0:
+                raise ValueError(f"span must fit into one half of {video.path} ({end - begin} frames), got {span}")
             for place in range(clips_per_half):
                 start = begin + room * (2 * place + 1) // (2 * clips_per_half)
                 rows.append((video.path, video.split, video.group, start, motion_labels(video, start, span)))
@@ -44,37 +48,51 @@ def motion_clips(
 # %% ../../nbs/5_evaluation/54_probes.ipynb #4c6ae7f9
 class MotionProbe(NamedTuple):
     "Carry the probe's answer and the clips it was asked about."
-    probe:Probe        # predictions, accuracy, scores over the motions
-    clips:pd.DataFrame # one row per tested clip: path, split, group, start, motion, predicted, correct
+
+    probe: Probe  # predictions, accuracy, scores over the motions
+    clips: pd.DataFrame  # one row per tested clip: path, split, group, start, motion, predicted, correct
+
 
 def motion_features(
-    encoder:nn.Module,     # (B, 3, T, H, W) -> (B, C, T', H', W')
-    frames:FrameSource,    # where the frames are: .count(path), .window(path, start, length)
-    clips:pd.DataFrame,    # rows of `motion_clips`, those of a video side by side
-    folder:str|Path="",    # what the paths are relative to
-    progress:bool=True,    # show a bar
-    **view,                # frames_per_clip, stride, crop_size, batch, fraction, modality, difference of `clip_features`
-)->np.ndarray:             # float32 (len(clips), C)
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
+    clips: pd.DataFrame,  # rows of `motion_clips`, those of a video side by side
+    folder: str | Path = "",  # what the paths are relative to
+    progress: bool = True,  # show a bar
+    **view,  # frames_per_clip, stride, crop_size, batch, fraction, modality, difference of `clip_features`
+) -> np.ndarray:  # float32 (len(clips), C)
     "Encode each of the clips."
     videos = tqdm(clips.groupby("path", sort=False), desc="motion probe", unit="video", disable=not progress)
-    return np.concatenate([clip_features(encoder, frames, str(Path(folder)/path), rows.start.tolist(), **view) for path, rows in videos])
+    return np.concatenate(
+        [clip_features(encoder, frames, str(Path(folder) / path), rows.start.tolist(), **view) for path, rows in videos]
+    )
+
 
 def motion_probe(
-    encoder:nn.Module,      # (B, 3, T, H, W) -> (B, C, T', H', W')
-    catalog:pd.DataFrame,   # videos of the embedded set, its folder in `attrs["folder"]`
-    frames:FrameSource,     # where the frames are; keys are absolute paths
-    frames_per_clip:int=8,  # T
-    stride:int=2,           # source frames per step
-    crop_size:int=32,       # side of the encoder's input, pixels
-    clips_per_half:int=1,   # clips in each half of a video
-    C:float=1.0,            # inverse regularisation strength, fixed beforehand
-    progress:bool=True,     # show a bar
-    **view,                 # batch, fraction, modality, difference of `clip_features`
-)->MotionProbe:             # the probe's answer and the tested clips
+    encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
+    catalog: pd.DataFrame,  # videos of the embedded set, its folder in `attrs["folder"]`
+    frames: FrameSource,  # where the frames are; keys are absolute paths
+    frames_per_clip: int = 8,  # T
+    stride: int = 2,  # source frames per step
+    crop_size: int = 32,  # side of the encoder's input, pixels
+    clips_per_half: int = 1,  # clips in each half of a video
+    C: float = 1.0,  # inverse regularisation strength, fixed beforehand
+    progress: bool = True,  # show a bar
+    **view,  # batch, fraction, modality, difference of `clip_features`
+) -> MotionProbe:  # the probe's answer and the tested clips
     "Fit and score the linear probe for the motion of single clips."
     clips = motion_clips(catalog, (frames_per_clip - 1) * stride + 1, clips_per_half)
-    features = motion_features(encoder, frames, clips, catalog.attrs.get("folder", ""), progress,
-                               frames_per_clip=frames_per_clip, stride=stride, crop_size=crop_size, **view)
+    features = motion_features(
+        encoder,
+        frames,
+        clips,
+        catalog.attrs.get("folder", ""),
+        progress,
+        frames_per_clip=frames_per_clip,
+        stride=stride,
+        crop_size=crop_size,
+        **view,
+    )
     train, test = (clips.split.eq(split).to_numpy() for split in ("train", "test"))
     probe = linear_probe(features[train], clips.motion[train], features[test], clips.motion[test], C=C)
     tested = clips[test].reset_index(drop=True)

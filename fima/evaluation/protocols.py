@@ -19,125 +19,200 @@ from sklearn.model_selection import StratifiedGroupKFold
 @dataclass(frozen=True)
 class Protocol:
     "Say how a classifier is trained on an encoder, and how it is scored (Section 4.1, Appendix A.4)."
-    source: str                         # where the settings come from, a sentence
-    solver: Literal["sgd", "adamw", "logistic"] = "sgd" # `logistic`: scikit-learn, to the minimum
-    values: tuple[float, ...] = (1.5,)  # learning rates (logistic: inverse regularisations C); several are tried on held-out videos
-    epochs: int = 100                   # passes over the training videos, one clip of each
-    decay_at: tuple[int, ...] = (60, 80) # epochs after which the learning rate is divided by 10
-    batch_size: int = 16                # videos a step; at most all of them
-    weight_decay: float = 0.            # of every trained parameter
-    dropout: float = 0.                 # on the pooled feature, in [0, 1)
-    train_encoder: bool = False         # fine-tuning
-    augment: bool = False               # random crop, flip and colours for every training clip; False: the views of the test
-    jitter_p: float = .2                # probability of colour jitter, where augmented; grayscale has 0.2, blur 0
-    l2_normalise: bool = False          # scale every feature to unit length
-    standardise: bool = False           # scale every feature channel by the training videos' mean and deviation
-    average: Literal["probabilities", "logits", "features"] = "probabilities" # what is averaged over the clips of a video
-    choose: Literal["validation", "last", "test"] = "validation" # which videos decide the epoch and the value; `test` is not honest
-    every: int = 1                      # epochs between two looks at the deciding videos; the last epoch is always looked at
-    first: int = 0                      # looks come after epochs first, first + every, ...; 0: after every, 2 every, ...
-    drop_last: bool = False             # leave out the last batch of an epoch where it is not full
+
+    source: str  # where the settings come from, a sentence
+    solver: Literal["sgd", "adamw", "logistic"] = "sgd"  # `logistic`: scikit-learn, to the minimum
+    # learning rates (logistic: inverse regularisations C); several are tried on held-out videos
+    values: tuple[float, ...] = (1.5,)
+    epochs: int = 100  # passes over the training videos, one clip of each
+    decay_at: tuple[int, ...] = (60, 80)  # epochs after which the learning rate is divided by 10
+    batch_size: int = 16  # videos a step; at most all of them
+    weight_decay: float = 0.0  # of every trained parameter
+    dropout: float = 0.0  # on the pooled feature, in [0, 1)
+    train_encoder: bool = False  # fine-tuning
+    augment: bool = False  # random crop, flip and colours for every training clip; False: the views of the test
+    jitter_p: float = 0.2  # probability of colour jitter, where augmented; grayscale has 0.2, blur 0
+    l2_normalise: bool = False  # scale every feature to unit length
+    standardise: bool = False  # scale every feature channel by the training videos' mean and deviation
+    # what is averaged over the clips of a video
+    average: Literal["probabilities", "logits", "features"] = "probabilities"
+    # which videos decide the epoch and the value; `test` is not honest
+    choose: Literal["validation", "last", "test"] = "validation"
+    every: int = 1  # epochs between two looks at the deciding videos; the last epoch is always looked at
+    first: int = 0  # looks come after epochs first, first + every, ...; 0: after every, 2 every, ...
+    drop_last: bool = False  # leave out the last batch of an epoch where it is not full
 
     def __post_init__(self):
-        if not self.values or min(self.values) <= 0: raise ValueError(f"values must be positive numbers, got {self.values}")
-        if len(self.values) > 1 and self.choose != "validation": raise ValueError(f"several values must be chosen on validation videos, got choose={self.choose!r} for {self.values}")
-        if min(self.epochs, self.every, self.batch_size) < 1: raise ValueError(f"epochs, every and batch_size must be at least 1, got {self.epochs}, {self.every}, {self.batch_size}")
-        if not 0 <= self.dropout < 1: raise ValueError(f"dropout must lie within [0, 1), got {self.dropout}")
-        if self.train_encoder and not self.augment: raise ValueError("augment must be true where the encoder is trained, got False")
+        if not self.values or min(self.values) <= 0:
+            raise ValueError(f"values must be positive numbers, got {self.values}")
+        if len(self.values) > 1 and self.choose != "validation":
+            raise ValueError(
+                f"several values must be chosen on validation videos, got choose={self.choose!r} for {self.values}"
+            )
+        if min(self.epochs, self.every, self.batch_size) < 1:
+            raise ValueError(
+                f"epochs, every and batch_size must be at least 1, got {self.epochs}, {self.every}, {self.batch_size}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie within [0, 1), got {self.dropout}")
+        if self.train_encoder and not self.augment:
+            raise ValueError("augment must be true where the encoder is trained, got False")
 
-    def lasting(self,
+    def lasting(
+        self,
         epochs: int,  # passes over the training videos
     ) -> "Protocol":  # the same, its decays and looks moved in proportion
         "Shorten or lengthen a protocol."
         scale = lambda epoch: max(1, round(epoch * epochs / self.epochs))
         return replace(self, epochs=epochs, decay_at=tuple(map(scale, self.decay_at)), every=scale(self.every))
 
-    def rate(self,
-        value: float, # initial learning rate
-        epoch: int,   # epoch about to begin, from 0
+    def rate(
+        self,
+        value: float,  # initial learning rate
+        epoch: int,  # epoch about to begin, from 0
     ) -> float:
         "Give the learning rate of an epoch (step decay)."
-        return value * .1 ** sum(epoch >= end for end in self.decay_at)
+        return value * 0.1 ** sum(epoch >= end for end in self.decay_at)
 
 # %% ../../nbs/5_evaluation/50_protocols.ipynb #5fb47708
-UCF101_DROPOUT = .7 # Appendix A.4
-_PUBLISHED = dict(train_encoder=True, augment=True, epochs=150, decay_at=(60, 120), weight_decay=1e-4, dropout=UCF101_DROPOUT, every=10)
-_AS_RELEASED = dict(jitter_p=.8, average="logits", first=1, drop_last=True)
-_RELEASED = dict(values=(30.,), batch_size=256, augment=True, l2_normalise=True, every=10, **_AS_RELEASED)
+UCF101_DROPOUT = 0.7  # Appendix A.4
+_PUBLISHED = dict(
+    train_encoder=True,
+    augment=True,
+    epochs=150,
+    decay_at=(60, 120),
+    weight_decay=1e-4,
+    dropout=UCF101_DROPOUT,
+    every=10,
+)
+_AS_RELEASED = dict(jitter_p=0.8, average="logits", first=1, drop_last=True)
+_RELEASED = dict(values=(30.0,), batch_size=256, augment=True, l2_normalise=True, every=10, **_AS_RELEASED)
 _OPTIMISTIC = "released code, its choice of the epoch too: the best on the TEST videos, so that the number is too high; only for comparison with published ones"
 
-LINEAR = { # linear probes by name
+LINEAR = {  # linear probes by name
     "paper": Protocol("Section 4.1, Appendix A.4; epoch chosen on held-out training videos", every=10),
-    "released": Protocol("released code and its note on L2 normalisation; epoch chosen on held-out training videos", **_RELEASED),
+    "released": Protocol(
+        "released code and its note on L2 normalisation; epoch chosen on held-out training videos", **_RELEASED
+    ),
     "best_test_epoch": Protocol(_OPTIMISTIC, **_RELEASED, choose="test"),
-    "logistic": Protocol("ours: scikit-learn, C chosen on held-out training videos", solver="logistic", values=(.01, .1, 1., 10., 100.), epochs=1, decay_at=(), standardise=True, average="features"),
+    "logistic": Protocol(
+        "ours: scikit-learn, C chosen on held-out training videos",
+        solver="logistic",
+        values=(0.01, 0.1, 1.0, 10.0, 100.0),
+        epochs=1,
+        decay_at=(),
+        standardise=True,
+        average="features",
+    ),
 }
-FINETUNE = { # fine-tunings by name; HMDB51 has dropout 0.5
-    "paper": Protocol("Appendix A.4; epoch chosen on held-out training videos", values=(.0033,), **_PUBLISHED),
-    "released": Protocol("released code, rate of its README; epoch chosen on held-out training videos", values=(.01,), **_PUBLISHED, **_AS_RELEASED),
-    "best_test_epoch": Protocol(_OPTIMISTIC, values=(.01,), choose="test", **_PUBLISHED, **_AS_RELEASED),
-    "demo": Protocol("ours, for the small encoder on a CPU: AdamW; epoch chosen on held-out training videos", solver="adamw", values=(1e-3,), train_encoder=True, augment=True,
-                     epochs=40, decay_at=(24, 34), weight_decay=1e-4, dropout=.5, every=4),
+FINETUNE = {  # fine-tunings by name; HMDB51 has dropout 0.5
+    "paper": Protocol("Appendix A.4; epoch chosen on held-out training videos", values=(0.0033,), **_PUBLISHED),
+    "released": Protocol(
+        "released code, rate of its README; epoch chosen on held-out training videos",
+        values=(0.01,),
+        **_PUBLISHED,
+        **_AS_RELEASED,
+    ),
+    "best_test_epoch": Protocol(_OPTIMISTIC, values=(0.01,), choose="test", **_PUBLISHED, **_AS_RELEASED),
+    "demo": Protocol(
+        "ours, for the small encoder on a CPU: AdamW; epoch chosen on held-out training videos",
+        solver="adamw",
+        values=(1e-3,),
+        train_encoder=True,
+        augment=True,
+        epochs=40,
+        decay_at=(24, 34),
+        weight_decay=1e-4,
+        dropout=0.5,
+        every=4,
+    ),
 }
-DROPOUT = {"hmdb51": .5} # data set -> published dropout of fine-tuning, where it is not that of UCF101
+DROPOUT = {"hmdb51": 0.5}  # data set -> published dropout of fine-tuning, where it is not that of UCF101
+
 
 def find_protocol(
-    kind: Literal["linear", "finetune"], # which table
-    name: str,                           # its key
-    data_set: str = "",                  # decides the dropout of the published fine-tunings
-    epochs: int = 0,                     # another length, in proportion; 0: the protocol's own; `logistic` has none
+    kind: Literal["linear", "finetune"],  # which table
+    name: str,  # its key
+    data_set: str = "",  # decides the dropout of the published fine-tunings
+    epochs: int = 0,  # another length, in proportion; 0: the protocol's own; `logistic` has none
 ) -> Protocol:
     "Look a protocol up; raise ValueError where there is none of this name."
     table = {"linear": LINEAR, "finetune": FINETUNE}[kind]
-    if name not in table: raise ValueError(f"{kind} protocol must be one of {', '.join(table)}, got {name!r}")
-    if epochs < 0: raise ValueError(f"epochs must be positive, or 0 for the protocol's own, got {epochs}")
+    if name not in table:
+        raise ValueError(f"{kind} protocol must be one of {', '.join(table)}, got {name!r}")
+    if epochs < 0:
+        raise ValueError(f"epochs must be positive, or 0 for the protocol's own, got {epochs}")
     found = table[name]
-    if found.dropout == UCF101_DROPOUT: found = replace(found, dropout=DROPOUT.get(data_set, UCF101_DROPOUT))
+    if found.dropout == UCF101_DROPOUT:
+        found = replace(found, dropout=DROPOUT.get(data_set, UCF101_DROPOUT))
     return found.lasting(epochs) if epochs and found.solver != "logistic" else found
 
 # %% ../../nbs/5_evaluation/50_protocols.ipynb #de167f0a
 def check_labels(
-    train_labels: Sequence, # one label per training video, (N,)
+    train_labels: Sequence,  # one label per training video, (N,)
     test_labels: Sequence,  # one label per test video, all of them seen in training, (M,)
 ) -> None:
     "Refuse an empty split, a single class, and a test class that training never saw."
     classes, tested = set(np.asarray(train_labels).tolist()), set(np.asarray(test_labels).tolist())
-    if not classes or not tested: raise ValueError(f"both splits must hold videos, got {len(train_labels)} for training and {len(test_labels)} for testing")
-    if len(classes) < 2: raise ValueError(f"train_labels must hold at least 2 classes, got only {next(iter(classes))!r}")
-    if tested - classes: raise ValueError(f"test_labels must hold classes seen in training, got the unseen {sorted(tested - classes)[:5]}")
+    if not classes or not tested:
+        raise ValueError(
+            f"both splits must hold videos, got {len(train_labels)} for training and {len(test_labels)} for testing"
+        )
+    if len(classes) < 2:
+        raise ValueError(f"train_labels must hold at least 2 classes, got only {next(iter(classes))!r}")
+    if tested - classes:
+        raise ValueError(
+            f"test_labels must hold classes seen in training, got the unseen {sorted(tested - classes)[:5]}"
+        )
+
 
 def validation_rows(
-    labels: Sequence,   # one label per training video, (N,)
-    groups: Sequence,   # what must not be torn apart, (N,)
-    share: float = .2,  # share of the videos to hold out, in (0, 0.5]
-    seed: int = 0,      # of the draw
-) -> np.ndarray:        # True where held out, bool (N,)
+    labels: Sequence,  # one label per training video, (N,)
+    groups: Sequence,  # what must not be torn apart, (N,)
+    share: float = 0.2,  # share of the videos to hold out, in (0, 0.5]
+    seed: int = 0,  # of the draw
+) -> np.ndarray:  # True where held out, bool (N,)
     "Hold out whole groups of training videos so that every class keeps some to train on; where the rarest class has fewer than 1 / share videos, a larger share of all classes."
-    if not 0 < share <= .5: raise ValueError(f"share must lie within (0, 0.5], got {share}")
+    if not 0 < share <= 0.5:
+        raise ValueError(f"share must lie within (0, 0.5], got {share}")
     marks, names = np.unique(np.asarray(labels), return_inverse=True)[1], np.asarray(groups)
     parts = min(round(1 / share), np.bincount(marks).min())
-    if parts < 2: raise ValueError(f"labels must have at least 2 videos of every class to hold some out, got {np.bincount(marks).min()} of the rarest")
-    if len(np.unique(names)) < parts: raise ValueError(f"groups must number at least {parts} to hold out {share:.0%} of the videos, got {len(np.unique(names))}")
+    if parts < 2:
+        raise ValueError(
+            f"labels must have at least 2 videos of every class to hold some out, got {np.bincount(marks).min()} of the rarest"
+        )
+    if len(np.unique(names)) < parts:
+        raise ValueError(
+            f"groups must number at least {parts} to hold out {share:.0%} of the videos, got {len(np.unique(names))}"
+        )
     for kept, held in StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(marks, marks, names):
-        if len(held) and set(marks[kept]) == set(marks): return np.isin(np.arange(len(marks)), held)
-    raise ValueError(f"groups must leave every class in training, but each of {parts} ways to hold out {share:.0%} takes all videos of some class")
+        if len(held) and set(marks[kept]) == set(marks):
+            return np.isin(np.arange(len(marks)), held)
+    raise ValueError(
+        f"groups must leave every class in training, but each of {parts} ways to hold out {share:.0%} takes all videos of some class"
+    )
 
 # %% ../../nbs/5_evaluation/50_protocols.ipynb #6b266039
-Score = Callable[[str, np.ndarray], np.ndarray]                  # ("train" or "test", positions (n,)) -> scores (n, classes)
-Fit = Callable[[np.ndarray, float, int, str], Iterator[tuple[int, Score]]] # (training positions, value, epochs, name of this fit) -> (epoch from 1, its scores)
+Score = Callable[[str, np.ndarray], np.ndarray]  # ("train" or "test", positions (n,)) -> scores (n, classes)
+# (training positions, value, epochs, name of this fit) -> (epoch from 1, its scores)
+Fit = Callable[[np.ndarray, float, int, str], Iterator[tuple[int, Score]]]
+
 
 class Outcome(NamedTuple):
     "Carry what a protocol found on the test videos."
-    predicted: np.ndarray # predicted label per test video, (M,)
-    accuracy: float       # share of correct predictions, in [0, 1]
-    scores: np.ndarray    # scores whose largest decides, (M, classes)
-    classes: np.ndarray   # label of each column of the scores, sorted, (classes,)
-    chosen: dict[str, float] # epoch and value that were used, and the number of videos that decided
-    curve: pd.DataFrame   # looks at the deciding videos: value, epoch, accuracy
+
+    predicted: np.ndarray  # predicted label per test video, (M,)
+    accuracy: float  # share of correct predictions, in [0, 1]
+    scores: np.ndarray  # scores whose largest decides, (M, classes)
+    classes: np.ndarray  # label of each column of the scores, sorted, (classes,)
+    chosen: dict[str, float]  # epoch and value that were used, and the number of videos that decided
+    curve: pd.DataFrame  # looks at the deciding videos: value, epoch, accuracy
+
 
 def _looks(protocol: Protocol, epoch: int) -> bool:
     "Tell whether the deciding videos are looked at after an epoch."
     return (epoch - protocol.first) % protocol.every == 0 or epoch == protocol.epochs
+
 
 def _best(curve: pd.DataFrame, latest: bool) -> tuple[int, float]:
     "Find the epoch and the value of the best look; of several, the latest epoch (or the first), then the first value."
@@ -145,41 +220,63 @@ def _best(curve: pd.DataFrame, latest: bool) -> tuple[int, float]:
     best = best[best.epoch == (best.epoch.max() if latest else best.epoch.min())].iloc[0]
     return int(best.epoch), float(best.value)
 
+
 def follow(
-    protocol: Protocol,           # what to do
-    fit: Fit,                     # how to train and score
-    train_labels: Sequence,       # (N,)
-    train_groups: Sequence,       # what must not be torn apart, (N,)
-    test_labels: Sequence,        # (M,)
-    seed: int = 0,                # of the held-out videos
-    known: pd.DataFrame | None = None, # looks of an earlier, interrupted call: value, epoch, accuracy
-    remember: Callable[[dict], None] = lambda look: None, # told every look, to keep it
+    protocol: Protocol,  # what to do
+    fit: Fit,  # how to train and score
+    train_labels: Sequence,  # (N,)
+    train_groups: Sequence,  # what must not be torn apart, (N,)
+    test_labels: Sequence,  # (M,)
+    seed: int = 0,  # of the held-out videos
+    known: pd.DataFrame | None = None,  # looks of an earlier, interrupted call: value, epoch, accuracy
+    remember: Callable[[dict], None] = lambda look: None,  # told every look, to keep it
 ) -> Outcome:
     "Train and score by a protocol; the test videos decide nothing unless the protocol's name says so."
     check_labels(train_labels, test_labels)
     classes, codes = np.unique(np.asarray(train_labels), return_inverse=True)
-    positions, test_codes, looks, seen, deciding = np.arange(len(codes)), np.searchsorted(classes, np.asarray(test_labels)), [], {}, 0
+    positions, test_codes, looks, seen, deciding = (
+        np.arange(len(codes)),
+        np.searchsorted(classes, np.asarray(test_labels)),
+        [],
+        {},
+        0,
+    )
+
     def look(rows, value, name, which, decide, truth):
-        if known is not None: looks.extend(known[known.value == value].to_dict("records"))
+        if known is not None:
+            looks.extend(known[known.value == value].to_dict("records"))
         for epoch, score in fit(rows, value, protocol.epochs, name):
-            if not _looks(protocol, epoch): continue
+            if not _looks(protocol, epoch):
+                continue
             scores = score(which, decide)
             looks.append(dict(value=value, epoch=epoch, accuracy=float((scores.argmax(1) == truth).mean())))
             remember(looks[-1])
-            if which == "test": seen[epoch] = scores
+            if which == "test":
+                seen[epoch] = scores
+
     epoch, value = protocol.epochs, protocol.values[0]
     if protocol.choose == "validation":
         held = validation_rows(codes, train_groups, seed=seed)
         deciding = int(held.sum())
-        for place, each in enumerate(protocol.values): look(positions[~held], each, f"choose_{place}", "train", positions[held], codes[held])
+        for place, each in enumerate(protocol.values):
+            look(positions[~held], each, f"choose_{place}", "train", positions[held], codes[held])
     elif protocol.choose == "test":
         deciding = len(test_codes)
         look(positions, value, "choose_0", "test", np.arange(deciding), test_codes)
     curve = pd.DataFrame(looks, columns=["value", "epoch", "accuracy"]).drop_duplicates(["value", "epoch"], keep="last")
-    if len(curve): epoch, value = _best(curve, latest=protocol.choose == "validation")
+    if len(curve):
+        epoch, value = _best(curve, latest=protocol.choose == "validation")
     scores = seen.get(epoch)
     if scores is None:
         for done, score in fit(positions, value, epoch, "fit"):
-            if done == epoch: scores = score("test", np.arange(len(test_codes)))
+            if done == epoch:
+                scores = score("test", np.arange(len(test_codes)))
     predicted = classes[scores.argmax(1)]
-    return Outcome(predicted, float((predicted == np.asarray(test_labels)).mean()), scores, classes, dict(epoch=epoch, value=value, deciding=deciding), curve)
+    return Outcome(
+        predicted,
+        float((predicted == np.asarray(test_labels)).mean()),
+        scores,
+        classes,
+        dict(epoch=epoch, value=value, deciding=deciding),
+        curve,
+    )

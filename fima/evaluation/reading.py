@@ -16,68 +16,89 @@ from ..data.views import centre_crop, crop, frame_difference, normalise, to_clip
 # %% ../../nbs/5_evaluation/50_reading.ipynb #c0603ded
 MODALITIES = ("rgb", "difference")
 
+
 def to_input(
-    cuts:Tensor,             # cut and resized clips, uint8 (N, T, S, S, 3)
-    modality:str="rgb",      # "rgb" or "difference"
-    difference:str="paper",  # kind of frame difference, see `fima.data.views.frame_difference`
-)->Tensor:                   # normalised clips, float (N, 3, T, S, S)
+    cuts: Tensor,  # cut and resized clips, uint8 (N, T, S, S, 3)
+    modality: str = "rgb",  # "rgb" or "difference"
+    difference: str = "paper",  # kind of frame difference, see `fima.data.views.frame_difference`
+) -> Tensor:  # normalised clips, float (N, 3, T, S, S)
     "Turn cut clips into what the encoder reads, on the device they are on."
-    if modality not in MODALITIES: raise ValueError(f"modality must be one of {MODALITIES}, got {modality!r}")
+    if modality not in MODALITIES:
+        raise ValueError(f"modality must be one of {MODALITIES}, got {modality!r}")
     ready = to_clip(cuts)
-    if modality == "rgb": return normalise(ready)
+    if modality == "rgb":
+        return normalise(ready)
     changes = frame_difference(ready, difference)
     return changes if difference == "normalised" else normalise(changes)
 
+
 def prepare(
-    clips:np.ndarray,        # stored frames of clips, uint8 (N, T, H, W, 3)
-    crop_size:int,           # side of the square the encoder reads, pixels
-    fraction:float=.875,     # side of the central square kept, as a share of the shorter side, (0, 1]
-    modality:str="rgb",      # "rgb" or "difference"
-    difference:str="paper",  # kind of frame difference
-)->Tensor:                   # normalised clips, float (N, 3, T, crop_size, crop_size)
+    clips: np.ndarray,  # stored frames of clips, uint8 (N, T, H, W, 3)
+    crop_size: int,  # side of the square the encoder reads, pixels
+    fraction: float = 0.875,  # side of the central square kept, as a share of the shorter side, (0, 1]
+    modality: str = "rgb",  # "rgb" or "difference"
+    difference: str = "paper",  # kind of frame difference
+) -> Tensor:  # normalised clips, float (N, 3, T, crop_size, crop_size)
     "Cut the centre, resize and normalise clips for an encoder, without any randomness."
-    if clips.ndim != 5 or clips.shape[-1] != 3: raise ValueError(f"clips must be (N, T, H, W, 3), got {clips.shape}")
+    if clips.ndim != 5 or clips.shape[-1] != 3:
+        raise ValueError(f"clips must be (N, T, H, W, 3), got {clips.shape}")
     cut = centre_crop(clips.reshape(-1, *clips.shape[2:]), crop_size, fraction)
     return to_input(torch.from_numpy(cut).unflatten(0, clips.shape[:2]), modality, difference)
 
 # %% ../../nbs/5_evaluation/50_reading.ipynb #0e0168e7
 def squares(
-    frames:np.ndarray,    # frames of one video, uint8 (T, H, W, 3)
-    crop_size:int,        # side of each result, pixels
-    fraction:float=.875,  # side of each square kept, as a share of the shorter side, (0, 1]
-    crops:int=1,          # 1: the centre; 3: start, middle and end of the longer side
-)->np.ndarray:            # uint8 (crops, T, crop_size, crop_size, 3)
+    frames: np.ndarray,  # frames of one video, uint8 (T, H, W, 3)
+    crop_size: int,  # side of each result, pixels
+    fraction: float = 0.875,  # side of each square kept, as a share of the shorter side, (0, 1]
+    crops: int = 1,  # 1: the centre; 3: start, middle and end of the longer side
+) -> np.ndarray:  # uint8 (crops, T, crop_size, crop_size, 3)
     "Cut one or three squares out of every frame and resize them."
-    if crops not in (1, 3): raise ValueError(f"crops must be 1 or 3, got {crops}")
-    if not 0 < fraction <= 1: raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    if crops not in (1, 3):
+        raise ValueError(f"crops must be 1 or 3, got {crops}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {fraction}")
     height, width = frames.shape[1:3]
     side = max(2, round(fraction * min(height, width)))
     right, down = (width - side) // 2, (height - side) // 2
     corners = [(right, down)]
-    if crops == 3: corners = [(0, down), (right, down), (width - side, down)] if width >= height else [(right, 0), (right, down), (right, height - side)]
+    if crops == 3:
+        corners = (
+            [(0, down), (right, down), (width - side, down)]
+            if width >= height
+            else [(right, 0), (right, down), (right, height - side)]
+        )
     return np.stack([crop(frames, (*corner, side, side), crop_size)[0] for corner in corners])
 
 # %% ../../nbs/5_evaluation/50_reading.ipynb #aad48a2d
 WHOLE = 600  # frames; a longer video is read clip by clip
 
+
 class _Numbers:
     "A frame source whose frames are their own numbers."
-    def __init__(self, frames:int): self.frames = frames
-    def count(self, path:str)->int: return self.frames
-    def window(self, path:str, start:int, length:int)->np.ndarray: return np.arange(start, start + length)
+
+    def __init__(self, frames: int):
+        self.frames = frames
+
+    def count(self, path: str) -> int:
+        return self.frames
+
+    def window(self, path: str, start: int, length: int) -> np.ndarray:
+        return np.arange(start, start + length)
+
 
 def read_clips(
-    frames:FrameSource,      # where the frames are: .count(path), .window(path, start, length)
-    path:str,                # the video
-    clips:int=10,            # uniformly spaced clips
-    frames_per_clip:int=16,  # T
-    stride:int=2,            # source frames per step
-    crop_size:int=112,       # side of the encoder's input, pixels
-    fraction:float=.875,     # side of the square kept, as a share of the shorter side
-    crops:int=1,             # 1 or 3 squares of each clip
-)->np.ndarray:               # uint8 (clips * crops, T, crop_size, crop_size, 3), the squares of a clip side by side
+    frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
+    path: str,  # the video
+    clips: int = 10,  # uniformly spaced clips
+    frames_per_clip: int = 16,  # T
+    stride: int = 2,  # source frames per step
+    crop_size: int = 112,  # side of the encoder's input, pixels
+    fraction: float = 0.875,  # side of the square kept, as a share of the shorter side
+    crops: int = 1,  # 1 or 3 squares of each clip
+) -> np.ndarray:  # uint8 (clips * crops, T, crop_size, crop_size, 3), the squares of a clip side by side
     "Read the frames that uniform clips need once, cut them once, and put the clips together."
-    if clips < 1: raise ValueError(f"clips must be at least 1, got {clips}")
+    if clips < 1:
+        raise ValueError(f"clips must be at least 1, got {clips}")
     count = frames.count(path)
     places = uniform_clips(_Numbers(count), path, clips, frames_per_clip, stride)
     pieces = []
@@ -85,4 +106,6 @@ def read_clips(
         used, position = np.unique(wanted, return_inverse=True)
         stretch = frames.window(path, int(used[0]), int(used[-1] - used[0]) + 1)
         pieces.append(squares(stretch[used - used[0]], crop_size, fraction, crops)[:, position.reshape(wanted.shape)])
-    return np.concatenate(pieces, axis=1).swapaxes(0, 1).reshape(clips * crops, frames_per_clip, crop_size, crop_size, 3)
+    return (
+        np.concatenate(pieces, axis=1).swapaxes(0, 1).reshape(clips * crops, frames_per_clip, crop_size, crop_size, 3)
+    )

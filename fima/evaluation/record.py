@@ -39,70 +39,106 @@ __all__ = ['DIGESTED', 'NO_TEST', 'Opened', 'evaluated_data', 'seen_in_training'
 # %% ../../nbs/5_evaluation/56_record.ipynb #acaa2cad
 class Opened(NamedTuple):
     "Hold an encoder with the videos it is evaluated on."
-    folder: Path        # where features are kept: the run's folder, or one below FIMA_WORK for a lone file
-    recipe: Recipe      # what it was trained by
-    encoder: nn.Module  # in evaluation mode, on its device
-    data: OpenData      # usable videos
-    about: Data         # which data set and split they are
-    features: dict[str, dict] # of what was read so far: digest of the first videos' features, for the record
 
-    def rows(self,
-        split: str,     # "train" or "test"
+    folder: Path  # where features are kept: the run's folder, or one below FIMA_WORK for a lone file
+    recipe: Recipe  # what it was trained by
+    encoder: nn.Module  # in evaluation mode, on its device
+    data: OpenData  # usable videos
+    about: Data  # which data set and split they are
+    features: dict[str, dict]  # of what was read so far: digest of the first videos' features, for the record
+
+    def rows(
+        self,
+        split: str,  # "train" or "test"
     ) -> pd.DataFrame:  # rows of the catalog
         "Select the videos of a split."
         rows = self.data.catalog[self.data.catalog.split == split].reset_index(drop=True)
         rows.attrs = dict(self.data.catalog.attrs)
         return rows
 
+
 def evaluated_data(
-    recipe: Recipe,      # of the encoder
+    recipe: Recipe,  # of the encoder
     data_set: str = "",  # name of a data set; empty: the recipe's own
-    split: int = 0,      # its split; 0: the recipe's own, or the first of another data set
-    short: str = "",     # "loop" or "drop"; empty: as the recipe
-    data: dict[str, Any] | None = None, # fields of a section `data`: videos of one's own, or a subset; comes before `data_set`
+    split: int = 0,  # its split; 0: the recipe's own, or the first of another data set
+    short: str = "",  # "loop" or "drop"; empty: as the recipe
+    # fields of a section `data`: videos of one's own, or a subset; comes before `data_set`
+    data: dict[str, Any] | None = None,
 ) -> Data:
     "Say which videos an encoder is evaluated on; refuse to test a supervised encoder on videos whose labels it has seen."
     own, changes = data_set in ("", recipe.data.name) and not data, {"short": short or recipe.data.short}
-    if data: told = changes | {"split": split or 1} | data
-    elif own: told = recipe.data.model_dump() | changes | {"split": split or recipe.data.split}
-    else: told = changes | dict(name=data_set, split=split or 1, sprites=make_recipe("demo").data.sprites if data_set == "motion_sprites" else None)
+    if data:
+        told = changes | {"split": split or 1} | data
+    elif own:
+        told = recipe.data.model_dump() | changes | {"split": split or recipe.data.split}
+    else:
+        told = changes | dict(
+            name=data_set,
+            split=split or 1,
+            sprites=make_recipe("demo").data.sprites if data_set == "motion_sprites" else None,
+        )
     if own and recipe.method.name == "supervised" and told["split"] != recipe.data.split:
-        raise ValueError(f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}")
-    if told["name"] != OWN: DATA_SETS[told["name"]]  # refuses a name that there is not
-    try: about = settle(Data.model_validate(told))
-    except ValidationError as error: raise ValueError("; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data", Recipe) for e in error.errors())) from None
+        raise ValueError(
+            f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}"
+        )
+    if told["name"] != OWN:
+        DATA_SETS[told["name"]]  # refuses a name that there is not
+    try:
+        about = settle(Data.model_validate(told))
+    except ValidationError as error:
+        raise ValueError(
+            "; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data", Recipe) for e in error.errors())
+        ) from None
     if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
-        raise ValueError(f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}")
+        raise ValueError(
+            f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}"
+        )
     return about
+
 
 def _trained_bytes(data: Data, folder: Path) -> set[str] | None:
     "Fingerprint the training videos of a folder of one's own, where it was or in another place; None where it is in neither."
     for place in (Path(data.videos), folder):
-        try: catalog = read_catalog(data, place)
-        except CatalogError: continue
-        if content_fingerprint(catalog, place) == data.content: return set(fingerprints(place / path for path in catalog.path[catalog.split == "train"]).values())
+        try:
+            catalog = read_catalog(data, place)
+        except CatalogError:
+            continue
+        if content_fingerprint(catalog, place) == data.content:
+            return set(fingerprints(place / path for path in catalog.path[catalog.split == "train"]).values())
     return None
 
+
 def seen_in_training(
-    recipe: Recipe,    # of an encoder
-    rows: pd.DataFrame, # videos it is tested on
-    about: Data,       # where they are from
-    folder: Path,      # where the videos lie
-) -> int | None:       # how many of them its pre-training has seen (without labels); None: the videos of its training are not here
+    recipe: Recipe,  # of an encoder
+    rows: pd.DataFrame,  # videos it is tested on
+    about: Data,  # where they are from
+    folder: Path,  # where the videos lie
+    # how many of them its pre-training has seen (without labels); None: the videos of its training are not here
+) -> int | None:
     "Count the test videos that pre-training has seen, where other videos of its data set are tested: by path, in folders of one's own by content."
-    if recipe.method.name in ("random", "imported") or about.name != recipe.data.name or (about.split, about.content) == (recipe.data.split, recipe.data.content): return 0
+    if (
+        recipe.method.name in ("random", "imported")
+        or about.name != recipe.data.name
+        or (about.split, about.content) == (recipe.data.split, recipe.data.content)
+    ):
+        return 0
     if about.name == OWN:
         trained = _trained_bytes(recipe.data, folder)
-        return None if trained is None else sum(digest in trained for digest in fingerprints(folder / path for path in rows.path).values())
+        return (
+            None
+            if trained is None
+            else sum(digest in trained for digest in fingerprints(folder / path for path in rows.path).values())
+        )
     trained = read_catalog(recipe.data, folder)
     return int(rows.path.isin(trained.path[trained.split == "train"]).sum())
 
+
 def open_run(
-    source: Path | str,         # a run's folder (its pre-training is complete), or a checkpoint file, ours or another's
+    source: Path | str,  # a run's folder (its pre-training is complete), or a checkpoint file, ours or another's
     about: Data | None = None,  # which videos; None: those of its recipe
     device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
-    videos: Path | None = None, # where a real data set lies; None: below FIMA_DATA
-) -> Opened:                    # encoder, recipe and data
+    videos: Path | None = None,  # where a real data set lies; None: below FIMA_DATA
+) -> Opened:  # encoder, recipe and data
     "Open an encoder and the videos to evaluate it on; raise ValueError where the pre-training is not finished."
     encoder, recipe = load_encoder(source)
     folder = Path(source)
@@ -111,111 +147,200 @@ def open_run(
         save_encoder(folder / "checkpoint" / "encoder.safetensors", encoder, recipe)
     about = about or recipe.data
     data = open_data(about, recipe.views.frames_per_clip * recipe.views.stride, folder=videos)
-    return Opened(folder, recipe, encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data, about, {})
+    return Opened(
+        folder, recipe, encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data, about, {}
+    )
+
 
 def smoke_run(
-    folder: Path | str, # an empty folder
-) -> Path:              # the same, now holding a finished run
+    folder: Path | str,  # an empty folder
+) -> Path:  # the same, now holding a finished run
     "Pre-train for a few steps on a few generated videos; what a template does when it is given no run."
     pretrain(make_recipe("smoke"), folder, progress=False)
     return Path(folder)
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #32f0186b
 def run_features(
-    opened: Opened,         # an encoder and its videos
-    split: str,             # "train" or "test"
-    clips: int = 10,        # uniformly spaced clips of a video
-    fraction: float = .875, # side of the central square over the shorter side
+    opened: Opened,  # an encoder and its videos
+    split: str,  # "train" or "test"
+    clips: int = 10,  # uniformly spaced clips of a video
+    fraction: float = 0.875,  # side of the central square over the shorter side
     modality: str = "rgb",  # "rgb" or "difference"
-    crops: int = 1,         # 1 or 3 squares of a clip
-    progress: bool = False, # show a bar
-) -> Features:              # of every video, in the order of `opened.rows(split)`
+    crops: int = 1,  # 1 or 3 squares of a clip
+    progress: bool = False,  # show a bar
+) -> Features:  # of every video, in the order of `opened.rows(split)`
     "Read a split's features from the encoder's folder, or compute and keep them."
     paths = opened.data.paths(opened.rows(split))
-    if not paths: raise ValueError(f"{opened.about.title}, split {opened.about.split}: {split} must hold videos, got none" + (NO_TEST if split == "test" and opened.about.name == OWN else ""))
+    if not paths:
+        raise ValueError(
+            f"{opened.about.title}, split {opened.about.split}: {split} must hold videos, got none"
+            + (NO_TEST if split == "test" and opened.about.name == OWN else "")
+        )
     compute = lambda: _extract(opened, paths, clips, fraction, modality, crops, progress)
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
     name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
-    features = cached_features(file, compute, paths, f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}")
+    features = cached_features(
+        file,
+        compute,
+        paths,
+        f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}",
+    )
     opened.features[name] = feature_digest(features.pooled[:DIGESTED])
     return features
 
-def _extract(opened: Opened, paths: Sequence[str], clips: int, fraction: float, modality: str, crops: int, progress: bool) -> Features:
+
+def _extract(
+    opened: Opened, paths: Sequence[str], clips: int, fraction: float, modality: str, crops: int, progress: bool
+) -> Features:
     "Compute features as the run's recipe cuts clips."
     v = opened.recipe.views
-    return extract(opened.encoder, opened.data.frames, paths, clips, v.frames_per_clip, v.stride, v.crop_size, fraction, crops, modality, v.difference, progress=progress)
+    return extract(
+        opened.encoder,
+        opened.data.frames,
+        paths,
+        clips,
+        v.frames_per_clip,
+        v.stride,
+        v.crop_size,
+        fraction,
+        crops,
+        modality,
+        v.difference,
+        progress=progress,
+    )
+
 
 def first_features(
-    opened: Opened, # an encoder and its videos
-    name: str,      # as a record names features, e.g. "test-rgb-10x1-0.875"
-) -> dict[str, Any]: # of `feature_digest`
+    opened: Opened,  # an encoder and its videos
+    name: str,  # as a record names features, e.g. "test-rgb-10x1-0.875"
+) -> dict[str, Any]:  # of `feature_digest`
     "Compute the features of a split's first videos anew."
     split, modality, cuts, fraction = name.split("-")
     clips, crops = map(int, cuts.split("x"))
     paths = opened.data.paths(opened.rows(split))[:DIGESTED]
     return feature_digest(_extract(opened, paths, clips, float(fraction), modality, crops, False).pooled)
 
-DIGESTED = 4 # videos, the first ones of a split, whose features have a digest in the record
-NO_TEST = ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
+
+DIGESTED = 4  # videos, the first ones of a split, whose features have a digest in the record
+NO_TEST = (
+    ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
+)
+
 
 def feature_digest(
-    features: np.ndarray, # features of some videos, (N, ...)
-) -> dict[str, Any]:      # their digest, and the length of each as a hexadecimal float
+    features: np.ndarray,  # features of some videos, (N, ...)
+) -> dict[str, Any]:  # their digest, and the length of each as a hexadecimal float
     "Hash features, and keep a number of each video that tells how far others are."
     values = np.ascontiguousarray(features, dtype=np.float32)
-    return dict(digest=sha256(values.tobytes()).hexdigest()[:16], lengths=[float(length).hex() for length in np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)])
+    return dict(
+        digest=sha256(values.tobytes()).hexdigest()[:16],
+        lengths=[
+            float(length).hex() for length in np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)
+        ],
+    )
 
 # %% ../../nbs/5_evaluation/56_record.ipynb #bb476265
 def _plain(values: pd.Series) -> list:
     "Turn a column into what JSON can hold; what is missing becomes null."
-    return [None if missing else value.item() if isinstance(value, np.generic) else value for value, missing in zip(values.tolist(), values.isna())]
+    return [
+        None if missing else value.item() if isinstance(value, np.generic) else value
+        for value, missing in zip(values.tolist(), values.isna())
+    ]
+
 
 def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[str, float]]:
     "Estimate every measure over the rows that have it; a measure that no row has gets no estimate."
-    judged = {"accuracy": tested.label.eq(tested.predicted)} | {name: tested[name] for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats}
+    judged = {"accuracy": tested.label.eq(tested.predicted)} | {
+        name: tested[name] for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats
+    }
     present = {name: values.dropna() for name, values in judged.items()}
-    return {name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict() for name, values in present.items() if len(values)}
+    return {
+        name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict()
+        for name, values in present.items()
+        if len(values)
+    }
+
 
 def _executed(opened: Opened, template: str) -> dict[str, Any]:
     "Fingerprint what an evaluation executed, code and plugins; no code for a notebook that is no template: its record is unverified."
     known, tested = (studies_folder() / f"{template}.ipynb").is_file(), opened.about.name
     code = code_fingerprint(opened.recipe, template_cells(template), tested=tested) if known else None
-    return dict(code=code, tested_on=tested, plugins=opened.recipe.plugins | plugin_digests(parts_of(opened.recipe, tested).entries()))
+    return dict(
+        code=code,
+        tested_on=tested,
+        plugins=opened.recipe.plugins | plugin_digests(parts_of(opened.recipe, tested).entries()),
+    )
+
 
 def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
     there, here = json.loads(file.read_text()) if file.exists() else {}, json.loads(json.dumps(metrics, default=str))
-    for name, what in (("data_fingerprint", "other videos"), ("weights", "another encoder"), ("template", "another template"), ("settings", "other settings")):
+    for name, what in (
+        ("data_fingerprint", "other videos"),
+        ("weights", "another encoder"),
+        ("template", "another template"),
+        ("settings", "other settings"),
+    ):
         if name in there and there[name] != here[name]:
-            raise ValueError(f"{file} holds the numbers of {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder")
+            raise ValueError(
+                f"{file} holds the numbers of {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder"
+            )
+
 
 def record(
-    folder: Path | str,        # the evaluation's folder, made if absent
-    opened: Opened,            # the run that was evaluated
-    template: str,             # name of the template
+    folder: Path | str,  # the evaluation's folder, made if absent
+    opened: Opened,  # the run that was evaluated
+    template: str,  # name of the template
     settings: dict[str, Any],  # every setting it was run with
-    tested: pd.DataFrame,      # one row per tested video or clip: path, label, predicted, group; further boolean columns are estimated too, over the rows that are not missing
-    began: float,              # `time.perf_counter()` when the evaluation began
-    further: Sequence[Opened] = (), # the other splits, where `tested` pools several
-    floats: Sequence[str] = (), # columns of numbers in [-1, 1], e.g. cosines, to be estimated as well
-    **more: Any,               # further fields, e.g. what was chosen
-) -> dict[str, Any]:           # what metrics.json holds
+    # one row per tested video or clip: path, label, predicted, group; further boolean columns are estimated too, over
+    # the rows that are not missing
+    tested: pd.DataFrame,
+    began: float,  # `time.perf_counter()` when the evaluation began
+    further: Sequence[Opened] = (),  # the other splits, where `tested` pools several
+    floats: Sequence[str] = (),  # columns of numbers in [-1, 1], e.g. cosines, to be estimated as well
+    **more: Any,  # further fields, e.g. what was chosen
+) -> dict[str, Any]:  # what metrics.json holds
     "Write metrics.json: estimates with intervals, per-video rows, origin and cost."
     lacking = {"path", "label", "predicted", "group"} - set(tested)
-    if lacking: raise ValueError(f"tested must have the columns path, label, predicted and group, got no {', '.join(sorted(lacking))}")
-    if set(floats) - set(tested): raise ValueError(f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(set(floats) - set(tested)))}")
+    if lacking:
+        raise ValueError(
+            f"tested must have the columns path, label, predicted and group, got no {', '.join(sorted(lacking))}"
+        )
+    if set(floats) - set(tested):
+        raise ValueError(
+            f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(set(floats) - set(tested)))}"
+        )
     recipe, pooled = opened.recipe, (opened, *further)
     one = lambda values: values[0] if len(pooled) == 1 else values
     seen = [seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled]
     metrics = dict(
-        run=recipe.run_id, template=template, settings=settings, method=recipe.method.name, data_set=opened.about.title, split=one([each.about.split for each in pooled]), seed=recipe.seed,
-        profile=recipe.profile, preset=recipe.preset, trained_on=f"{recipe.data.title}, split {recipe.data.split}" if recipe.method.name not in ("random", "imported") else None,
+        run=recipe.run_id,
+        template=template,
+        settings=settings,
+        method=recipe.method.name,
+        data_set=opened.about.title,
+        split=one([each.about.split for each in pooled]),
+        seed=recipe.seed,
+        profile=recipe.profile,
+        preset=recipe.preset,
+        trained_on=f"{recipe.data.title}, split {recipe.data.split}"
+        if recipe.method.name not in ("random", "imported")
+        else None,
         estimates=_estimates(tested, floats),
-        videos={name: _plain(tested[name]) for name in tested}, left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")], looped=[path for each in pooled for path in each.data.looped],
+        videos={name: _plain(tested[name]) for name in tested},
+        left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")],
+        looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=None if None in seen else sum(seen),
-        reading=dict(short=opened.about.short, cache_size=opened.about.cache_size), groups=opened.data.catalog.attrs.get("groups", ""), data_fingerprint=one([each.data.content for each in pooled]), weights=weights_digest(opened.encoder), features=one([each.features for each in pooled]),
-        **more, seconds=round(time.perf_counter() - began, 1), **provenance(next(opened.encoder.parameters()).device) | _executed(opened, template))
+        reading=dict(short=opened.about.short, cache_size=opened.about.cache_size),
+        groups=opened.data.catalog.attrs.get("groups", ""),
+        data_fingerprint=one([each.data.content for each in pooled]),
+        weights=weights_digest(opened.encoder),
+        features=one([each.features for each in pooled]),
+        **more,
+        seconds=round(time.perf_counter() - began, 1),
+        **provenance(next(opened.encoder.parameters()).device) | _executed(opened, template),
+    )
     _refuse_other(Path(folder) / "metrics.json", metrics)
     write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics
@@ -223,30 +348,71 @@ def record(
 # %% ../../nbs/5_evaluation/56_record.ipynb #2de49aab
 def _read(file: Path | str) -> dict[str, Any]:
     "Read an evaluation's record; refuse what is none."
-    try: told = read_metrics(file)
-    except json.JSONDecodeError: raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
-    if not (isinstance(told, dict) and isinstance(told.get("videos"), dict)): raise ValueError(f"{file} must be the metrics.json of an evaluation, with per-video rows, got {'one of a pre-training' if isinstance(told, dict) else 'no record'}")
+    try:
+        told = read_metrics(file)
+    except json.JSONDecodeError:
+        raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
+    if not (isinstance(told, dict) and isinstance(told.get("videos"), dict)):
+        raise ValueError(
+            f"{file} must be the metrics.json of an evaluation, with per-video rows, got {'one of a pre-training' if isinstance(told, dict) else 'no record'}"
+        )
     return told
+
 
 def compare_records(
     first: Path | str,  # a metrics.json
-    second: Path | str, # another one, of the same videos
-) -> pd.DataFrame:      # a line per measure both have: measure, first, second, difference, low, high, p, n; `attrs["differ"]`: settings that are not the same
+    second: Path | str,  # another one, of the same videos
+    # a line per measure both have: measure, first, second, difference, low, high, p, n; `attrs["differ"]`: settings that
+    # are not the same
+) -> pd.DataFrame:
     "Test two evaluations against each other, paired by video."
     for name, file in (("first", first), ("second", second)):
-        if not Path(file).is_file(): raise ValueError(f"{name} must be the metrics.json of an evaluation, got {file}, which is not there")
+        if not Path(file).is_file():
+            raise ValueError(f"{name} must be the metrics.json of an evaluation, got {file}, which is not there")
     told = [_read(file) for file in (first, second)]
     for field in ("data_set", "split", "data_fingerprint"):
-        if told[0][field] != told[1][field]: raise ValueError(f"the two records must be of the same videos, got {field} {told[0][field]} and {told[1][field]}")
+        if told[0][field] != told[1][field]:
+            raise ValueError(
+                f"the two records must be of the same videos, got {field} {told[0][field]} and {told[1][field]}"
+            )
     repeated = any(len(set(each["videos"]["path"])) < len(each["videos"]["path"]) for each in told)
-    key = ["path"] + [name for name in ("start", "split") if any(name in each["videos"] for each in told) and (name == "start" or repeated)]
-    if not all(name in each["videos"] for each in told for name in key): raise ValueError(f"the two records must have the same columns {', '.join(key)}, got one without")
-    tables = [pd.DataFrame(each["videos"]).assign(accuracy=lambda rows: rows.label == rows.predicted).set_index(key).sort_index(kind="stable") for each in told]
-    if not tables[0].index.equals(tables[1].index): raise ValueError(f"the two records must test the same videos, got {len(tables[0])} and {len(tables[1])} rows")
+    key = ["path"] + [
+        name
+        for name in ("start", "split")
+        if any(name in each["videos"] for each in told) and (name == "start" or repeated)
+    ]
+    if not all(name in each["videos"] for each in told for name in key):
+        raise ValueError(f"the two records must have the same columns {', '.join(key)}, got one without")
+    tables = [
+        pd.DataFrame(each["videos"])
+        .assign(accuracy=lambda rows: rows.label == rows.predicted)
+        .set_index(key)
+        .sort_index(kind="stable")
+        for each in told
+    ]
+    if not tables[0].index.equals(tables[1].index):
+        raise ValueError(f"the two records must test the same videos, got {len(tables[0])} and {len(tables[1])} rows")
     lines = []
     for measure in [name for name in told[0]["estimates"] if name in told[1]["estimates"]]:
-        pair = pd.DataFrame({place: table[measure].astype(float) for place, table in enumerate(tables)}).assign(group=tables[0].group).dropna()
-        if len(pair): lines.append(dict(measure=measure, first=pair[0].mean(), second=pair[1].mean(), **paired_test(pair[0], pair[1], pair.group)._asdict(), n=len(pair)))
+        pair = (
+            pd.DataFrame({place: table[measure].astype(float) for place, table in enumerate(tables)})
+            .assign(group=tables[0].group)
+            .dropna()
+        )
+        if len(pair):
+            lines.append(
+                dict(
+                    measure=measure,
+                    first=pair[0].mean(),
+                    second=pair[1].mean(),
+                    **paired_test(pair[0], pair[1], pair.group)._asdict(),
+                    n=len(pair),
+                )
+            )
     table, settings = pd.DataFrame(lines), [each["settings"] | each.get("reading", {}) for each in told]
-    table.attrs["differ"] = {name: [each.get(name) for each in settings] for name in sorted(set().union(*settings)) if settings[0].get(name) != settings[1].get(name)}
+    table.attrs["differ"] = {
+        name: [each.get(name) for each in settings]
+        for name in sorted(set().union(*settings))
+        if settings[0].get(name) != settings[1].get(name)
+    }
     return table

@@ -20,201 +20,252 @@ from ..training.code import own_folder
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #f52668eb
 _INTEGERS = ("i1", "i2", "i4", "i8")
 
+
 def _json(value: Any) -> str:
     "Write JSON without spaces."
     return json.dumps(value, separators=(",", ":"))
 
+
 def _float_kind(values: list[float]) -> str:
     "Tell whether 32 bits hold every value exactly."
     wide = np.array(values, "<f8")
-    with np.errstate(all="ignore"): narrow = wide.astype("<f4")
+    with np.errstate(all="ignore"):
+        narrow = wide.astype("<f4")
     return "f4" if narrow.astype("<f8").tobytes() == wide.tobytes() else "f8"
+
 
 def _kind(values: list) -> str:
     "Name the narrowest kind that holds every value exactly."
     types = set(map(type, values))
-    if types == {bool}: return "bool"
-    if types == {float}: return _float_kind(values)
-    if types != {int}: return "json"
+    if types == {bool}:
+        return "bool"
+    if types == {float}:
+        return _float_kind(values)
+    if types != {int}:
+        return "json"
     holds = [kind for kind in _INTEGERS if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max]
     return holds[0] if holds else "json"
+
 
 def _bits(values: list[bool]) -> bytes:
     "Pack eight values into a byte, the first in its lowest bit."
     return np.packbits(np.array(values, bool), bitorder="little").tobytes()
+
 
 def _numbers(values: list, kind: str) -> bytes:
     "Store numbers byte by byte, the lowest of all values first."
     array = np.array(values, "<" + kind)
     return array.view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
 
+
 def pack_column(
-    values: list, # what JSON can hold; None where missing
+    values: list,  # what JSON can hold; None where missing
 ) -> list | str:  # the values themselves where that is shorter, else "kind:base64"
     "Write a column in as few characters as its kind allows; exact."
     present = [value for value in values if value is not None]
     kind, missing = _kind(present), len(present) < len(values)
-    if kind == "json": body, missing = _json(values).encode(), False
-    else: body = _bits(present) if kind == "bool" else _numbers(present, kind)
-    if missing: body = _bits([value is not None for value in values]) + body
+    if kind == "json":
+        body, missing = _json(values).encode(), False
+    else:
+        body = _bits(present) if kind == "bool" else _numbers(present, kind)
+    if missing:
+        body = _bits([value is not None for value in values]) + body
     text = f"{kind}{'?' if missing else ''}:{base64.b64encode(zlib.compress(body, 9)).decode()}"
     return min(list(values), text, key=lambda each: len(_json(each)))
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #554d5ab3
 def _from_bits(body: bytes, count: int) -> list[bool]:
     "Unpack as many values as there must be."
-    if len(body) != -(-count // 8): raise ValueError(f"{count} bits must take {-(-count // 8)} bytes, got {len(body)}")
+    if len(body) != -(-count // 8):
+        raise ValueError(f"{count} bits must take {-(-count // 8)} bytes, got {len(body)}")
     bits = np.unpackbits(np.frombuffer(body, np.uint8), bitorder="little").astype(bool)
-    if bits[count:].any(): raise ValueError(f"no bit must be set after the first {count}")
+    if bits[count:].any():
+        raise ValueError(f"no bit must be set after the first {count}")
     return bits[:count].tolist()
+
 
 def _from_numbers(body: bytes, kind: str) -> list:
     "Undo `_numbers`."
     size = np.dtype(kind).itemsize
     return np.frombuffer(body, np.uint8).reshape(size, -1).T.copy().view("<" + kind).ravel().tolist()
 
+
 def _decode(text: str, rows: int) -> list:
     "Turn a packed column into its values."
     kind, body = text.split(":")
     body = zlib.decompress(base64.b64decode(body, validate=True))
-    if kind == "json": return json.loads(body)
+    if kind == "json":
+        return json.loads(body)
     size = -(-rows // 8) if kind.endswith("?") else 0
     there = _from_bits(body[:size], rows) if size else [True] * rows
     kind, body = kind.removesuffix("?"), body[size:]
-    if kind not in ("bool", *_INTEGERS, "f4", "f8"): raise ValueError(f"unknown kind {kind}")
+    if kind not in ("bool", *_INTEGERS, "f4", "f8"):
+        raise ValueError(f"unknown kind {kind}")
     values = _from_bits(body, sum(there)) if kind == "bool" else _from_numbers(body, kind)
-    if len(values) != sum(there): raise ValueError(f"{sum(there)} values must be there, got {len(values)}")
+    if len(values) != sum(there):
+        raise ValueError(f"{sum(there)} values must be there, got {len(values)}")
     rest = iter(values)
     return [next(rest) if here else None for here in there]
 
+
 def unpack_column(
-    packed: list | str, # of `pack_column`
-    rows: int,          # how many values there must be
-) -> list:              # the values that were packed
+    packed: list | str,  # of `pack_column`
+    rows: int,  # how many values there must be
+) -> list:  # the values that were packed
     "Read a column back; refuse what `pack_column` did not write."
-    try: values = list(packed) if isinstance(packed, list) else _decode(packed, rows)
-    except (ValueError, TypeError, AttributeError, zlib.error) as error: values, said = None, str(error)
-    else: said = f"{len(values)} values"
-    if values is not None and len(values) == rows: return values
+    try:
+        values = list(packed) if isinstance(packed, list) else _decode(packed, rows)
+    except (ValueError, TypeError, AttributeError, zlib.error) as error:
+        values, said = None, str(error)
+    else:
+        said = f"{len(values)} values"
+    if values is not None and len(values) == rows:
+        return values
     rule = f"a column must hold {rows} values, as a list or as kind:base64"
     raise ValueError(f"{rule}, got {str(packed)[:40]} ({said})")
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #9efd22ca
 ROW_COLUMNS = ("path", "class", "label", "group", "start", "split")  # what belongs to the row, not to the outcome
 
+
 class PackedVideos(NamedTuple):
     "Hold the rows of a record in two parts."
+
     videos: dict[str, Any]  # for the record: `list` (digest or None), `rows`, `columns` in order (None: in the list)
-    shared: dict[str, list] # the list of videos: columns that belong to the row
+    shared: dict[str, list]  # the list of videos: columns that belong to the row
+
 
 def list_digest(
-    shared: dict[str, list], # a list of videos
-) -> str:                    # 16 hexadecimal digits
+    shared: dict[str, list],  # a list of videos
+) -> str:  # 16 hexadecimal digits
     "Name a list of videos by its content: names, values and order."
     return hashlib.sha256(_json(shared).encode()).hexdigest()[:16]
 
+
 def pack_videos(
-    videos: dict[str, list], # column -> a value per row
-) -> PackedVideos:           # the same in two parts
+    videos: dict[str, list],  # column -> a value per row
+) -> PackedVideos:  # the same in two parts
     "Take the rows of a record apart: what belongs to the row, and the outcome."
     lengths = {name: len(values) for name, values in videos.items()}
-    if len(set(lengths.values())) > 1: raise ValueError(f"the columns of a record must be of one length, got {lengths}")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns of a record must be of one length, got {lengths}")
     shared = {name: list(videos[name]) for name in ROW_COLUMNS if name in videos}
     columns = {name: None if name in shared else pack_column(values) for name, values in videos.items()}
     rows = next(iter(lengths.values()), 0)
     return PackedVideos({"list": list_digest(shared) if shared else None, "rows": rows, "columns": columns}, shared)
 
+
 def is_packed(
-    videos: Any, # the field `videos` of a record
-) -> bool:       # False for plain lists, and for the count that a pre-training keeps
+    videos: Any,  # the field `videos` of a record
+) -> bool:  # False for plain lists, and for the count that a pre-training keeps
     "Tell the packed form from the plain one."
     return isinstance(videos, dict) and isinstance(videos.get("columns"), dict)
 
+
 def unpack_videos(
-    packed: PackedVideos, # of `pack_videos`
-) -> dict[str, list]:     # column -> a value per row, as it was
+    packed: PackedVideos,  # of `pack_videos`
+) -> dict[str, list]:  # column -> a value per row, as it was
     "Put the rows of a record together again."
     videos, rows = {}, packed.videos["rows"]
     for name, values in packed.videos["columns"].items():
         if values is None and name not in packed.shared:
             raise ValueError(f"the list of videos must hold the column {name}, got {', '.join(packed.shared)}")
-        try: videos[name] = unpack_column(packed.shared[name] if values is None else values, rows)
-        except ValueError as error: raise ValueError(f"{name}: {error}") from None
+        try:
+            videos[name] = unpack_column(packed.shared[name] if values is None else values, rows)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     return videos
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #e012a6f7
 LISTS = "video_lists"  # name of the folders that hold lists of videos
-ABOVE = 4              # so many folders above a record's own are looked into
+ABOVE = 4  # so many folders above a record's own are looked into
+
 
 def lists_folder(
-    folder: Path | str, # of an evaluation: RUN/EVALUATION, in a run's folder
-) -> Path:              # in the folder of one's own runs; beside another folder `runs` that holds the run; else in the run's folder; else in its own
+    folder: Path | str,  # of an evaluation: RUN/EVALUATION, in a run's folder
+    # in the folder of one's own runs; beside another folder `runs` that holds the run; else in the run's folder; else in
+    # its own
+) -> Path:
     "Tell where an evaluation writes its list of videos."
     own = Path(os.path.abspath(folder))
     run = own.parent
-    if own.is_relative_to(own_folder()): return own_folder() / LISTS
-    if run.parent.name == "runs": return run.parent.parent / LISTS
+    if own.is_relative_to(own_folder()):
+        return own_folder() / LISTS
+    if run.parent.name == "runs":
+        return run.parent.parent / LISTS
     return (run if (run / "recipe.json").exists() else own) / LISTS
+
 
 @lru_cache(maxsize=64)
 def _read_list(file: Path, _changed: int, _size: int) -> tuple[str, dict[str, list]]:
     "Read a list of videos, once as long as it stays as it is; give its digest too, empty where it is no list."
-    try: shared = json.loads(file.read_text())
-    except ValueError: return "", {}
+    try:
+        shared = json.loads(file.read_text())
+    except ValueError:
+        return "", {}
     whole = isinstance(shared, dict) and all(isinstance(values, list) for values in shared.values())
     return (list_digest(shared), shared) if whole else ("", {})
+
 
 def _list_of(file: Path) -> tuple[str, dict[str, list]]:
     "Read a list of videos and its digest."
     told = file.stat()
     return _read_list(file, told.st_mtime_ns, told.st_size)
 
+
 def find_list(
-    file: Path | str, # a record
-    digest: str,      # of its list
-) -> Path:            # the file of the list, nearest first
+    file: Path | str,  # a record
+    digest: str,  # of its list
+) -> Path:  # the file of the list, nearest first
     "Find the list of videos of a record; raise ValueError, one line, where there is none."
-    folders = Path(os.path.abspath(file)).parents[:ABOVE + 1]
+    folders = Path(os.path.abspath(file)).parents[: ABOVE + 1]
     places = [folder / LISTS / f"{digest}.json" for folder in folders]
     for place in places:
-        if place.is_file(): return place
+        if place.is_file():
+            return place
     where = f"{LISTS}/{digest}.json in the record's folder or at most {ABOVE} above it"
     raise ValueError(f"{file}: its list of videos must lie at {where}, got none")
 
+
 def keep_list(
-    folder: Path,            # of lists, made if absent
-    shared: dict[str, list], # a list of videos
-) -> Path:                   # its file
+    folder: Path,  # of lists, made if absent
+    shared: dict[str, list],  # a list of videos
+) -> Path:  # its file
     "Write a list of videos where it is not there yet; a damaged one is replaced."
     digest = list_digest(shared)
     file = Path(folder) / f"{digest}.json"
-    if file.is_file() and _list_of(file)[0] == digest: return file
+    if file.is_file() and _list_of(file)[0] == digest:
+        return file
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, "{\n" + ",\n".join(f"{_json(name)}:{_json(values)}" for name, values in shared.items()) + "\n}\n")
     return file
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #30581605
 def write_metrics(
-    file: Path | str,        # metrics.json to write; its folder is made if absent
-    metrics: dict[str, Any], # a record; `videos` in plain lists, or a count
+    file: Path | str,  # metrics.json to write; its folder is made if absent
+    metrics: dict[str, Any],  # a record; `videos` in plain lists, or a count
 ) -> None:
     "Write a record atomically, its list of videos first."
     file, fields = Path(file), dict(metrics)
     file.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(metrics.get("videos"), dict):
         fields["videos"], shared = pack_videos(metrics["videos"])
-        if shared: keep_list(lists_folder(file.parent), shared)
+        if shared:
+            keep_list(lists_folder(file.parent), shared)
     texts = {name: (_json if name == "videos" else json.dumps)(value) for name, value in fields.items()}
     write_text(file, "{\n" + ",\n".join(f" {json.dumps(name)}: {text}" for name, text in texts.items()) + "\n}\n")
 
+
 def read_metrics(
     file: Path | str,  # metrics.json of a pre-training or of an evaluation
-) -> dict[str, Any]:   # the record; of an evaluation, `videos` holds column -> a value per row
+) -> dict[str, Any]:  # the record; of an evaluation, `videos` holds column -> a value per row
     "Read a record, packed or plain; raise ValueError, one line, where it or its list of videos is not whole."
-    try: metrics = json.loads(Path(file).read_text())
+    try:
+        metrics = json.loads(Path(file).read_text())
     except ValueError:
         raise json.JSONDecodeError(f"{file} must hold a record, got a file that is not JSON", "", 0) from None
-    if not (isinstance(metrics, dict) and is_packed(metrics.get("videos"))): return metrics
+    if not (isinstance(metrics, dict) and is_packed(metrics.get("videos"))):
+        return metrics
     videos, shared = metrics["videos"], {}
     if digest := videos.get("list"):
         place = find_list(file, digest)
@@ -222,5 +273,7 @@ def read_metrics(
         if found != digest:
             rule = "must hold what its name, a digest of its content, says"
             raise ValueError(f"{file}: its list of videos {place} {rule}, got {found or 'no list'}")
-    try: return metrics | {"videos": unpack_videos(PackedVideos(videos, shared))}
-    except (ValueError, KeyError) as error: raise ValueError(f"{file}: videos: {error}") from None
+    try:
+        return metrics | {"videos": unpack_videos(PackedVideos(videos, shared))}
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{file}: videos: {error}") from None

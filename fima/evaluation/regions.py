@@ -22,126 +22,156 @@ from .reading import WHOLE, read_clips, squares
 # %% ../../nbs/5_evaluation/59_regions.ipynb #8b1c6aa5
 class MaskFrames:
     "Serve the true masks of the embedded set as frames, 0 or 255."
-    def __init__(self,
-        folder: str | Path, # of the data set
+
+    def __init__(
+        self,
+        folder: str | Path,  # of the data set
     ):
         self.folder = Path(folder)
 
-    def count(self,
-        path: str, # absolute path of a video
-    ) -> int:      # number of frames
+    def count(
+        self,
+        path: str,  # absolute path of a video
+    ) -> int:  # number of frames
         "Count the frames of a video."
         return len(read_masks(self.folder, Path(path).relative_to(self.folder)))
 
-    def window(self,
-        path: str,   # absolute path of a video
+    def window(
+        self,
+        path: str,  # absolute path of a video
         start: int,  # first frame
-        length: int, # number of consecutive frames
-    ) -> np.ndarray: # uint8 (length, H, W, 3)
+        length: int,  # number of consecutive frames
+    ) -> np.ndarray:  # uint8 (length, H, W, 3)
         "Give the masks of consecutive frames."
-        masks = read_masks(self.folder, Path(path).relative_to(self.folder))[start:start + length]
+        masks = read_masks(self.folder, Path(path).relative_to(self.folder))[start : start + length]
         return np.repeat(masks[..., None].astype(np.uint8) * 255, 3, axis=-1)
 
 # %% ../../nbs/5_evaluation/59_regions.ipynb #73a323f5
 def sample_frames(
-    frames: FrameSource,   # where the frames are
-    path: str,             # the video
-    crop_size: int,        # side of the square, pixels
-    fraction: float = .875, # side of the square kept, as a share of the shorter side
-    at_most: int = 48,     # frames wanted
-) -> np.ndarray:           # uint8 (F, S, S, 3)
+    frames: FrameSource,  # where the frames are
+    path: str,  # the video
+    crop_size: int,  # side of the square, pixels
+    fraction: float = 0.875,  # side of the square kept, as a share of the shorter side
+    at_most: int = 48,  # frames wanted
+) -> np.ndarray:  # uint8 (F, S, S, 3)
     "Read frames at equal distances over a whole video, cut as its clips are."
     count = frames.count(path)
     places = np.unique(np.rint(np.linspace(0, count - 1, at_most)).astype(int))
-    if count <= WHOLE: picked = frames.window(path, 0, count)[places]
-    else: picked = np.concatenate([frames.window(path, int(place), 1) for place in places])
+    if count <= WHOLE:
+        picked = frames.window(path, 0, count)[places]
+    else:
+        picked = np.concatenate([frames.window(path, int(place), 1) for place in places])
     return squares(picked, crop_size, fraction)[0]
 
+
 def median_background(
-    frames: np.ndarray, # of one video, uint8 (F, H, W, 3)
-) -> np.ndarray:        # uint8 (H, W, 3)
+    frames: np.ndarray,  # of one video, uint8 (F, H, W, 3)
+) -> np.ndarray:  # uint8 (H, W, 3)
     "Take the median of every pixel over a video."
     return np.median(frames, axis=0).astype(np.uint8)
 
+
 def _tidy(masks: np.ndarray) -> np.ndarray:
     "Smooth masks by the majority of 3 x 3 pixels."
-    return np.stack([cv2.blur(mask.astype(np.float32), (3, 3), borderType=cv2.BORDER_REPLICATE) > .5 for mask in masks])
+    return np.stack(
+        [cv2.blur(mask.astype(np.float32), (3, 3), borderType=cv2.BORDER_REPLICATE) > 0.5 for mask in masks]
+    )
+
 
 def median_masks(
-    clip: np.ndarray,       # uint8 (T, H, W, 3)
-    background: np.ndarray, # of `median_background`, uint8 (H, W, 3)
-    threshold: float = .12, # change of the channel that changes most, as a share of the whole range, (0, 1)
-) -> np.ndarray:            # bool (T, H, W)
+    clip: np.ndarray,  # uint8 (T, H, W, 3)
+    background: np.ndarray,  # of `median_background`, uint8 (H, W, 3)
+    threshold: float = 0.12,  # change of the channel that changes most, as a share of the whole range, (0, 1)
+) -> np.ndarray:  # bool (T, H, W)
     "Call foreground what differs from the median background."
-    if not 0 < threshold < 1: raise ValueError(f"threshold must lie within (0, 1), got {threshold}")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie within (0, 1), got {threshold}")
     return _tidy(np.abs(clip.astype(int) - background).max(-1) > 255 * threshold)
 
+
 def flow_masks(
-    clip: np.ndarray,      # uint8 (T, H, W, 3), T >= 2, at least 16 pixels wide and high
-    threshold: float = .5, # length of the flow less that of the frame's median, pixels per step, > 0
-) -> np.ndarray:           # bool (T, H, W); the last frame has the flow that leads to it
+    clip: np.ndarray,  # uint8 (T, H, W, 3), T >= 2, at least 16 pixels wide and high
+    threshold: float = 0.5,  # length of the flow less that of the frame's median, pixels per step, > 0
+) -> np.ndarray:  # bool (T, H, W); the last frame has the flow that leads to it
     "Call foreground what moves against the rest of the frame, by optical flow."
-    if len(clip) < 2: raise ValueError(f"clip must hold 2 frames or more, got {clip.shape}")
+    if len(clip) < 2:
+        raise ValueError(f"clip must hold 2 frames or more, got {clip.shape}")
     flow = dense_flow(clip)
     speed = np.linalg.norm(flow - np.median(flow, axis=(2, 3), keepdims=True), axis=1)
     return _tidy(np.concatenate([speed, speed[-1:]]) > threshold)
 
+
 def overlap(
-    one: np.ndarray,   # bool (N, ...)
-    other: np.ndarray, # bool, same shape
-) -> np.ndarray:       # intersection over union, in [0, 1], 1 where both are empty, (N,)
+    one: np.ndarray,  # bool (N, ...)
+    other: np.ndarray,  # bool, same shape
+) -> np.ndarray:  # intersection over union, in [0, 1], 1 where both are empty, (N,)
     "Measure how well masks agree."
-    if one.shape != other.shape: raise ValueError(f"one and other must have one shape, got {one.shape} and {other.shape}")
+    if one.shape != other.shape:
+        raise ValueError(f"one and other must have one shape, got {one.shape} and {other.shape}")
     both, either = ((one & other).reshape(len(one), -1).sum(1), (one | other).reshape(len(one), -1).sum(1))
-    return np.where(either, both / np.maximum(either, 1), 1.)
+    return np.where(either, both / np.maximum(either, 1), 1.0)
 
 # %% ../../nbs/5_evaluation/59_regions.ipynb #37ac1f4d
 def grow(
-    masks: np.ndarray, # bool (T, H, W)
-    pixels: int = 1,   # in every direction
-) -> np.ndarray:       # bool (T, H, W)
+    masks: np.ndarray,  # bool (T, H, W)
+    pixels: int = 1,  # in every direction
+) -> np.ndarray:  # bool (T, H, W)
     "Enlarge masks."
     kernel = np.ones((2 * pixels + 1,) * 2, np.uint8)
     return np.stack([cv2.dilate(mask.astype(np.uint8), kernel) > 0 for mask in masks])
 
+
 def clean_plate(
-    frames: np.ndarray, # of one video, uint8 (F, H, W, 3)
+    frames: np.ndarray,  # of one video, uint8 (F, H, W, 3)
     masks: np.ndarray,  # their foreground, bool (F, H, W)
-) -> np.ndarray:        # uint8 (H, W, 3)
+) -> np.ndarray:  # uint8 (H, W, 3)
     "Rebuild the scene behind the foreground."
     seen = (~masks).sum(0)
     ordered = np.sort(np.where(masks[..., None], 256, frames.astype(np.int16)), axis=0)
-    middle = np.take_along_axis(ordered, np.broadcast_to((np.maximum(seen, 1) - 1)[None, ..., None] // 2, (1, *seen.shape, 3)), axis=0)[0]
+    middle = np.take_along_axis(
+        ordered, np.broadcast_to((np.maximum(seen, 1) - 1)[None, ..., None] // 2, (1, *seen.shape, 3)), axis=0
+    )[0]
     plate, hidden = np.minimum(middle, 255).astype(np.uint8), (seen == 0).astype(np.uint8)
     return cv2.inpaint(plate, hidden, 3, cv2.INPAINT_TELEA) if 0 < hidden.sum() < hidden.size else plate
 
+
 class Regions(NamedTuple):
     "Hold the clips of one video, taken apart."
-    clips: np.ndarray      # uint8 (N, T, S, S, 3)
-    masks: np.ndarray      # foreground, bool (N, T, S, S)
-    background: np.ndarray # the clips without their foreground, uint8 (N, T, S, S, 3)
+
+    clips: np.ndarray  # uint8 (N, T, S, S, 3)
+    masks: np.ndarray  # foreground, bool (N, T, S, S)
+    background: np.ndarray  # the clips without their foreground, uint8 (N, T, S, S, 3)
+
 
 MASKS = ("true", "median", "flow")
 
+
 def read_regions(
-    frames: FrameSource,     # where the frames are
-    path: str,               # the video
-    source: str,             # of the masks: one of `MASKS`
-    folder: str | Path = "", # of the embedded set, for its true masks
-    clips: int = 2,          # uniformly spaced clips
-    frames_per_clip: int = 16, # T
-    stride: int = 2,         # source frames per step
-    crop_size: int = 112,    # S
-    fraction: float = .875,  # side of the square kept, as a share of the shorter side
+    frames: FrameSource,  # where the frames are
+    path: str,  # the video
+    source: str,  # of the masks: one of `MASKS`
+    folder: str | Path = "",  # of the embedded set, for its true masks
+    clips: int = 2,  # uniformly spaced clips
+    frames_per_clip: int = 16,  # T
+    stride: int = 2,  # source frames per step
+    crop_size: int = 112,  # S
+    fraction: float = 0.875,  # side of the square kept, as a share of the shorter side
 ) -> Regions:
     "Read the clips of a video, find their foreground and rebuild what is behind it."
-    if source not in MASKS: raise ValueError(f"source must be one of {MASKS}, got {source!r}")
+    if source not in MASKS:
+        raise ValueError(f"source must be one of {MASKS}, got {source!r}")
     view = dict(clips=clips, frames_per_clip=frames_per_clip, stride=stride, crop_size=crop_size, fraction=fraction)
     cuts, whole = read_clips(frames, path, **view), sample_frames(frames, path, crop_size, fraction)
     if source == "true":
         told = Looped(MaskFrames(folder), frames_per_clip * stride)
-        if told.count(path) != frames.count(path): raise ValueError(f"masks of {Path(path).name} must be of its {frames.count(path)} frames, got {told.count(path)}")
-        masks, whole_masks = read_clips(told, path, **view)[..., 0] > 127, sample_frames(told, path, crop_size, fraction)[..., 0] > 127
+        if told.count(path) != frames.count(path):
+            raise ValueError(
+                f"masks of {Path(path).name} must be of its {frames.count(path)} frames, got {told.count(path)}"
+            )
+        masks, whole_masks = (
+            read_clips(told, path, **view)[..., 0] > 127,
+            sample_frames(told, path, crop_size, fraction)[..., 0] > 127,
+        )
     elif source == "median":
         scene = median_background(whole)
         masks, whole_masks = np.stack([median_masks(cut, scene) for cut in cuts]), median_masks(whole, scene)
@@ -151,13 +181,16 @@ def read_regions(
     grown = np.stack([grow(part) for part in masks])
     return Regions(cuts, masks, np.where(grown[..., None], clean_plate(whole, grow(whole_masks)), cuts))
 
+
 def without_regions(
     regions: Regions,  # of one video
-    least: float = .005, # share of the pixels of every clip that must be foreground
-    most: float = .9,  # share that must not be exceeded
-) -> str:              # why the video cannot be taken apart; empty: it can
+    least: float = 0.005,  # share of the pixels of every clip that must be foreground
+    most: float = 0.9,  # share that must not be exceeded
+) -> str:  # why the video cannot be taken apart; empty: it can
     "Say why a video has no foreground or no background."
     shares = regions.masks.mean(axis=(1, 2, 3))
-    if is_still(regions.clips): return "still: every frame of its clips is the same"
-    if shares.min() < least: return f"no foreground: {100 * shares.min():.1f} % of a clip's pixels"
+    if is_still(regions.clips):
+        return "still: every frame of its clips is the same"
+    if shares.min() < least:
+        return f"no foreground: {100 * shares.min():.1f} % of a clip's pixels"
     return f"no background: foreground on {100 * shares.max():.0f} % of a clip's pixels" if shares.max() > most else ""

@@ -19,51 +19,61 @@ from .features import Features, check_features
 
 # %% ../../nbs/5_evaluation/53_retrieval.ipynb #4a7b220c
 def directions(
-    features:np.ndarray, # (N, C)
-)->np.ndarray:           # unit rows, zero rows stay zero, float64, (N, C)
+    features: np.ndarray,  # (N, C)
+) -> np.ndarray:  # unit rows, zero rows stay zero, float64, (N, C)
     "Scale every row to unit length and leave zero rows alone."
     rows = np.asarray(features, dtype=np.float64)
-    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(float).tiny)   # largest entry 1: squares can neither overflow nor vanish
+    # largest entry 1: squares can neither overflow nor vanish
+    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(float).tiny)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
 
 # %% ../../nbs/5_evaluation/53_retrieval.ipynb #39792ff5
 class Retrieval(NamedTuple):
     "Carry the hit rates of a retrieval and the neighbours behind them."
-    recall:dict[int, float] # k -> share of queries with a video of their class among the k nearest
-    hits:np.ndarray         # the same per query, bool, (N, len(ks))
-    neighbours:np.ndarray   # gallery positions, nearest first, (N, max(ks))
+
+    recall: dict[int, float]  # k -> share of queries with a video of their class among the k nearest
+    hits: np.ndarray  # the same per query, bool, (N, len(ks))
+    neighbours: np.ndarray  # gallery positions, nearest first, (N, max(ks))
+
 
 def nearest(
-    query:np.ndarray,   # (N, C)
-    gallery:np.ndarray, # (M, C)
-    count:int,          # neighbours per query, at most M
-)->np.ndarray:          # gallery positions, nearest first, (N, count)
+    query: np.ndarray,  # (N, C)
+    gallery: np.ndarray,  # (M, C)
+    count: int,  # neighbours per query, at most M
+) -> np.ndarray:  # gallery positions, nearest first, (N, count)
     "Rank the gallery for each query by cosine; ties go to the first."
     rows, columns = directions(query), directions(gallery).T
     blocks = np.array_split(rows, max(1, len(rows) // 512))
-    return np.concatenate([np.argsort(-np.round(block @ columns, 12), axis=1, kind="stable")[:, :count] for block in blocks])
+    return np.concatenate(
+        [np.argsort(-np.round(block @ columns, 12), axis=1, kind="stable")[:, :count] for block in blocks]
+    )
+
 
 def check_ranks(
-    ks:Sequence[int], # numbers of neighbours
-    gallery:int,      # number of gallery videos
-)->None:
+    ks: Sequence[int],  # numbers of neighbours
+    gallery: int,  # number of gallery videos
+) -> None:
     "Refuse numbers of neighbours that are none, or more than there are gallery videos."
-    if not len(ks) or not all(isinstance(k, (int, np.integer)) and 1 <= k <= gallery for k in ks): raise ValueError(f"ks must lie within [1, {gallery}] (the gallery), in whole numbers, got {tuple(ks)}")
+    if not len(ks) or not all(isinstance(k, (int, np.integer)) and 1 <= k <= gallery for k in ks):
+        raise ValueError(f"ks must lie within [1, {gallery}] (the gallery), in whole numbers, got {tuple(ks)}")
+
 
 def retrieve(
-    query:np.ndarray,        # test features, (N, C) or (N, clips, C): clips are averaged
-    gallery:np.ndarray,      # training features, (M, C) or (M, clips, C)
-    query_labels:Sequence,   # (N,)
-    gallery_labels:Sequence, # (M,)
-    ks:Sequence[int]=(1, 5, 10, 20), # numbers of neighbours, each within [1, M]
-)->Retrieval:                # hit rates, hits per query, neighbours
+    query: np.ndarray,  # test features, (N, C) or (N, clips, C): clips are averaged
+    gallery: np.ndarray,  # training features, (M, C) or (M, clips, C)
+    query_labels: Sequence,  # (N,)
+    gallery_labels: Sequence,  # (M,)
+    ks: Sequence[int] = (1, 5, 10, 20),  # numbers of neighbours, each within [1, M]
+) -> Retrieval:  # hit rates, hits per query, neighbours
     "Retrieve training videos for test videos and report R@k."
     rows, labels = check_features("query", query, query_labels)
     shelf, shelf_labels = check_features("gallery", gallery, gallery_labels)
     rows, shelf = (x.mean(axis=1) if x.ndim == 3 else x for x in (rows, shelf))
-    if rows.shape[1] != shelf.shape[1]: raise ValueError(f"query must have the width of gallery ({shelf.shape[1]}), got {rows.shape[1]}")
+    if rows.shape[1] != shelf.shape[1]:
+        raise ValueError(f"query must have the width of gallery ({shelf.shape[1]}), got {rows.shape[1]}")
     check_ranks(ks, len(shelf))
-    if len(set(shelf_labels.tolist())) < 2: raise ValueError(f"gallery_labels must hold at least 2 classes, got only {shelf_labels.tolist()[0]!r}")
+    if len(set(shelf_labels.tolist())) < 2:
+        raise ValueError(f"gallery_labels must hold at least 2 classes, got only {shelf_labels.tolist()[0]!r}")
     neighbours = nearest(rows, shelf, max(ks))
     found = (shelf_labels[neighbours] == labels[:, None]).cumsum(axis=1) > 0
     hits = found[:, np.asarray(ks) - 1]
@@ -73,62 +83,89 @@ def retrieve(
 @dataclass(frozen=True)
 class RetrievalProtocol:
     "Say what of a video's features is compared; the comparison itself is always a cosine."
-    source: str                               # where it comes from, a sentence
-    reads: Literal["pooled", "timed", "flat"] # which reading of the map, a field of `Features`
-    clip_l2: bool = False                     # scale each clip to unit length before clips are averaged
-    centre: bool = False                      # take the mean of the split off
 
-RETRIEVAL_PROTOCOLS = { # by name
+    source: str  # where it comes from, a sentence
+    reads: Literal["pooled", "timed", "flat"]  # which reading of the map, a field of `Features`
+    clip_l2: bool = False  # scale each clip to unit length before clips are averaged
+    centre: bool = False  # take the mean of the split off
+
+
+RETRIEVAL_PROTOCOLS = {  # by name
     "paper": RetrievalProtocol("Section 4.3: mean of 10 clips, cosine; no code was released", "pooled"),
-    "fame": RetrievalProtocol("after FAME's released code, clip numbers and resizing aside: unit clips, mean, each split centred, cosine", "pooled", clip_l2=True, centre=True),
-    "coclr": RetrievalProtocol("after CoCLR's released code, clip numbers and resizing aside: mean of clips, each split centred, cosine", "pooled", centre=True),
-    "iic": RetrievalProtocol("after IIC's released code, clip numbers and resizing aside: map max-pooled to 3 x 3 and flattened, mean of clips, cosine", "flat"),
-    "tclr": RetrievalProtocol("after TCLR's released code, clip numbers and resizing aside: mean over space with the time axis kept, mean of clips, cosine", "timed"),
+    "fame": RetrievalProtocol(
+        "after FAME's released code, clip numbers and resizing aside: unit clips, mean, each split centred, cosine",
+        "pooled",
+        clip_l2=True,
+        centre=True,
+    ),
+    "coclr": RetrievalProtocol(
+        "after CoCLR's released code, clip numbers and resizing aside: mean of clips, each split centred, cosine",
+        "pooled",
+        centre=True,
+    ),
+    "iic": RetrievalProtocol(
+        "after IIC's released code, clip numbers and resizing aside: map max-pooled to 3 x 3 and flattened, mean of clips, cosine",
+        "flat",
+    ),
+    "tclr": RetrievalProtocol(
+        "after TCLR's released code, clip numbers and resizing aside: mean over space with the time axis kept, mean of clips, cosine",
+        "timed",
+    ),
 }
 
+
 def describe(
-    features:Features,          # of N videos
-    protocol:RetrievalProtocol, # what is compared
-)->np.ndarray:                  # one row a video, ready for a cosine, (N, D)
+    features: Features,  # of N videos
+    protocol: RetrievalProtocol,  # what is compared
+) -> np.ndarray:  # one row a video, ready for a cosine, (N, D)
     "Turn the features of a split into the rows that a protocol compares."
-    if not len(features.pooled): raise ValueError("features must hold at least one video, got none")
-    if protocol.centre and len(features.pooled) < 2: raise ValueError("features must hold at least 2 videos where a split is centred, got 1")
+    if not len(features.pooled):
+        raise ValueError("features must hold at least one video, got none")
+    if protocol.centre and len(features.pooled) < 2:
+        raise ValueError("features must hold at least 2 videos where a split is centred, got 1")
     rows = np.asarray(getattr(features, protocol.reads))
     if protocol.reads != "flat":
         rows = rows.reshape(*rows.shape[:2], -1)
-        if protocol.clip_l2: rows = directions(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
+        if protocol.clip_l2:
+            rows = directions(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
         rows = rows.mean(axis=1)
     return rows - rows.mean(axis=0, dtype=np.float64) if protocol.centre else rows
 
+
 def find_retrieval(
-    names:Sequence[str], # keys of `RETRIEVAL_PROTOCOLS`
-)->dict[str, RetrievalProtocol]: # the protocols of these names
+    names: Sequence[str],  # keys of `RETRIEVAL_PROTOCOLS`
+) -> dict[str, RetrievalProtocol]:  # the protocols of these names
     "Look protocols up; raise ValueError where there is none of a name."
     unknown = [name for name in names if name not in RETRIEVAL_PROTOCOLS]
-    if unknown: raise ValueError(f"retrieval protocol must be one of {', '.join(RETRIEVAL_PROTOCOLS)}, got {', '.join(map(repr, unknown))}")
+    if unknown:
+        raise ValueError(
+            f"retrieval protocol must be one of {', '.join(RETRIEVAL_PROTOCOLS)}, got {', '.join(map(repr, unknown))}"
+        )
     return {name: RETRIEVAL_PROTOCOLS[name] for name in names}
 
+
 def retrieve_by(
-    protocols:Sequence[str], # names in `RETRIEVAL_PROTOCOLS`
-    query:Features,          # of N test videos
-    gallery:Features,        # of M training videos
-    query_labels:Sequence,   # (N,)
-    gallery_labels:Sequence, # (M,)
-    ks:Sequence[int]=(1, 5, 10, 20), # numbers of neighbours, each within [1, M]
-)->dict[str, Retrieval]:     # name -> hit rates, hits per query, neighbours
+    protocols: Sequence[str],  # names in `RETRIEVAL_PROTOCOLS`
+    query: Features,  # of N test videos
+    gallery: Features,  # of M training videos
+    query_labels: Sequence,  # (N,)
+    gallery_labels: Sequence,  # (M,)
+    ks: Sequence[int] = (1, 5, 10, 20),  # numbers of neighbours, each within [1, M]
+) -> dict[str, Retrieval]:  # name -> hit rates, hits per query, neighbours
     "Retrieve under each of several protocols, from the same features."
     chosen = find_retrieval(protocols)
     for split, features in (("query", query), ("gallery", gallery)):
-        if not len(features.pooled): raise ValueError(f"{split} must hold at least one video, got none")
+        if not len(features.pooled):
+            raise ValueError(f"{split} must hold at least one video, got none")
     described = {name: [describe(split, protocol) for split in (query, gallery)] for name, protocol in chosen.items()}
     return {name: retrieve(*rows, query_labels, gallery_labels, ks) for name, rows in described.items()}
 
 # %% ../../nbs/5_evaluation/53_retrieval.ipynb #94d6f591
 def chance_hit(
-    query_labels:Sequence,   # (N,)
-    gallery_labels:Sequence, # (M,)
-    ks:Sequence[int]=(1, 5, 10, 20), # numbers of neighbours
-)->dict[int, float]:         # k -> expected R@k of a random ranking
+    query_labels: Sequence,  # (N,)
+    gallery_labels: Sequence,  # (M,)
+    ks: Sequence[int] = (1, 5, 10, 20),  # numbers of neighbours
+) -> dict[int, float]:  # k -> expected R@k of a random ranking
     "Return the hit rate that a random ranking reaches on these labels."
     shelf, labels = np.asarray(gallery_labels), np.asarray(query_labels)
     matches = (labels[:, None] == shelf[None]).sum(axis=1)
@@ -136,21 +173,27 @@ def chance_hit(
 
 # %% ../../nbs/5_evaluation/53_retrieval.ipynb #11033b8c
 def show_neighbours(
-    query_pictures:Sequence[np.ndarray],   # one picture per query, uint8 (H, W, 3)
-    gallery_pictures:Sequence[np.ndarray], # one picture per gallery video, uint8 (H, W, 3); anything indexable
-    neighbours:np.ndarray,                 # gallery positions, nearest first, (N, k)
-    matches:np.ndarray,                    # whether each neighbour has the query's class, bool, (N, k)
-    titles:Sequence[str]=(),               # a word for each query, shown at the left
-)->Figure:                                 # one row per query
+    query_pictures: Sequence[np.ndarray],  # one picture per query, uint8 (H, W, 3)
+    gallery_pictures: Sequence[np.ndarray],  # one picture per gallery video, uint8 (H, W, 3); anything indexable
+    neighbours: np.ndarray,  # gallery positions, nearest first, (N, k)
+    matches: np.ndarray,  # whether each neighbour has the query's class, bool, (N, k)
+    titles: Sequence[str] = (),  # a word for each query, shown at the left
+) -> Figure:  # one row per query
     "Draw each query beside its neighbours, framed green for the same class and red for another."
     rows, columns = np.asarray(neighbours).shape
-    if not rows == len(query_pictures) == len(matches): raise ValueError(f"query_pictures and matches must have one entry per row of neighbours ({rows}), got {len(query_pictures)} and {len(matches)}")
-    figure = Figure(figsize=(.8 * (columns + 1), .85 * rows), dpi=70, layout="constrained")
+    if not rows == len(query_pictures) == len(matches):
+        raise ValueError(
+            f"query_pictures and matches must have one entry per row of neighbours ({rows}), got {len(query_pictures)} and {len(matches)}"
+        )
+    figure = Figure(figsize=(0.8 * (columns + 1), 0.85 * rows), dpi=70, layout="constrained")
     axes = figure.subplots(rows, columns + 1, squeeze=False)
     for row, line in enumerate(axes):
         pictures = [query_pictures[row], *(gallery_pictures[position] for position in neighbours[row])]
-        for ax, picture, colour in zip(line, pictures, ["black", *("tab:green" if match else "tab:red" for match in matches[row])]):
-            ax.imshow(picture); ax.set(xticks=[], yticks=[])
+        for ax, picture, colour in zip(
+            line, pictures, ["black", *("tab:green" if match else "tab:red" for match in matches[row])]
+        ):
+            ax.imshow(picture)
+            ax.set(xticks=[], yticks=[])
             ax.spines[:].set(color=colour, linewidth=3)
         line[0].set_ylabel(titles[row] if len(titles) else "", fontsize=8)
     return figure

@@ -21,51 +21,61 @@ from ..training.pretrain import build_method
 
 # %% ../../nbs/5_evaluation/58_states.ipynb #38d02b04
 def trained_method(
-    opened:Opened, # a run and its videos
-)->nn.Module|None: # the method in evaluation mode, on the encoder's device; None where its weights are not here
+    opened: Opened,  # a run and its videos
+) -> nn.Module | None:  # the method in evaluation mode, on the encoder's device; None where its weights are not here
     "Build the method of a run again and fill it from the newest training state."
     checkpoint = Path(opened.folder) / "checkpoint"
-    if opened.recipe.method.name != "fima" or not (checkpoint / "latest").exists(): return None
+    if opened.recipe.method.name != "fima" or not (checkpoint / "latest").exists():
+        return None
     weights = checkpoint / (checkpoint / "latest").read_text().strip() / "method.safetensors"
-    if not weights.exists(): return None
+    if not weights.exists():
+        return None
     method = build_method(opened.recipe)
-    try: method.load_state_dict(load_file(weights))
-    except RuntimeError as error: raise ValueError(f"{weights}: does not fit the run's recipe: {str(error).splitlines()[-1].strip()}") from None
+    try:
+        method.load_state_dict(load_file(weights))
+    except RuntimeError as error:
+        raise ValueError(f"{weights}: does not fit the run's recipe: {str(error).splitlines()[-1].strip()}") from None
     return method.to(next(opened.encoder.parameters()).device).eval()
 
 # %% ../../nbs/5_evaluation/58_states.ipynb #89eeb0e3
 def own_statistics(
-    encoder:nn.Module, # left as it is
-    clips:Tensor,      # prepared clips of one modality, (N, 3, T, H, W)
-    batch:int=16,      # clips per forward pass
-)->nn.Module:          # a copy in evaluation mode
+    encoder: nn.Module,  # left as it is
+    clips: Tensor,  # prepared clips of one modality, (N, 3, T, H, W)
+    batch: int = 16,  # clips per forward pass
+) -> nn.Module:  # a copy in evaluation mode
     "Copy an encoder and set its BatchNorm to the statistics of these clips."
     copy = deepcopy(encoder).eval()
     norms = [part for part in copy.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None # the plain average over batches
+        norm.momentum = None  # the plain average over batches
         norm.train()
     device = next(copy.parameters(), torch.empty(0)).device
     with torch.no_grad():
-        for chunk in clips.split(batch): copy(chunk.to(device))
+        for chunk in clips.split(batch):
+            copy(chunk.to(device))
     return copy.eval()
 
 # %% ../../nbs/5_evaluation/58_states.ipynb #a9360d4a
 class Motions(NamedTuple):
     "Hold maps and who made them."
-    rgb:Tensor|None   # maps of the RGB clips, (N, C, T', H', W'); None where not asked for
-    difference:Tensor # maps of the difference clips, (N, C, T', H', W')
-    encoder:str       # "key encoder" or "query encoder"
+
+    rgb: Tensor | None  # maps of the RGB clips, (N, C, T', H', W'); None where not asked for
+    difference: Tensor  # maps of the difference clips, (N, C, T', H', W')
+    encoder: str  # "key encoder" or "query encoder"
+
 
 def motion_maps(
-    opened:Opened,          # a run and its videos
-    difference:Tensor,      # prepared difference clips, (N, 3, T, H, W)
-    rgb:Tensor|None=None,   # prepared RGB clips that pass the same encoder, (N, 3, T, H, W)
-    batch:int=16,           # clips per forward pass
-)->Motions:
+    opened: Opened,  # a run and its videos
+    difference: Tensor,  # prepared difference clips, (N, 3, T, H, W)
+    rgb: Tensor | None = None,  # prepared RGB clips that pass the same encoder, (N, 3, T, H, W)
+    batch: int = 16,  # clips per forward pass
+) -> Motions:
     "Encode difference clips, and RGB clips where given, by the key encoder, or by the query encoder where the training state is gone."
     method = trained_method(opened)
     encoder, name = (opened.encoder, "query encoder") if method is None else (method.key_encoder, "key encoder")
-    each = [None if clips is None else encode_maps(own_statistics(encoder, clips, batch), clips, batch) for clips in (rgb, difference)]
+    each = [
+        None if clips is None else encode_maps(own_statistics(encoder, clips, batch), clips, batch)
+        for clips in (rgb, difference)
+    ]
     return Motions(*each, name)

@@ -21,50 +21,66 @@ __all__ = ['Estimate', 'PairedResult', 'SeedSummary', 'group_sums', 'wilson', 'b
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #2dfceccd
 class Estimate(NamedTuple):
     "Carry a number with its interval and its sample size."
-    value:float # the estimate itself, e.g. an accuracy in [0, 1]
-    low:float   # lower end of the interval
-    high:float  # upper end of the interval
-    n:int       # videos (or clips) the value is a mean of
+
+    value: float  # the estimate itself, e.g. an accuracy in [0, 1]
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    n: int  # videos (or clips) the value is a mean of
+
 
 class PairedResult(NamedTuple):
     "Carry a difference of two methods on the same videos, its interval and its p-value."
-    difference:float # mean of a minus mean of b
-    low:float        # lower end of the interval of the difference
-    high:float       # upper end of the interval of the difference
-    p:float          # two-sided p-value of the sign-flip test, in (0, 1]
+
+    difference: float  # mean of a minus mean of b
+    low: float  # lower end of the interval of the difference
+    high: float  # upper end of the interval of the difference
+    p: float  # two-sided p-value of the sign-flip test, in (0, 1]
+
 
 class SeedSummary(NamedTuple):
     "Carry the mean and the spread of one number over seeds."
-    mean:float   # mean over the seeds
-    spread:float # standard deviation over the seeds (n - 1), NaN for a single seed
-    n:int        # number of seeds
+
+    mean: float  # mean over the seeds
+    spread: float  # standard deviation over the seeds (n - 1), NaN for a single seed
+    n: int  # number of seeds
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #e95aeed1
 def group_sums(
-    values:Sequence,  # one number per video, in [-1, 1], (N,)
-    groups:Sequence,  # the group (shooting, person, ...) of each video, (N,)
-)->tuple[np.ndarray, np.ndarray]: # sum of the values per group (G,), videos per group (G,)
+    values: Sequence,  # one number per video, in [-1, 1], (N,)
+    groups: Sequence,  # the group (shooting, person, ...) of each video, (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # sum of the values per group (G,), videos per group (G,)
     "Add the values up within each group, after checking both."
     numbers, names = np.asarray(values, dtype=float), np.asarray(groups)
-    if numbers.ndim != 1 or not numbers.size: raise ValueError(f"values must be a non-empty list of numbers, got shape {numbers.shape}")
-    if names.shape != numbers.shape: raise ValueError(f"groups must have one entry per value ({numbers.size}), got shape {names.shape}")
-    if not (np.abs(numbers) <= 1).all(): raise ValueError(f"values must be finite and within [-1, 1], got {numbers[~(np.abs(numbers) <= 1)][0]}")
-    if pd.isna(names).any(): raise ValueError(f"groups must name a group for every value, got none at position {int(pd.isna(names).argmax())}")
+    if numbers.ndim != 1 or not numbers.size:
+        raise ValueError(f"values must be a non-empty list of numbers, got shape {numbers.shape}")
+    if names.shape != numbers.shape:
+        raise ValueError(f"groups must have one entry per value ({numbers.size}), got shape {names.shape}")
+    if not (np.abs(numbers) <= 1).all():
+        raise ValueError(f"values must be finite and within [-1, 1], got {numbers[~(np.abs(numbers) <= 1)][0]}")
+    if pd.isna(names).any():
+        raise ValueError(
+            f"groups must name a group for every value, got none at position {int(pd.isna(names).argmax())}"
+        )
     codes, labels = pd.factorize(names, sort=True)
-    if len(labels) < 2: raise ValueError(f"groups must hold at least 2 groups to draw from, got {len(labels)}")
+    if len(labels) < 2:
+        raise ValueError(f"groups must hold at least 2 groups to draw from, got {len(labels)}")
     return np.bincount(codes, weights=numbers), np.bincount(codes)
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #ea64a676
 def wilson(
-    successes:int,    # number of correct videos, 0 <= successes <= n
-    n:int,            # number of videos, at least 1
-    level:float=.95,  # coverage of the interval, in (0, 1)
-)->Estimate:          # share of correct videos with Wilson's interval
+    successes: int,  # number of correct videos, 0 <= successes <= n
+    n: int,  # number of videos, at least 1
+    level: float = 0.95,  # coverage of the interval, in (0, 1)
+) -> Estimate:  # share of correct videos with Wilson's interval
     "Return a share with Wilson's score interval, for independent videos."
-    from scipy.stats import norm # here: who draws intervals by resampling does not wait for it
-    if n < 1: raise ValueError(f"n must be at least 1, got {n}")
-    if not 0 <= successes <= n: raise ValueError(f"successes must lie within [0, n={n}], got {successes}")
-    if not 0 < level < 1: raise ValueError(f"level must lie within (0, 1), got {level}")
+    from scipy.stats import norm  # here: who draws intervals by resampling does not wait for it
+
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie within [0, n={n}], got {successes}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie within (0, 1), got {level}")
     z, share = norm.ppf((1 + level) / 2), successes / n
     centre, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     low, high = (centre - width) / (1 + z**2 / n), (centre + width) / (1 + z**2 / n)
@@ -72,66 +88,81 @@ def wilson(
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #503fe798
 @lru_cache(maxsize=4)
-def _picked(count:int, draws:int, seed:int)->np.ndarray:
+def _picked(count: int, draws: int, seed: int) -> np.ndarray:
     "How often each draw takes each group, (D, G): drawn once for all statistics of the same videos."
     generator = np.random.default_rng(seed)
-    blocks = (generator.multinomial(count, np.full(count, 1 / count), size=min(1000, draws - done)) for done in range(0, draws, 1000))
+    blocks = (
+        generator.multinomial(count, np.full(count, 1 / count), size=min(1000, draws - done))
+        for done in range(0, draws, 1000)
+    )
     return np.concatenate([block.astype(np.min_scalar_type(count)) for block in blocks])
 
+
 def bootstrap_means(
-    sums:np.ndarray,  # sum of the values per group, (G,)
-    sizes:np.ndarray, # videos per group, (G,)
-    draws:int,        # number of bootstrap draws D, at least 100
-    seed:int,         # seed of the draws
-)->np.ndarray:        # the mean of each draw, (D,)
+    sums: np.ndarray,  # sum of the values per group, (G,)
+    sizes: np.ndarray,  # videos per group, (G,)
+    draws: int,  # number of bootstrap draws D, at least 100
+    seed: int,  # seed of the draws
+) -> np.ndarray:  # the mean of each draw, (D,)
     "Draw groups with replacement and return the mean over their videos for each draw."
-    if draws < 100: raise ValueError(f"draws must be at least 100, got {draws}")
+    if draws < 100:
+        raise ValueError(f"draws must be at least 100, got {draws}")
     picked = _picked(len(sums), draws, seed)
-    blocks = (picked[done:done + 1000].astype(float) for done in range(0, draws, 1000))
+    blocks = (picked[done : done + 1000].astype(float) for done in range(0, draws, 1000))
     return np.concatenate([(block @ sums) / (block @ sizes) for block in blocks])
 
+
 def cluster_bootstrap(
-    correct:Sequence, # right (1) or wrong (0) per video, or its mean over seeds, in [0, 1], (N,)
-    groups:Sequence,  # the group of each video, (N,); the video itself where videos are independent
-    draws:int=2000,   # number of bootstrap draws
-    seed:int=0,       # seed of the draws
-    level:float=.95,  # coverage of the interval, in (0, 1)
-)->Estimate:          # accuracy with its percentile interval
+    correct: Sequence,  # right (1) or wrong (0) per video, or its mean over seeds, in [0, 1], (N,)
+    groups: Sequence,  # the group of each video, (N,); the video itself where videos are independent
+    draws: int = 2000,  # number of bootstrap draws
+    seed: int = 0,  # seed of the draws
+    level: float = 0.95,  # coverage of the interval, in (0, 1)
+) -> Estimate:  # accuracy with its percentile interval
     "Return an accuracy with a percentile interval that draws whole groups."
-    if not 0 < level < 1: raise ValueError(f"level must lie within (0, 1), got {level}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie within (0, 1), got {level}")
     sums, sizes = group_sums(correct, groups)
     low, high = np.quantile(bootstrap_means(sums, sizes, draws, seed), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #57ab1033
 @lru_cache(maxsize=4)
-def _signs(count:int, draws:int, seed:int)->np.ndarray:
+def _signs(count: int, draws: int, seed: int) -> np.ndarray:
     "Draw random sign patterns, (D, G)."
     generator = np.random.default_rng(seed)
-    patterns = (generator.choice((1., -1.), size=(min(1000, draws - done), count)) for done in range(0, draws, 1000))
+    patterns = (generator.choice((1.0, -1.0), size=(min(1000, draws - done), count)) for done in range(0, draws, 1000))
     return np.concatenate([pattern.astype(np.int8) for pattern in patterns])
 
+
 def flipped_sums(
-    sums:np.ndarray, # sum of the differences per group, (G,)
-    draws:int,       # largest number of sign patterns
-    seed:int,        # seed of the random patterns
-)->np.ndarray:       # sum over the groups for each pattern, the observed one first, (2^G,) or (1 + draws,)
+    sums: np.ndarray,  # sum of the differences per group, (G,)
+    draws: int,  # largest number of sign patterns
+    seed: int,  # seed of the random patterns
+) -> np.ndarray:  # sum over the groups for each pattern, the observed one first, (2^G,) or (1 + draws,)
     "Add the groups up under every sign pattern when there are few, else under random ones."
-    if 2**len(sums) <= draws: return np.array(list(product((1, -1), repeat=len(sums)))) @ sums
+    if 2 ** len(sums) <= draws:
+        return np.array(list(product((1, -1), repeat=len(sums)))) @ sums
     signs = _signs(len(sums), draws, seed)
-    return np.concatenate([[sums.sum()], *(signs[done:done + 1000].astype(float) @ sums for done in range(0, draws, 1000))])
+    return np.concatenate(
+        [[sums.sum()], *(signs[done : done + 1000].astype(float) @ sums for done in range(0, draws, 1000))]
+    )
+
 
 def paired_test(
-    correct_a:Sequence, # right or wrong per video for method a, in [0, 1], (N,)
-    correct_b:Sequence, # the same videos in the same order for method b, (N,)
-    groups:Sequence,    # the group of each video, (N,)
-    draws:int=10_000,   # bootstrap draws, and the largest number of sign patterns
-    seed:int=0,         # seed of both
-    level:float=.95,    # coverage of the interval, in (0, 1)
-)->PairedResult:        # difference a - b, its interval, two-sided p
+    correct_a: Sequence,  # right or wrong per video for method a, in [0, 1], (N,)
+    correct_b: Sequence,  # the same videos in the same order for method b, (N,)
+    groups: Sequence,  # the group of each video, (N,)
+    draws: int = 10_000,  # bootstrap draws, and the largest number of sign patterns
+    seed: int = 0,  # seed of both
+    level: float = 0.95,  # coverage of the interval, in (0, 1)
+) -> PairedResult:  # difference a - b, its interval, two-sided p
     "Compare two methods on the same videos, keeping groups whole."
     first, second = np.asarray(correct_a, dtype=float), np.asarray(correct_b, dtype=float)
-    if first.shape != second.shape: raise ValueError(f"correct_a and correct_b must cover the same videos, got shapes {first.shape} and {second.shape}")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"correct_a and correct_b must cover the same videos, got shapes {first.shape} and {second.shape}"
+        )
     sums, sizes = group_sums(first - second, groups)
     estimate = cluster_bootstrap(first - second, groups, draws, seed, level)
     hits = np.abs(flipped_sums(sums, draws, seed)) >= abs(sums.sum()) - 1e-9
@@ -139,28 +170,42 @@ def paired_test(
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #792adf2e
 def seed_summary(
-    values:Sequence, # one number per seed, (S,)
-)->SeedSummary:      # mean, standard deviation (n - 1), number of seeds
+    values: Sequence,  # one number per seed, (S,)
+) -> SeedSummary:  # mean, standard deviation (n - 1), number of seeds
     "Summarise one number over seeds."
     numbers = np.asarray(values, dtype=float)
-    if numbers.ndim != 1 or not numbers.size: raise ValueError(f"values must hold at least one number per seed, got shape {numbers.shape}")
-    if not np.isfinite(numbers).all(): raise ValueError(f"values must be finite, got {numbers.tolist()}")
-    return SeedSummary(float(numbers.mean()), float(numbers.std(ddof=1)) if numbers.size > 1 else float("nan"), numbers.size)
+    if numbers.ndim != 1 or not numbers.size:
+        raise ValueError(f"values must hold at least one number per seed, got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"values must be finite, got {numbers.tolist()}")
+    return SeedSummary(
+        float(numbers.mean()), float(numbers.std(ddof=1)) if numbers.size > 1 else float("nan"), numbers.size
+    )
 
 # %% ../../nbs/5_evaluation/55_statistics.ipynb #14db131d
 def pool_folds(
-    predictions:pd.DataFrame, # one row per tested video and seed: columns path, group, correct (in [0, 1]), seed; others are ignored
-)->pd.DataFrame:              # one row per video, sorted by path: path, group, correct (mean over seeds), seeds (their number)
+    # one row per tested video and seed: columns path, group, correct (in [0, 1]), seed; others are ignored
+    predictions: pd.DataFrame,
+) -> pd.DataFrame:  # one row per video, sorted by path: path, group, correct (mean over seeds), seeds (their number)
     "Pool the folds' tested videos and average over seeds, so that each video counts once."
     lacking = {"path", "group", "correct", "seed"} - set(predictions.columns)
-    if lacking: raise ValueError(f"predictions must have the columns {sorted(lacking)}, got {list(predictions.columns)}")
-    if predictions.empty: raise ValueError("predictions must hold at least one tested video, got none")
+    if lacking:
+        raise ValueError(f"predictions must have the columns {sorted(lacking)}, got {list(predictions.columns)}")
+    if predictions.empty:
+        raise ValueError("predictions must hold at least one tested video, got none")
     doubled = predictions[predictions.duplicated(["path", "seed"])]
-    if len(doubled): raise ValueError(f"predictions must test a video once per seed, got {doubled.path.iloc[0]} twice for seed {doubled.seed.iloc[0]}")
+    if len(doubled):
+        raise ValueError(
+            f"predictions must test a video once per seed, got {doubled.path.iloc[0]} twice for seed {doubled.seed.iloc[0]}"
+        )
     by_video = predictions.groupby("path")
     torn = by_video.group.nunique(dropna=False).loc[lambda n: n > 1]
-    if len(torn): raise ValueError(f"predictions must give a video one group, got {torn.iloc[0]} for {torn.index[0]}")
+    if len(torn):
+        raise ValueError(f"predictions must give a video one group, got {torn.iloc[0]} for {torn.index[0]}")
     pooled = by_video.agg(group=("group", "first"), correct=("correct", "mean"), seeds=("seed", "size")).reset_index()
     short = pooled[pooled.seeds < predictions.seed.nunique()]
-    if len(short): raise ValueError(f"predictions must test every video with every seed, got {short.seeds.iloc[0]} of {predictions.seed.nunique()} seeds for {short.path.iloc[0]}")
+    if len(short):
+        raise ValueError(
+            f"predictions must test every video with every seed, got {short.seeds.iloc[0]} of {predictions.seed.nunique()} seeds for {short.path.iloc[0]}"
+        )
     return pooled

@@ -17,79 +17,103 @@ from .regions import Regions
 
 # %% ../../nbs/5_evaluation/59_swap.ipynb #e3bbb0f1
 def stripes(
-    size: int,                      # side, pixels
-    generator: np.random.Generator, # of direction, width, phase and colours
-) -> np.ndarray:                    # uint8 (size, size, 3)
+    size: int,  # side, pixels
+    generator: np.random.Generator,  # of direction, width, phase and colours
+) -> np.ndarray:  # uint8 (size, size, 3)
     "Paint stripes of two random colours, 3 to 8 over the picture, in a random direction."
     angle, count, phase = generator.uniform(0, np.pi), generator.uniform(3, 8), generator.uniform(0, 2 * np.pi)
     down, right = np.mgrid[:size, :size] / size
-    wave = .5 + .5 * np.sin(2 * np.pi * count * (np.cos(angle) * right + np.sin(angle) * down) + phase)
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * count * (np.cos(angle) * right + np.sin(angle) * down) + phase)
     one, other = generator.uniform(0, 255, (2, 3))
     return (wave[..., None] * one + (1 - wave[..., None]) * other).astype(np.uint8)
 
 # %% ../../nbs/5_evaluation/59_swap.ipynb #e41c9b03
 def scene_classes(
-    catalog: pd.DataFrame, # rows of videos: label; of the embedded set also ground
-) -> np.ndarray:           # (N,)
+    catalog: pd.DataFrame,  # rows of videos: label; of the embedded set also ground
+) -> np.ndarray:  # (N,)
     "Name the class whose scene each video shows."
     labels = catalog.label.to_numpy()
     return np.where(catalog.ground >= 0, catalog.ground, labels) if "ground" in catalog else labels
 
+
 def swap_partners(
-    labels: Sequence,        # of the videos that lend their foreground, (N,)
-    scenes: Sequence,        # class of each video's scene, (N,)
-    usable: Sequence[int],   # rows that have both a foreground and a background
-    names: Sequence[str],    # of the videos, (N,)
-    seed: int = 0,           # of the draw
-) -> dict[int, int]:         # row -> row of the video that lends its background; without rows that no video suits
+    labels: Sequence,  # of the videos that lend their foreground, (N,)
+    scenes: Sequence,  # class of each video's scene, (N,)
+    usable: Sequence[int],  # rows that have both a foreground and a background
+    names: Sequence[str],  # of the videos, (N,)
+    seed: int = 0,  # of the draw
+) -> dict[int, int]:  # row -> row of the video that lends its background; without rows that no video suits
     "Draw for every video a background of another class."
     labels, scenes, rows = np.asarray(labels), np.asarray(scenes), np.sort(np.asarray(usable, dtype=int))
     suited = {row: rows[(scenes[rows] != labels[row]) & (rows != row)] for row in rows.tolist()}
-    return {row: int(stream(seed, f"{names[row]} partner").choice(others)) for row, others in suited.items() if len(others)}
+    return {
+        row: int(stream(seed, f"{names[row]} partner").choice(others)) for row, others in suited.items() if len(others)
+    }
+
 
 def mixtures(
-    regions: Regions,          # of the video that lends its foreground
-    partner: Regions | None,   # of the one that lends its background; None: no swap
-    generator: np.random.Generator, # of the stripes
-) -> dict[str, np.ndarray]:    # swap, foreground_only, background_only, scuba, scufo -> clips, uint8 (N, T, S, S, 3)
+    regions: Regions,  # of the video that lends its foreground
+    partner: Regions | None,  # of the one that lends its background; None: no swap
+    generator: np.random.Generator,  # of the stripes
+) -> dict[str, np.ndarray]:  # swap, foreground_only, background_only, scuba, scufo -> clips, uint8 (N, T, S, S, 3)
     "Put foreground and background together in five ways."
     mask = regions.masks[..., None]
     flat = np.rint(255 * np.array(MEAN)).astype(np.uint8)
     striped = np.where(mask, regions.clips, stripes(regions.clips.shape[2], generator))
-    made = {"foreground_only": np.where(mask, regions.clips, flat), "background_only": regions.background, "scuba": striped, "scufo": perturb(striped, "freeze", generator)}
+    made = {
+        "foreground_only": np.where(mask, regions.clips, flat),
+        "background_only": regions.background,
+        "scuba": striped,
+        "scufo": perturb(striped, "freeze", generator),
+    }
     return ({"swap": np.where(mask, regions.clips, partner.background)} if partner else {}) | made
 
 # %% ../../nbs/5_evaluation/59_swap.ipynb #3985624b
 def mixture_maker(
-    regions_of: Callable[[int], Regions], # row -> its clips, taken apart
-    partners: dict[int, int],             # of `swap_partners`
-    usable: Sequence[int],                # rows that have both a foreground and a background
-    names: Sequence[str],                 # of the videos
-    seed: int = 0,                        # of the stripes
-) -> Callable[[int], dict[str, np.ndarray]]: # row -> variant -> clips, for `variant_features`
+    regions_of: Callable[[int], Regions],  # row -> its clips, taken apart
+    partners: dict[int, int],  # of `swap_partners`
+    usable: Sequence[int],  # rows that have both a foreground and a background
+    names: Sequence[str],  # of the videos
+    seed: int = 0,  # of the stripes
+) -> Callable[[int], dict[str, np.ndarray]]:  # row -> variant -> clips, for `variant_features`
     "Bind videos and partners to a way of making every mixture."
     rows = set(np.asarray(usable).tolist())
+
     def make(row: int) -> dict[str, np.ndarray]:
-        if row not in rows: return {}
-        return mixtures(regions_of(row), regions_of(partners[row]) if row in partners else None, stream(seed, f"{names[row]} stripes"))
+        if row not in rows:
+            return {}
+        return mixtures(
+            regions_of(row),
+            regions_of(partners[row]) if row in partners else None,
+            stream(seed, f"{names[row]} stripes"),
+        )
+
     return make
 
+
 def swap_probe(
-    judge: Judge,               # fitted on training videos as they are
+    judge: Judge,  # fitted on training videos as they are
     varied: dict[str, Varied],  # variant -> features of the test videos it could be made of
-    labels: Sequence,           # of the test videos, (N,)
-    scenes: Sequence,           # class of each one's scene, (N,)
-    partners: dict[int, int],   # row -> row whose background it stands on
-) -> pd.DataFrame:              # a row per video, missing where it could not be made: swap_action, swap_scene, foreground_only, background_only, scuba, scufo, contrasted
+    labels: Sequence,  # of the test videos, (N,)
+    scenes: Sequence,  # class of each one's scene, (N,)
+    partners: dict[int, int],  # row -> row whose background it stands on
+    # a row per video, missing where it could not be made: swap_action, swap_scene, foreground_only, background_only, scuba,
+    # scufo, contrasted
+) -> pd.DataFrame:
     "Ask a probe about every mixture, and say whether it named the action or the scene."
     labels, scenes = np.asarray(labels), np.asarray(scenes)
     table = pd.DataFrame(index=range(len(labels)))
-    def add(name: str, rows: np.ndarray, right: np.ndarray) -> None: table[name] = pd.Series(pd.array(right, "boolean"), index=rows).reindex(table.index)
+
+    def add(name: str, rows: np.ndarray, right: np.ndarray) -> None:
+        table[name] = pd.Series(pd.array(right, "boolean"), index=rows).reindex(table.index)
+
     for name, (rows, features) in varied.items():
         said = judge.predict(features)
         if name == "swap":
             add("swap_action", rows, said == labels[rows])
             add("swap_scene", rows, said == scenes[[partners[row] for row in rows.tolist()]])
-        else: add(name, rows, said == (scenes if name == "background_only" else labels)[rows])
-    if {"scuba", "scufo"} <= set(table): table["contrasted"] = table.scuba & ~table.scufo
+        else:
+            add(name, rows, said == (scenes if name == "background_only" else labels)[rows])
+    if {"scuba", "scufo"} <= set(table):
+        table["contrasted"] = table.scuba & ~table.scufo
     return table

@@ -15,23 +15,29 @@ from ..data.views import NEEDS, Batch
 # %% ../../nbs/2_method/20_base.ipynb #d7fada7a
 LOOP_COLUMNS = frozenset({"step", "loss", "gradient_norm", "learning_rate", "seconds_data", "seconds_compute"})
 
+
 def _seen(value: Any) -> str:
     "Say in a few words what a value is."
-    if isinstance(value, Tensor): return f"a {value.dtype} tensor of shape {tuple(value.shape)}".replace("torch.", "")
-    if isinstance(value, dict): return "an empty dict" if not value else f"a dict of {', '.join(map(repr, value))}"
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}".replace("torch.", "")
+    if isinstance(value, dict):
+        return "an empty dict" if not value else f"a dict of {', '.join(map(repr, value))}"
     return f"{type(value).__name__} {value!r}"[:80]
 
+
 def check_terms(
-    terms: Any, # what a method returned
+    terms: Any,  # what a method returned
     name: str,  # of the method's class, for messages
-) -> dict[str, Tensor]: # the same: name of a term -> scalar
+) -> dict[str, Tensor]:  # the same: name of a term -> scalar
     "Refuse what is no dictionary of named scalars; raise ValueError, one line."
     if not isinstance(terms, dict) or not terms:
         raise ValueError(f"{name}.forward must return a dict {{term: scalar}} of at least one term, got {_seen(terms)}")
     for term, value in terms.items():
         if not isinstance(term, str) or term in LOOP_COLUMNS or term.endswith("_chance"):
-            raise ValueError(f"a term of {name} must have a name that is no column of the loop's own "
-                             f"({', '.join(sorted(LOOP_COLUMNS))}, ..._chance), got {term!r}")
+            raise ValueError(
+                f"a term of {name} must have a name that is no column of the loop's own "
+                f"({', '.join(sorted(LOOP_COLUMNS))}, ..._chance), got {term!r}"
+            )
         if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
             raise ValueError(f"term {term!r} of {name} must be a floating scalar tensor, got {_seen(value)}")
     if is_grad_enabled() and not any(value.requires_grad for value in terms.values()):
@@ -63,51 +69,57 @@ class Method(nn.Module):
                 similarity = self.embed(batch.source) @ self.embed(batch.target).T / 0.1          # (B, B)
                 return {"agreement": F.cross_entropy(similarity, torch.arange(len(similarity)))}
     """
+
     encoder: nn.Module
     needs: frozenset[str] = frozenset({"rgb"})
     windows: int = 2
-    progress: float = 0.
+    progress: float = 0.0
     batch_chance: dict[str, float]
 
-    def __init__(self,
+    def __init__(
+        self,
         encoder: nn.Module,  # query encoder with `.channels`
-        options: Any = None, # the hyper-parameters that methods share
-        own: Any = None,     # the method's own options, a frozen dataclass
-        seed: int = 0,       # of what the method draws once, beside its weights
+        options: Any = None,  # the hyper-parameters that methods share
+        own: Any = None,  # the method's own options, a frozen dataclass
+        seed: int = 0,  # of what the method draws once, beside its weights
     ):
         super().__init__()
         self.encoder, self.options, self.own, self.seed, self.batch_chance = encoder, options, own, seed, {}
 
     @classmethod
-    def build(cls,
+    def build(
+        cls,
         encoder: nn.Module,  # query encoder with `.channels`
-        options: Any = None, # the hyper-parameters that methods share, with the fields of `MomentumOptions`
-        own: Any = None,     # the method's own options, a frozen dataclass; None: it has none
-        seed: int = 0,       # the recipe's seed
-        classes: int = 2,    # number of classes, for a method that reads labels
+        options: Any = None,  # the hyper-parameters that methods share, with the fields of `MomentumOptions`
+        own: Any = None,  # the method's own options, a frozen dataclass; None: it has none
+        seed: int = 0,  # the recipe's seed
+        classes: int = 2,  # number of classes, for a method that reads labels
     ) -> "Method":
         "Make the method; the one call by which the loop does."
         return cls(encoder, options, own, seed)
 
     @classmethod
-    def check_world_size(cls,
-        options: Any,    # the hyper-parameters that methods share
-        batch_size: int, # videos of a step, a multiple of the processes
-        world_size: int, # number of processes, at least 2
+    def check_world_size(
+        cls,
+        options: Any,  # the hyper-parameters that methods share
+        batch_size: int,  # videos of a step, a multiple of the processes
+        world_size: int,  # number of processes, at least 2
     ) -> None:
         "Refuse settings that so many processes cannot compute as one does; the ValueError begins with the field."
 
-    def chance(self,
-        batch_size: int,                # videos of a step
-        map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
-    ) -> dict[str, float]:              # name of a term -> its value where nothing is told from anything else
+    def chance(
+        self,
+        batch_size: int,  # videos of a step
+        map_size: tuple[int, int, int],  # (T', H', W') of the encoder's map
+    ) -> dict[str, float]:  # name of a term -> its value where nothing is told from anything else
         "Give the chance values of the terms that have one."
         return {}
 
-    def forward(self,
-        batch: Batch,   # two views of B videos and `windows - 2` others, with the modalities in `needs`
-        generator=None, # torch.Generator on the CPU, the same in all processes: source of what the method draws
-    ) -> dict[str, Tensor]: # name of a term -> scalar, weight included
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos and `windows - 2` others, with the modalities in `needs`
+        generator=None,  # torch.Generator on the CPU, the same in all processes: source of what the method draws
+    ) -> dict[str, Tensor]:  # name of a term -> scalar, weight included
         "Compute every term."
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch, generator) -> {{term: scalar}}")
 
@@ -115,17 +127,20 @@ class Method(nn.Module):
         "Compute every term and refuse what is none."
         return check_terms(super().__call__(batch, *rest, **named), type(self).__name__)
 
+
 def check_method(
-    method: Any, # what was built
-) -> Method:     # the same
+    method: Any,  # what was built
+) -> Method:  # the same
     "Refuse what does not keep to the contract; raise ValueError, one line."
     name = type(method).__name__
-    if not isinstance(method, Method): raise ValueError(f"a method must be a fima.method.base.Method, got {name}")
+    if not isinstance(method, Method):
+        raise ValueError(f"a method must be a fima.method.base.Method, got {name}")
     if not isinstance(getattr(method, "encoder", None), nn.Module):
         raise ValueError(f"{name}.encoder must be a module, got {_seen(getattr(method, 'encoder', None))}")
     if not isinstance(method.needs, (set, frozenset)) or not method.needs <= NEEDS:
-        raise ValueError(f"{name}.needs must be a set of modalities among {', '.join(sorted(NEEDS))}, "
-                         f"got {method.needs!r}")
+        raise ValueError(
+            f"{name}.needs must be a set of modalities among {', '.join(sorted(NEEDS))}, got {method.needs!r}"
+        )
     if not isinstance(method.windows, int) or method.windows < 2:
         raise ValueError(f"{name}.windows must be a number of at least 2 (source and target), got {method.windows!r}")
     return method

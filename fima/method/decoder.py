@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 # %% ../../nbs/2_method/25_decoder.ipynb #90cbb155
 def sinusoidal_positions(
-    length:int,                     # Tokens of a feature frame, N = H*W
-    width:int,                      # Width of the decoder, even, W
-    device:torch.device|None=None,  # Where to build the table
-)->Tensor:                          # Sines in the even, cosines in the odd columns, (N, W)
+    length: int,  # Tokens of a feature frame, N = H*W
+    width: int,  # Width of the decoder, even, W
+    device: torch.device | None = None,  # Where to build the table
+) -> Tensor:  # Sines in the even, cosines in the odd columns, (N, W)
     "Encode the index of each token by sines and cosines of falling frequency (App. A.2)."
-    if width % 2: raise ValueError(f"width must be even, got {width}")
+    if width % 2:
+        raise ValueError(f"width must be even, got {width}")
     rate = 10000 ** (-torch.arange(0, width, 2, device=device) / width)
     angle = torch.arange(length, device=device)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
@@ -26,75 +27,96 @@ def sinusoidal_positions(
 # %% ../../nbs/2_method/25_decoder.ipynb #c557bb15
 class DecoderBlock(nn.Module):
     "Look up the target tokens for each query, then transform it: pre-norm cross-attention and feed-forward (Fig. 6)."
-    def __init__(self,
-        width:int,         # Width of the tokens, W
-        heads:int,         # Attention heads, a divisor of width
-        feed_forward:int,  # Hidden units of the feed-forward part
-        dropout:float,     # Share dropped in attention and feed-forward, in [0, 1)
+
+    def __init__(
+        self,
+        width: int,  # Width of the tokens, W
+        heads: int,  # Attention heads, a divisor of width
+        feed_forward: int,  # Hidden units of the feed-forward part
+        dropout: float,  # Share dropped in attention and feed-forward, in [0, 1)
     ):
         super().__init__()
         self.attention_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
-        self.feed = nn.Sequential(nn.Linear(width, feed_forward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feed_forward, width))
+        self.feed = nn.Sequential(
+            nn.Linear(width, feed_forward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feed_forward, width)
+        )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self,
-        queries:Tensor,            # Tokens that ask, (B, Q, W)
-        targets:Tensor,            # Tokens that answer, keys and values alike, not normalised, (B, N, W)
-        need_attention:bool=False, # Return the attention weights too
-    )->tuple[Tensor, Tensor|None]: # Queries after the block, (B, Q, W), and the weights, (B, heads, Q, N), or None
+    def forward(
+        self,
+        queries: Tensor,  # Tokens that ask, (B, Q, W)
+        targets: Tensor,  # Tokens that answer, keys and values alike, not normalised, (B, N, W)
+        need_attention: bool = False,  # Return the attention weights too
+    ) -> tuple[Tensor, Tensor | None]:  # Queries after the block, (B, Q, W), and the weights, (B, heads, Q, N), or None
         "Add what attention finds, then what the feed-forward part makes of it."
-        found, weights = self.attention(self.attention_norm(queries), targets, targets, need_weights=need_attention, average_attn_weights=False)
+        found, weights = self.attention(
+            self.attention_norm(queries), targets, targets, need_weights=need_attention, average_attn_weights=False
+        )
         queries = queries + self.dropout(found)
         return queries + self.dropout(self.feed(self.feed_norm(queries))), weights
 
 # %% ../../nbs/2_method/25_decoder.ipynb #908cac92
 class Decoded(NamedTuple):
     "What the motion decoder returns; a part that was not asked for is None."
-    cls:Tensor|None             # Reconstruction of the whole sub-clip, (B, C)
-    pixels:Tensor|None          # Reconstruction for each source pixel, (B, N, C)
-    attention:list[Tensor]|None # One per block, query by target pixel, [cls] first if present, (B, heads, 1+N, N)
+
+    cls: Tensor | None  # Reconstruction of the whole sub-clip, (B, C)
+    pixels: Tensor | None  # Reconstruction for each source pixel, (B, N, C)
+    attention: list[Tensor] | None  # One per block, query by target pixel, [cls] first if present, (B, heads, 1+N, N)
 
 # %% ../../nbs/2_method/25_decoder.ipynb #afc4045f
 class MotionDecoder(nn.Module):
     "Query a feature frame of the target view for the motion at each source pixel and of the frame as a whole (Eq. 4, 7 and 9)."
-    def __init__(self,
-        channels:int,               # Channels of the feature maps, C
-        width:int=512,              # Width of the blocks, even (Table 3c)
-        depth:int=2,                # Number of blocks (Table 3b)
-        heads:int=4,                # Attention heads, a divisor of width (Table 3c)
-        feed_forward:int|None=None, # Hidden units of the feed-forward part; None: width
-        dropout:float=0.1,          # Share dropped in attention and feed-forward, in [0, 1) (App. A.2)
+
+    def __init__(
+        self,
+        channels: int,  # Channels of the feature maps, C
+        width: int = 512,  # Width of the blocks, even (Table 3c)
+        depth: int = 2,  # Number of blocks (Table 3b)
+        heads: int = 4,  # Attention heads, a divisor of width (Table 3c)
+        feed_forward: int | None = None,  # Hidden units of the feed-forward part; None: width
+        dropout: float = 0.1,  # Share dropped in attention and feed-forward, in [0, 1) (App. A.2)
     ):
         super().__init__()
-        if width % 2 or width % heads: raise ValueError(f"width must be even and a multiple of heads {heads}, got {width}")
-        if depth < 1: raise ValueError(f"depth must be at least 1, got {depth}")
+        if width % 2 or width % heads:
+            raise ValueError(f"width must be even and a multiple of heads {heads}, got {width}")
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
         self.reduce, self.expand = nn.Linear(channels, width), nn.Linear(width, channels)
         self.cls_token = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, feed_forward or width, dropout) for _ in range(depth))
 
-    def forward(self,
-        source_tokens:Tensor|None, # One feature frame of the source view per row, (B, N, C); None: only [cls] asks
-        target_tokens:Tensor,      # The same feature frame of the target view, (B, N, C)
-        with_cls:bool=True,        # Let the [cls] token ask too
-        need_attention:bool=False, # Return the attention weights of every block
-    )->Decoded:                    # Reconstructions in the space of the feature maps
+    def forward(
+        self,
+        source_tokens: Tensor | None,  # One feature frame of the source view per row, (B, N, C); None: only [cls] asks
+        target_tokens: Tensor,  # The same feature frame of the target view, (B, N, C)
+        with_cls: bool = True,  # Let the [cls] token ask too
+        need_attention: bool = False,  # Return the attention weights of every block
+    ) -> Decoded:  # Reconstructions in the space of the feature maps
         "Run the queries through the blocks; rows are clips times feature frames and do not see each other."
-        if source_tokens is None and not with_cls: raise ValueError("source_tokens must be given where with_cls is False, got None")
+        if source_tokens is None and not with_cls:
+            raise ValueError("source_tokens must be given where with_cls is False, got None")
         targets, queries = self._embed(target_tokens), []
-        if with_cls: queries.append(self.cls_token.expand(len(targets), 1, -1))
-        if source_tokens is not None: queries.append(self._embed(source_tokens))
+        if with_cls:
+            queries.append(self.cls_token.expand(len(targets), 1, -1))
+        if source_tokens is not None:
+            queries.append(self._embed(source_tokens))
         state, attention = torch.cat(queries, 1), []
         for block in self.blocks:
             state, weights = block(state, targets, need_attention)
             attention.append(weights)
         state = self.expand(state)
-        return Decoded(state[:, 0] if with_cls else None, state[:, int(with_cls):] if source_tokens is not None else None,
-                       attention if need_attention else None)
+        return Decoded(
+            state[:, 0] if with_cls else None,
+            state[:, int(with_cls) :] if source_tokens is not None else None,
+            attention if need_attention else None,
+        )
 
     def _embed(self, tokens):
         "Reduce the channels and add the positions."
         if tokens.ndim != 3 or tokens.shape[-1] != self.reduce.in_features:
             raise ValueError(f"tokens must be (B, N, {self.reduce.in_features}), got {tuple(tokens.shape)}")
         reduced = self.reduce(tokens)
-        return reduced + sinusoidal_positions(tokens.shape[1], self.reduce.out_features, tokens.device).to(reduced.dtype)
+        return reduced + sinusoidal_positions(tokens.shape[1], self.reduce.out_features, tokens.device).to(
+            reduced.dtype
+        )

@@ -10,27 +10,31 @@ import torch
 from torch import Tensor, distributed
 
 # %% ../../nbs/2_method/21_distributed.ipynb #4748b768
-def world_size() -> int: # 1 where none were started together
+def world_size() -> int:  # 1 where none were started together
     "Count the processes that share each step."
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
-def rank() -> int: # 0 where none were started together
+
+def rank() -> int:  # 0 where none were started together
     "Tell which of the processes this is."
     return distributed.get_rank() if world_size() > 1 else 0
 
+
 def gather(
-    rows: Tensor, # rows of this process, on any device, as many in every process, (B, ...)
-) -> Tensor:      # rows of all processes in the order of their numbers, no gradient, (processes * B, ...)
+    rows: Tensor,  # rows of this process, on any device, as many in every process, (B, ...)
+) -> Tensor:  # rows of all processes in the order of their numbers, no gradient, (processes * B, ...)
     "Put the rows of all processes together."
     rows = rows.detach()
-    if world_size() == 1: return rows
+    if world_size() == 1:
+        return rows
     parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
     distributed.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
+
 def own_rows(
-    rows: Tensor, # rows of all processes, (processes * B, ...)
-) -> Tensor:      # rows of this process, (B, ...)
+    rows: Tensor,  # rows of all processes, (processes * B, ...)
+) -> Tensor:  # rows of this process, (B, ...)
     "Take back what this process gave to `gather`."
     if len(rows) % world_size():
         raise ValueError(f"rows must be a multiple of the {world_size()} processes, got {len(rows)}")
@@ -38,8 +42,8 @@ def own_rows(
 
 # %% ../../nbs/2_method/21_distributed.ipynb #1e1ec00c
 def share_of_mean(
-    counted: Tensor, # which videos of this process a mean is over, bool, (B,)
-) -> Tensor:         # weight of this process's mean, scalar; with one process 1, or 0 where no video counts
+    counted: Tensor,  # which videos of this process a mean is over, bool, (B,)
+) -> Tensor:  # weight of this process's mean, scalar; with one process 1, or 0 where no video counts
     "Weigh the mean over some videos of a process, so that the mean over processes is that over all these videos."
     count = counted.sum()[None].float()
     return (count * world_size() / gather(count).sum().clamp(min=1))[0]

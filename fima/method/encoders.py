@@ -25,46 +25,57 @@ from ..plugins import ENCODERS
 # %% ../../nbs/2_method/20_encoders.ipynb #0995f06e
 class Encoder(nn.Module):
     "Map a clip (B, 3, T, H, W) to a feature map (B, C, T', H', W')."
-    def __init__(self,
-        layers:dict[str, nn.Module],        # Layers by name, in the order in which they run
-        channels:int,                       # C, channels of the feature map
-        generator:torch.Generator|None=None # Source of the initial weights; None: torch's global one
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module],  # Layers by name, in the order in which they run
+        channels: int,  # C, channels of the feature map
+        generator: torch.Generator | None = None,  # Source of the initial weights; None: torch's global one
     ):
         super().__init__()
-        for name, layer in layers.items(): self.add_module(name, layer)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
         self.channels = channels
         for module in self.modules():
-            if isinstance(module, nn.Conv3d) and not module.weight.is_meta:  # a meta tensor has no values; drawing some would import torch's compiler
+            # a meta tensor has no values; drawing some would import torch's compiler
+            if isinstance(module, nn.Conv3d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
 
-    def forward(self,
-        clip:Tensor # Normalised clip, (B, 3, T, H, W)
-    )->Tensor:      # Feature map, (B, C, T', H', W')
+    def forward(
+        self,
+        clip: Tensor,  # Normalised clip, (B, 3, T, H, W)
+    ) -> Tensor:  # Feature map, (B, C, T', H', W')
         "Run all layers in order."
-        if clip.ndim != 5 or clip.shape[1] != 3: raise ValueError(f"clip must be (B, 3, T, H, W), got {tuple(clip.shape)}")
-        for layer in self.children(): clip = layer(clip)
+        if clip.ndim != 5 or clip.shape[1] != 3:
+            raise ValueError(f"clip must be (B, 3, T, H, W), got {tuple(clip.shape)}")
+        for layer in self.children():
+            clip = layer(clip)
         return clip
 
+
 def conv_norm_relu(
-    inputs:int,                        # Channels in
-    outputs:int,                       # Channels out
-    kernel:tuple[int, int, int],       # Odd kernel (time, height, width)
-    stride:tuple[int, int, int]=(1, 1, 1) # Step (time, height, width)
-)->list[nn.Module]:                    # Convolution, BatchNorm, ReLU
+    inputs: int,  # Channels in
+    outputs: int,  # Channels out
+    kernel: tuple[int, int, int],  # Odd kernel (time, height, width)
+    stride: tuple[int, int, int] = (1, 1, 1),  # Step (time, height, width)
+) -> list[nn.Module]:  # Convolution, BatchNorm, ReLU
     "List the three layers of a centred convolution."
-    conv = nn.Conv3d(inputs, outputs, kernel, stride, padding=tuple(size//2 for size in kernel), bias=False)
+    conv = nn.Conv3d(inputs, outputs, kernel, stride, padding=tuple(size // 2 for size in kernel), bias=False)
     return [conv, nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
 
 # %% ../../nbs/2_method/20_encoders.ipynb #2f33524b
 class Small3D(Encoder):
     "Build a plain 3D CNN of spatial stride 8 that trains on one CPU thread."
-    def __init__(self,
-        widths:tuple[int, ...]=(12, 24, 48, 96), # Channels of each convolution, at least three
-        temporal_stride:int=4,                   # Frames per feature frame: a power of two, at most 2**len(widths)
-        generator:torch.Generator|None=None      # Source of the initial weights
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (12, 24, 48, 96),  # Channels of each convolution, at least three
+        temporal_stride: int = 4,  # Frames per feature frame: a power of two, at most 2**len(widths)
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
         stages, halvings = len(widths), log2(temporal_stride) if temporal_stride > 0 else -1
-        if stages < 3: raise ValueError(f"widths must name at least 3 convolutions, got {tuple(widths)}")
+        if stages < 3:
+            raise ValueError(f"widths must name at least 3 convolutions, got {tuple(widths)}")
         if halvings not in range(stages + 1):
             raise ValueError(f"temporal_stride must be a power of two from 1 to {2**stages}, got {temporal_stride}")
         layers = {}
@@ -77,74 +88,98 @@ class Small3D(Encoder):
 # %% ../../nbs/2_method/20_encoders.ipynb #20acedb8
 class I3D(Encoder):
     "Build I3D without its classifier: 1024 channels, stride 8 in time and 32 in space."
-    def __init__(self,
-        norm_eps:float=1e-5,                                # Added to BatchNorm's variance, > 0; the released code's, 1e-3 in Carreira's
-        norm_momentum:float=.1,                             # Weight of a batch in the running statistics, in [0, 1]; 0.01 in Carreira's
-        padding:Literal["released", "tensorflow"]="released", # Padding of sizes that a stride does not divide, see `same_padding`
-        generator:torch.Generator|None=None                 # Source of the initial weights
+
+    def __init__(
+        self,
+        norm_eps: float = 1e-5,  # Added to BatchNorm's variance, > 0; the released code's, 1e-3 in Carreira's
+        norm_momentum: float = 0.1,  # Weight of a batch in the running statistics, in [0, 1]; 0.01 in Carreira's
+        # Padding of sizes that a stride does not divide, see `same_padding`
+        padding: Literal["released", "tensorflow"] = "released",
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
-        if not norm_eps > 0: raise ValueError(f"norm_eps must be > 0, got {norm_eps}")
-        if not 0 <= norm_momentum <= 1: raise ValueError(f"norm_momentum must be in [0, 1], got {norm_momentum}")
-        if padding not in ("released", "tensorflow"): raise ValueError(f"padding must be released or tensorflow, got {padding!r}")
+        if not norm_eps > 0:
+            raise ValueError(f"norm_eps must be > 0, got {norm_eps}")
+        if not 0 <= norm_momentum <= 1:
+            raise ValueError(f"norm_momentum must be in [0, 1], got {norm_momentum}")
+        if padding not in ("released", "tensorflow"):
+            raise ValueError(f"padding must be released or tensorflow, got {padding!r}")
         fixed = padding == "released"
-        unit, pool = partial(SameConv, fixed=fixed, norm_eps=norm_eps, norm_momentum=norm_momentum), partial(SamePool, fixed=fixed)
+        unit, pool = (
+            partial(SameConv, fixed=fixed, norm_eps=norm_eps, norm_momentum=norm_momentum),
+            partial(SamePool, fixed=fixed),
+        )
         layers = dict(
-            Conv3d_1a_7x7=unit(3, 64, 7, 2), MaxPool3d_2a_3x3=pool((1, 3, 3), (1, 2, 2)),
-            Conv3d_2b_1x1=unit(64, 64, 1), Conv3d_2c_3x3=unit(64, 192, 3), MaxPool3d_3a_3x3=pool((1, 3, 3), (1, 2, 2)))
+            Conv3d_1a_7x7=unit(3, 64, 7, 2),
+            MaxPool3d_2a_3x3=pool((1, 3, 3), (1, 2, 2)),
+            Conv3d_2b_1x1=unit(64, 64, 1),
+            Conv3d_2c_3x3=unit(64, 192, 3),
+            MaxPool3d_3a_3x3=pool((1, 3, 3), (1, 2, 2)),
+        )
         pools, channels = dict(Mixed_4b=("MaxPool3d_4a_3x3", 3), Mixed_5b=("MaxPool3d_5a_2x2", 2)), 192
         for name, widths in INCEPTION_WIDTHS.items():
             if name in pools:
                 pool_name, size = pools[name]
-                layers[pool_name] = pool((size,)*3, (2, 2, 2))
+                layers[pool_name] = pool((size,) * 3, (2, 2, 2))
             layers[name] = Inception(channels, widths, unit, pool)
             channels = layers[name].channels
         super().__init__(layers, channels, generator)
 
 # %% ../../nbs/2_method/20_encoders.ipynb #e6510daf
 def middle_planes(
-    inputs:int,  # Channels into the block
-    outputs:int  # Channels out of the block
-)->int:          # Channels between the spatial and the temporal convolution
+    inputs: int,  # Channels into the block
+    outputs: int,  # Channels out of the block
+) -> int:  # Channels between the spatial and the temporal convolution
     "Choose the width at which a split 3×3×3 convolution keeps its number of weights."
-    return 27*inputs*outputs//(9*inputs + 3*outputs)
+    return 27 * inputs * outputs // (9 * inputs + 3 * outputs)
 
 # %% ../../nbs/2_method/20_encoders.ipynb #c8d9bdd2
 def split_conv(
-    inputs:int,   # Channels in
-    outputs:int,  # Channels out
-    middle:int,   # Channels between the two
-    stride:int=1  # Step on all three axes
-)->nn.Sequential: # Spatial convolution, BatchNorm, ReLU, temporal convolution
+    inputs: int,  # Channels in
+    outputs: int,  # Channels out
+    middle: int,  # Channels between the two
+    stride: int = 1,  # Step on all three axes
+) -> nn.Sequential:  # Spatial convolution, BatchNorm, ReLU, temporal convolution
     "Split a 3×3×3 convolution into space and time."
     temporal = nn.Conv3d(middle, outputs, (3, 1, 1), (stride, 1, 1), padding=(1, 0, 0), bias=False)
     return nn.Sequential(*conv_norm_relu(inputs, middle, (1, 3, 3), (1, stride, stride)), temporal)
 
+
 def full_conv(
-    inputs:int,   # Channels in
-    outputs:int,  # Channels out
-    middle:int,   # Not used: a full convolution has nothing between
-    stride:int=1  # Step on all three axes
-)->nn.Conv3d:     # The convolution, without BatchNorm
+    inputs: int,  # Channels in
+    outputs: int,  # Channels out
+    middle: int,  # Not used: a full convolution has nothing between
+    stride: int = 1,  # Step on all three axes
+) -> nn.Conv3d:  # The convolution, without BatchNorm
     "Make a full 3×3×3 convolution."
     return nn.Conv3d(inputs, outputs, 3, stride, padding=1, bias=False)
 
+
 class ResidualBlock(nn.Module):
     "Add two convolutions to a shortcut: the block of both residual networks."
-    def __init__(self,
-        inputs:int,              # Channels in
-        outputs:int,             # Channels out
-        stride:int=1,            # Step of the first convolution and of the shortcut
-        conv:Callable=split_conv # `split_conv` or `full_conv`
+
+    def __init__(
+        self,
+        inputs: int,  # Channels in
+        outputs: int,  # Channels out
+        stride: int = 1,  # Step of the first convolution and of the shortcut
+        conv: Callable = split_conv,  # `split_conv` or `full_conv`
     ):
         super().__init__()
         middle = middle_planes(inputs, outputs)
-        self.conv1 = nn.Sequential(conv(inputs, outputs, middle, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(
+            conv(inputs, outputs, middle, stride), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)
+        )
         self.conv2 = nn.Sequential(conv(outputs, outputs, middle), nn.BatchNorm3d(outputs))
-        self.downsample = None if stride == 1 else nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+        self.downsample = (
+            None
+            if stride == 1
+            else nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+        )
 
-    def forward(self,
-        maps:Tensor # (B, inputs, T, H, W)
-    )->Tensor:      # (B, outputs, T', H', W')
+    def forward(
+        self,
+        maps: Tensor,  # (B, inputs, T, H, W)
+    ) -> Tensor:  # (B, outputs, T', H', W')
         "Add, then ReLU."
         shortcut = maps if self.downsample is None else self.downsample(maps)
         return F.relu(self.conv2(self.conv1(maps)) + shortcut, inplace=True)
@@ -152,36 +187,50 @@ class ResidualBlock(nn.Module):
 # %% ../../nbs/2_method/20_encoders.ipynb #b4c102ba
 class ResNet18(Encoder):
     "Build a residual network of eight blocks on a stem: 512 channels, stride 8 in time and 16 in space."
-    def __init__(self,
-        stem:list[nn.Module],               # Layers from the clip to 64 channels
-        conv:Callable,                      # `split_conv` or `full_conv`
-        generator:torch.Generator|None=None # Source of the initial weights
+
+    def __init__(
+        self,
+        stem: list[nn.Module],  # Layers from the clip to 64 channels
+        conv: Callable,  # `split_conv` or `full_conv`
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
         layers, inputs = dict(stem=nn.Sequential(*stem)), 64
         for depth, outputs in enumerate((64, 128, 256, 512), start=1):
-            layers[f"layer{depth}"] = nn.Sequential(ResidualBlock(inputs, outputs, 1 if depth == 1 else 2, conv), ResidualBlock(outputs, outputs, conv=conv))
+            layers[f"layer{depth}"] = nn.Sequential(
+                ResidualBlock(inputs, outputs, 1 if depth == 1 else 2, conv), ResidualBlock(outputs, outputs, conv=conv)
+            )
             inputs = outputs
         super().__init__(layers, inputs, generator)
 
+
 class R2Plus1D18(ResNet18):
     "Build R(2+1)D-18 without its classifier, 31,300,125 parameters."
-    def __init__(self,
-        generator:torch.Generator|None=None # Source of the initial weights
+
+    def __init__(
+        self,
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
-        super().__init__([*conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)), *conv_norm_relu(45, 64, (3, 1, 1))], split_conv, generator)
+        super().__init__(
+            [*conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)), *conv_norm_relu(45, 64, (3, 1, 1))], split_conv, generator
+        )
+
 
 class R3D18(ResNet18):
     "Build R3D-18 without its classifier, 33,166,272 parameters."
-    def __init__(self,
-        generator:torch.Generator|None=None # Source of the initial weights
+
+    def __init__(
+        self,
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
         super().__init__(conv_norm_relu(3, 64, (3, 7, 7), (1, 2, 2)), full_conv, generator)
 
 # %% ../../nbs/2_method/20_encoders.ipynb #da3535e6
 class Factorised50(Encoder):
     "Build MCL's factorised ResNet-50 without its classifier: 2048 channels, stride 4 in time and 32 in space, 27,308,672 parameters."
-    def __init__(self,
-        generator:torch.Generator|None=None # Source of the initial weights
+
+    def __init__(
+        self,
+        generator: torch.Generator | None = None,  # Source of the initial weights
     ):
         super().__init__(factorised_layers(), 2048, generator)
 
@@ -192,28 +241,34 @@ ENCODERS.add("r3d_18", "fima.method.encoders:R3D18")
 ENCODERS.add("factorised_50", "fima.method.encoders:Factorised50")
 ENCODERS.add("small3d", "fima.method.encoders:Small3D")
 
+
 def build_encoder(
-    name:str,  # A name of `fima.plugins.ENCODERS`
-    **options  # Arguments of that class
-)->nn.Module:  # The encoder, freshly initialised, in training mode; `.channels` are those of its map
+    name: str,  # A name of `fima.plugins.ENCODERS`
+    **options,  # Arguments of that class
+) -> nn.Module:  # The encoder, freshly initialised, in training mode; `.channels` are those of its map
     "Build an encoder from its name and options."
     build = ENCODERS[name].load()
     known = inspect.signature(build).parameters
     for option in options:
-        if option not in known: raise ValueError(f"options of {name} must be among {', '.join(known)}, got {option!r}")
+        if option not in known:
+            raise ValueError(f"options of {name} must be among {', '.join(known)}, got {option!r}")
     encoder = build(**options)
     if not (isinstance(encoder, nn.Module) and isinstance(getattr(encoder, "channels", None), int)):
-        raise ValueError(f"encoder {name} must be a torch module with `channels`, the number of channels of its map, got {type(encoder).__name__}")
+        raise ValueError(
+            f"encoder {name} must be a torch module with `channels`, the number of channels of its map, got {type(encoder).__name__}"
+        )
     return encoder
 
 # %% ../../nbs/2_method/20_encoders.ipynb #441eb29b
 def map_size(
-    encoder:nn.Module,   # Encoder, in any mode; left as it is
-    frames:int,          # T, frames of the clip
-    crop_size:int        # Height and width of the clip in pixels
-)->tuple[int, int, int]: # (T', H', W') of the feature map
+    encoder: nn.Module,  # Encoder, in any mode; left as it is
+    frames: int,  # T, frames of the clip
+    crop_size: int,  # Height and width of the clip in pixels
+) -> tuple[int, int, int]:  # (T', H', W') of the feature map
     "Read the size of an encoder's map off one run of a copy on an empty clip."
-    if min(frames, crop_size) < 1: raise ValueError(f"frames and crop_size must be at least 1, got {frames} and {crop_size}")
+    if min(frames, crop_size) < 1:
+        raise ValueError(f"frames and crop_size must be at least 1, got {frames} and {crop_size}")
     weight = next(encoder.parameters())
-    with torch.no_grad(): maps = deepcopy(encoder).eval()(weight.new_zeros(1, 3, frames, crop_size, crop_size))
+    with torch.no_grad():
+        maps = deepcopy(encoder).eval()(weight.new_zeros(1, 3, frames, crop_size, crop_size))
     return tuple(maps.shape[2:])

@@ -12,23 +12,31 @@ from torch import Tensor, nn
 # %% ../../nbs/2_method/20_factorised.ipynb #bdbe13dd
 class FactorisedBlock(nn.Module):
     "Add a bottleneck 1×1×1 → 1×3×3 → 3×1×1 → 1×1×1 to a shortcut (MCL's released block)."
-    def __init__(self,
-        inputs:int,  # Channels in
-        width:int,   # Channels inside; four times as many come out
-        stride:int=1 # Step in height and width
+
+    def __init__(
+        self,
+        inputs: int,  # Channels in
+        width: int,  # Channels inside; four times as many come out
+        stride: int = 1,  # Step in height and width
     ):
         super().__init__()
-        outputs, step = 4*width, (1, stride, stride)
+        outputs, step = 4 * width, (1, stride, stride)
         self.conv1, self.bn1 = nn.Conv3d(inputs, width, 1, bias=False), nn.BatchNorm3d(width)
         self.conv2 = nn.Conv3d(width, width, (1, 3, 3), step, padding=(0, 1, 1), bias=False)
-        self.conv2_t, self.bn2 = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False), nn.BatchNorm3d(width)
+        self.conv2_t, self.bn2 = (
+            nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+            nn.BatchNorm3d(width),
+        )
         self.conv3, self.bn3 = nn.Conv3d(width, outputs, 1, bias=False), nn.BatchNorm3d(outputs)
         kept = stride == 1 and inputs == outputs
-        self.downsample = None if kept else nn.Sequential(nn.Conv3d(inputs, outputs, 1, step, bias=False), nn.BatchNorm3d(outputs))
+        self.downsample = (
+            None if kept else nn.Sequential(nn.Conv3d(inputs, outputs, 1, step, bias=False), nn.BatchNorm3d(outputs))
+        )
 
-    def forward(self,
-        maps:Tensor # (B, inputs, T, H, W)
-    )->Tensor:      # (B, 4*width, T, H', W')
+    def forward(
+        self,
+        maps: Tensor,  # (B, inputs, T, H, W)
+    ) -> Tensor:  # (B, 4*width, T, H', W')
         "Squeeze, look in space, look in time, widen, add, ReLU."
         shortcut = maps if self.downsample is None else self.downsample(maps)
         inner = F.relu(self.bn1(self.conv1(maps)), inplace=True)
@@ -37,17 +45,29 @@ class FactorisedBlock(nn.Module):
 
 # %% ../../nbs/2_method/20_factorised.ipynb #1a770c8b
 def factorised_layers(
-    blocks:tuple[int, ...]=(3, 4, 6, 3), # Bottlenecks of each of the stages; ResNet-50's
-    width:int=64                         # Channels of the stem and of the first bottlenecks; doubled by every stage
-)->dict[str, nn.Module]:                 # Layers by name, in the order in which they run; the map has 4 * width * 2**(stages - 1) channels
+    blocks: tuple[int, ...] = (3, 4, 6, 3),  # Bottlenecks of each of the stages; ResNet-50's
+    width: int = 64,  # Channels of the stem and of the first bottlenecks; doubled by every stage
+    # Layers by name, in the order in which they run; the map has 4 * width * 2**(stages - 1) channels
+) -> dict[str, nn.Module]:
     "List the layers of MCL's factorised residual network, from the clip to the map."
-    if not blocks or min(blocks) < 1: raise ValueError(f"blocks must name at least one bottleneck for each stage, got {tuple(blocks)}")
-    if width < 1: raise ValueError(f"width must be at least 1, got {width}")
-    layers = dict(conv1=nn.Conv3d(3, width, (4, 7, 7), (4, 2, 2), padding=(0, 3, 3), bias=False), bn1=nn.BatchNorm3d(width),
-                  relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)))
+    if not blocks or min(blocks) < 1:
+        raise ValueError(f"blocks must name at least one bottleneck for each stage, got {tuple(blocks)}")
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    layers = dict(
+        conv1=nn.Conv3d(3, width, (4, 7, 7), (4, 2, 2), padding=(0, 3, 3), bias=False),
+        bn1=nn.BatchNorm3d(width),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool3d((1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),
+    )
     inputs = width
     for stage, count in enumerate(blocks):
-        inner = width*2**stage
-        layers[f"layer{stage + 1}"] = nn.Sequential(*(FactorisedBlock(4*inner if number else inputs, inner, 2 if stage and not number else 1) for number in range(count)))
-        inputs = 4*inner
+        inner = width * 2**stage
+        layers[f"layer{stage + 1}"] = nn.Sequential(
+            *(
+                FactorisedBlock(4 * inner if number else inputs, inner, 2 if stage and not number else 1)
+                for number in range(count)
+            )
+        )
+        inputs = 4 * inner
     return layers

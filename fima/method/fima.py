@@ -27,67 +27,83 @@ from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 @dataclass(frozen=True)
 class FimaOptions(MomentumOptions):
     "Hold the switches and hyper-parameters of FIMA; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
-    instance: bool = True           # L_VV (Eq. 1)
-    instance_motion: bool = False   # L_VD (Eq. 2), the baseline of Table 1
-    pixel: bool = True              # L_Pix (Eq. 8): dense contrast (DC)
-    frame: bool = True              # L_Fra (Eq. 10)
+
+    instance: bool = True  # L_VV (Eq. 1)
+    instance_motion: bool = False  # L_VD (Eq. 2), the baseline of Table 1
+    pixel: bool = True  # L_Pix (Eq. 8): dense contrast (DC)
+    frame: bool = True  # L_Fra (Eq. 10)
     enqueue: Literal["after", "between"] = "after"  # when keys enter the queue; released: "between" the directions
-    distance_threshold: float = 0.7 # radius of a positive pair, in cell diagonals
-    motion_decoder: bool = True     # MD (Eq. 4); off: pixels predict directly (Eq. 3)
+    distance_threshold: float = 0.7  # radius of a positive pair, in cell diagonals
+    motion_decoder: bool = True  # MD (Eq. 4); off: pixels predict directly (Eq. 3)
     foreground_position: Literal["none", "prediction", "target", "both"] = "both"  # FS (Table 3f)
     foreground_source: Literal["rgb", "difference", "both"] = "both"  # maps behind the mask (Table 3e)
-    beta: float = 0.5               # quantile of Eq. 6, in [0, 1)
-    negatives: Literal["batch", "video"] | int = 8  # whose pixels are negatives (Table 10): own video, batch, or so many videos
-    dense_queue_size: int = 0       # further negative pixels (Kinetics-400: 31360)
-    decoder_width: int = 512        # width of the motion decoder
-    decoder_depth: int = 2          # blocks of the motion decoder
-    decoder_heads: int = 4          # attention heads
-    decoder_dropout: float = 0.1    # dropout of the motion decoder
-    shared_decoder: bool = True     # one decoder for L_Pix and L_Fra (Table 8)
+    beta: float = 0.5  # quantile of Eq. 6, in [0, 1)
+    # whose pixels are negatives (Table 10): own video, batch, or so many videos
+    negatives: Literal["batch", "video"] | int = 8
+    dense_queue_size: int = 0  # further negative pixels (Kinetics-400: 31360)
+    decoder_width: int = 512  # width of the motion decoder
+    decoder_depth: int = 2  # blocks of the motion decoder
+    decoder_heads: int = 4  # attention heads
+    decoder_dropout: float = 0.1  # dropout of the motion decoder
+    shared_decoder: bool = True  # one decoder for L_Pix and L_Fra (Table 8)
     frame_kind: Literal["infonce", "triplet", "mse"] = "infonce"  # form of L_Fra (Table 9)
 
     def __post_init__(self):
         if not (self.instance or self.instance_motion or self.pixel or self.frame):
             raise ValueError("FIMA needs at least one of instance, instance_motion, pixel, frame; all are off")
         super().__post_init__()
-        if not self.distance_threshold > 0: raise ValueError(f"distance_threshold must be > 0, got {self.distance_threshold}")
-        if self.dense_queue_size < 0: raise ValueError(f"dense_queue_size must be at least 0, got {self.dense_queue_size}")
+        if not self.distance_threshold > 0:
+            raise ValueError(f"distance_threshold must be > 0, got {self.distance_threshold}")
+        if self.dense_queue_size < 0:
+            raise ValueError(f"dense_queue_size must be at least 0, got {self.dense_queue_size}")
         if isinstance(self.negatives, int) and self.negatives < 1:
             raise ValueError(f"negatives must be 'batch', 'video' or at least 1 video, got {self.negatives}")
         for name in ("beta", "decoder_dropout"):
-            if not 0 <= getattr(self, name) < 1: raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("decoder_width", "decoder_depth", "decoder_heads"):
-            if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.decoder_width % self.decoder_heads:
-            raise ValueError(f"decoder_width must be a multiple of decoder_heads = {self.decoder_heads}, got {self.decoder_width}")
+            raise ValueError(
+                f"decoder_width must be a multiple of decoder_heads = {self.decoder_heads}, got {self.decoder_width}"
+            )
 
 # %% ../../nbs/2_method/27_fima.ipynb #4c51f776
 class Keys(NamedTuple):
     "Hold what the key encoder says of one view; all without gradient, None where no switch asks for it."
-    mask: Tensor | None            # Foreground of Eq. 6, bool, (B, H, W)
-    instance: Tensor | None        # Projected pooled RGB clip, (B, D)
-    instance_motion: Tensor | None # Projected pooled difference clip, (B, D)
-    pixel: Tensor | None           # Projected pixels of the difference clip, (B, T, H*W, D)
-    frame: Tensor | None           # Projected pooled difference sub-clips, (B, T, D)
+
+    mask: Tensor | None  # Foreground of Eq. 6, bool, (B, H, W)
+    instance: Tensor | None  # Projected pooled RGB clip, (B, D)
+    instance_motion: Tensor | None  # Projected pooled difference clip, (B, D)
+    pixel: Tensor | None  # Projected pixels of the difference clip, (B, T, H*W, D)
+    frame: Tensor | None  # Projected pooled difference sub-clips, (B, T, D)
+
 
 def frame_tokens(
-    maps: Tensor, # feature maps, (B, C, T, H, W)
-) -> Tensor:      # tokens of every feature frame, (B, T, H*W, C)
+    maps: Tensor,  # feature maps, (B, C, T, H, W)
+) -> Tensor:  # tokens of every feature frame, (B, T, H*W, C)
     "Lay out each feature frame as a sequence of pixels."
     return maps.flatten(3).permute(0, 2, 3, 1)
 
 # %% ../../nbs/2_method/27_fima.ipynb #b4cdc136
 class Fima(Momentum):
     "Compute the terms of Eq. 11, each a switch, symmetric over the two views."
-    def __init__(self,
-        encoder: nn.Module,             # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
-        options: FimaOptions = FimaOptions(), # switches and hyper-parameters
-        own: None = None,               # nothing: FIMA's switches are fields of `options`
-        seed: int = 0,                  # seed of the queues' first random keys
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
+        options: FimaOptions = FimaOptions(),  # switches and hyper-parameters
+        own: None = None,  # nothing: FIMA's switches are fields of `options`
+        seed: int = 0,  # seed of the queues' first random keys
     ):
         o = options
-        sizes = dict(instance=o.queue_size * o.instance, instance_motion=o.queue_size * o.instance_motion,
-                     frame=o.queue_size * o.frame, pixel=o.dense_queue_size * o.pixel)
+        sizes = dict(
+            instance=o.queue_size * o.instance,
+            instance_motion=o.queue_size * o.instance_motion,
+            frame=o.queue_size * o.frame,
+            pixel=o.dense_queue_size * o.pixel,
+        )
         super().__init__(encoder, options, own, seed, queues=sizes)
         asked = {"rgb": True, "difference": o.pixel or o.instance_motion, "sub_clips": o.frame}
         self.needs = frozenset(name for name, wanted in asked.items() if wanted)
@@ -95,9 +111,12 @@ class Fima(Momentum):
         sizes = encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads
         decoder = lambda: MotionDecoder(*sizes, dropout=o.decoder_dropout)
         self.decoders = nn.ModuleDict()
-        if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)): self.decoders["shared"] = decoder()
-        if not o.shared_decoder and o.pixel and o.motion_decoder: self.decoders["pixel"] = decoder()
-        if not o.shared_decoder and o.frame: self.decoders["frame"] = decoder()
+        if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)):
+            self.decoders["shared"] = decoder()
+        if not o.shared_decoder and o.pixel and o.motion_decoder:
+            self.decoders["pixel"] = decoder()
+        if not o.shared_decoder and o.frame:
+            self.decoders["frame"] = decoder()
 
     def _load_from_state_dict(self, state, prefix, *rest):
         "Read weights of versions that called the head `projector`, too."
@@ -111,49 +130,67 @@ class Fima(Momentum):
     key_projector = property(lambda self: self.key_projectors["instance"], doc="Give its momentum copy.")
 
     @classmethod
-    def check_world_size(cls,
-        options: FimaOptions, # switches and hyper-parameters
-        batch_size: int,      # videos of a step, a multiple of the processes
-        world_size: int,      # number of processes, at least 2
+    def check_world_size(
+        cls,
+        options: FimaOptions,  # switches and hyper-parameters
+        batch_size: int,  # videos of a step, a multiple of the processes
+        world_size: int,  # number of processes, at least 2
     ) -> None:
         "Refuse groups, or negatives of L_Pix, that do not lie on one process each."
         super().check_world_size(options, batch_size, world_size)
         share, negatives = batch_size // world_size, options.negatives
         if options.pixel and (negatives == "batch" or (negatives != "video" and share % negatives)):
-            raise ValueError(f"negatives must be 'video' or a number that divides the {share} videos of each of the "
-                             f"{world_size} processes, got {negatives!r}")
+            raise ValueError(
+                f"negatives must be 'video' or a number that divides the {share} videos of each of the "
+                f"{world_size} processes, got {negatives!r}"
+            )
 
-    def chance(self,
-        batch_size: int,                # B, videos a step
-        map_size: tuple[int, int, int], # (T', H', W') of the encoder's map
-    ) -> dict[str, float]:              # name of a term -> ln(1 + negatives)
+    def chance(
+        self,
+        batch_size: int,  # B, videos a step
+        map_size: tuple[int, int, int],  # (T', H', W') of the encoder's map
+    ) -> dict[str, float]:  # name of a term -> ln(1 + negatives)
         "Give the value of each term at which no key is told from another; for L_Pix `batch_chance` refines it."
         o, frames = self.options, map_size[0]
         videos = {"batch": batch_size, "video": 1}.get(o.negatives, o.negatives)
-        negatives = dict(instance=o.queue_size, instance_motion=o.queue_size, frame=2 * frames - 1 + o.queue_size,
-                         pixel=math.prod(map_size) * min(videos, batch_size) + o.dense_queue_size - 1)
-        return {name: chance(n) for name, n in negatives.items() if getattr(o, name) and (name != "frame" or o.frame_kind == "infonce")}
+        negatives = dict(
+            instance=o.queue_size,
+            instance_motion=o.queue_size,
+            frame=2 * frames - 1 + o.queue_size,
+            pixel=math.prod(map_size) * min(videos, batch_size) + o.dense_queue_size - 1,
+        )
+        return {
+            name: chance(n)
+            for name, n in negatives.items()
+            if getattr(o, name) and (name != "frame" or o.frame_kind == "infonce")
+        }
 
     @torch.no_grad()
-    def keys(self,
-        view: View,                               # one view of every video
-        generator: torch.Generator | None = None, # source of the shuffles
-    ) -> Keys:                                    # what the switches ask for, else None
+    def keys(
+        self,
+        view: View,  # one view of every video
+        generator: torch.Generator | None = None,  # source of the shuffles
+    ) -> Keys:  # what the switches ask for, else None
         "Encode one view by the key encoder, one modality at a time, and project it."
         o, project = self.options, self.key_projector
         encode = lambda clips: self.key_map(clips, generator)
         rgb = encode(view.rgb) if o.instance or (self.needs_mask and o.foreground_source != "difference") else None
         difference = encode(view.difference) if o.pixel or o.instance_motion else None
-        return Keys(foreground_mask(rgb, difference, o.beta, o.foreground_source) if self.needs_mask else None,
-                    project(pool(rgb)) if o.instance else None,
-                    project(pool(difference)) if o.instance_motion else None,
-                    project(frame_tokens(difference)) if o.pixel else None,
-                    torch.stack([project(pool(encode(clips))) for clips in view.sub_differences.unbind(1)], 1) if o.frame else None)
+        return Keys(
+            foreground_mask(rgb, difference, o.beta, o.foreground_source) if self.needs_mask else None,
+            project(pool(rgb)) if o.instance else None,
+            project(pool(difference)) if o.instance_motion else None,
+            project(frame_tokens(difference)) if o.pixel else None,
+            torch.stack([project(pool(encode(clips))) for clips in view.sub_differences.unbind(1)], 1)
+            if o.frame
+            else None,
+        )
 
-    def forward(self,
-        batch: Batch,                             # two views of B videos
-        generator: torch.Generator | None = None, # source of the shuffles
-    ) -> dict[str, Tensor]:                       # Name of a term -> scalar, mean over both directions
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos
+        generator: torch.Generator | None = None,  # source of the shuffles
+    ) -> dict[str, Tensor]:  # Name of a term -> scalar, mean over both directions
         "Compute every term that is switched on; their sum is the loss of Eq. 11."
         views = batch.source, batch.target
         self.follow()
@@ -164,29 +201,35 @@ class Fima(Momentum):
             terms = self.instance_terms(maps[source], keys[target])
             terms |= self.motion_terms(maps, keys, [v.box for v in views], source, target)
             directions.append(terms)
-            if self.options.enqueue == "between": self.enqueue(keys[target])
+            if self.options.enqueue == "between":
+                self.enqueue(keys[target])
         if self.options.enqueue == "after":
-            for k in reversed(keys): self.enqueue(k)
+            for k in reversed(keys):
+                self.enqueue(k)
         return {name: (directions[0][name] + directions[1][name]) / 2 for name in directions[0]}
 
 # %% ../../nbs/2_method/27_fima.ipynb #53ef2568
 @patch
-def instance_terms(self: Fima,
-    source_map: Tensor, # map of the source view by the query encoder, (B, C, T, H, W)
-    target: Keys,       # keys of the target view
-) -> dict[str, Tensor]: # "instance" and "instance_motion", as switched on
+def instance_terms(
+    self: Fima,
+    source_map: Tensor,  # map of the source view by the query encoder, (B, C, T, H, W)
+    target: Keys,  # keys of the target view
+) -> dict[str, Tensor]:  # "instance" and "instance_motion", as switched on
     "Compute L_VV (Eq. 1) and L_VD (Eq. 2) of one direction."
     o, query, terms = self.options, self.projector(pool(source_map)), {}
     for name in ("instance", "instance_motion"):
-        if getattr(o, name): terms[name] = info_nce(query, getattr(target, name), self.queues[name].keys, o.temperature)
+        if getattr(o, name):
+            terms[name] = info_nce(query, getattr(target, name), self.queues[name].keys, o.temperature)
     return terms
 
 # %% ../../nbs/2_method/27_fima.ipynb #0de7e704
 @patch
-def decode(self: Fima,
-    source_tokens: Tensor, # pixels of the source view, (B, T, N, C)
-    target_tokens: Tensor, # pixels of the target view, (B, T, N, C)
-) -> tuple[Tensor, Tensor]: # class-token outputs (B, T, C) and pixel outputs (B, T, N, C); None for what no switch asks for
+def decode(
+    self: Fima,
+    source_tokens: Tensor,  # pixels of the source view, (B, T, N, C)
+    target_tokens: Tensor,  # pixels of the target view, (B, T, N, C)
+    # class-token outputs (B, T, C) and pixel outputs (B, T, N, C); None for what no switch asks for
+) -> tuple[Tensor, Tensor]:
     "Run the motion decoder, shared or separate, over all feature frames (Eq. 4 and 9)."
     o, (B, T) = self.options, source_tokens.shape[:2]
     source, target = source_tokens.flatten(0, 1), target_tokens.flatten(0, 1)
@@ -199,12 +242,14 @@ def decode(self: Fima,
     pixels = self.decoders["pixel"](source, target, with_cls=False).pixels if ask_pixels else None
     return unfold(cls), unfold(pixels)
 
+
 @patch
-def pixel_term(self: Fima,
-    predictions: Tensor, # projected predictions of the source pixels, (B, T, N, D)
-    keys: Tensor,        # projected motion pixels of the target, (B, T, N, D)
-    positives: Tensor,   # pairs of Eq. 8, bool, (B, N, N)
-) -> Tensor:             # scalar
+def pixel_term(
+    self: Fima,
+    predictions: Tensor,  # projected predictions of the source pixels, (B, T, N, D)
+    keys: Tensor,  # projected motion pixels of the target, (B, T, N, D)
+    positives: Tensor,  # pairs of Eq. 8, bool, (B, N, N)
+) -> Tensor:  # scalar
     "Compute L_Pix (Eq. 8) within groups of so many videos as share their negatives, and note its chance value."
     o = self.options
     size, negatives = (len(keys), o.negatives) if isinstance(o.negatives, str) else (o.negatives, "batch")
@@ -215,32 +260,46 @@ def pixel_term(self: Fima,
     self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)
     return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
 
+
 @patch
-def motion_terms(self: Fima,
+def motion_terms(
+    self: Fima,
     maps: list[Tensor],  # query maps of the two views, each (B, C, T, H, W)
-    keys: list[Keys],    # keys of the two views
-    boxes: list[Tensor], # boxes of the two views, each (B, 4)
-    source: int,         # which view asks, 0 or 1
-    target: int,         # which view answers, 1 or 0
+    keys: list[Keys],  # keys of the two views
+    boxes: list[Tensor],  # boxes of the two views, each (B, 4)
+    source: int,  # which view asks, 0 or 1
+    target: int,  # which view answers, 1 or 0
 ) -> dict[str, Tensor]:  # "pixel" and "frame", as switched on
     "Compute L_Pix (Eq. 8) and L_Fra (Eq. 10) of one direction."
     o, terms = self.options, {}
-    if not (o.pixel or o.frame): return terms
+    if not (o.pixel or o.frame):
+        return terms
     tokens = frame_tokens(maps[source])
     cls, pixels = self.decode(tokens, frame_tokens(maps[target]))
     if o.pixel:
         mask = lambda i, side: keys[i].mask if o.foreground_position in (side, "both") else None
         distances = pixel_distances(boxes[source], boxes[target], tuple(maps[source].shape[-2:]))
         positives = positive_pairs(distances, o.distance_threshold, mask(source, "prediction"), mask(target, "target"))
-        terms["pixel"] = self.pixel_term(self.projector(pixels if o.motion_decoder else tokens), keys[target].pixel, positives)
+        terms["pixel"] = self.pixel_term(
+            self.projector(pixels if o.motion_decoder else tokens), keys[target].pixel, positives
+        )
     if o.frame:
-        terms["frame"] = frame_loss(self.projector(cls), keys[target].frame, keys[source].frame,
-                                    self.queues["frame"].keys, o.temperature, o.frame_kind)
+        terms["frame"] = frame_loss(
+            self.projector(cls),
+            keys[target].frame,
+            keys[source].frame,
+            self.queues["frame"].keys,
+            o.temperature,
+            o.frame_kind,
+        )
     return terms
 
+
 @patch
-def enqueue(self: Fima,
-    keys: Keys, # keys of one view
+def enqueue(
+    self: Fima,
+    keys: Keys,  # keys of one view
 ) -> None:
     "Hand the keys of one view, those of all processes, to the queues; only while training."
-    for name in self.queues: self.remember(name, getattr(keys, name))
+    for name in self.queues:
+        self.remember(name, getattr(keys, name))

@@ -11,26 +11,32 @@ from torch import Tensor
 
 # %% ../../nbs/2_method/24_foreground.ipynb #2a6f54e5
 def activation_map(
-    maps:Tensor, # Feature maps of one modality, (B, C, T, H, W)
-)->Tensor:       # Class-agnostic activation map in float32, (B, H, W)
+    maps: Tensor,  # Feature maps of one modality, (B, C, T, H, W)
+) -> Tensor:  # Class-agnostic activation map in float32, (B, H, W)
     "Average feature maps over channels and time (Sec. 3.2)."
-    if maps.ndim != 5: raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
+    if maps.ndim != 5:
+        raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
     return maps.detach().float().mean(dim=(1, 2))
 
 # %% ../../nbs/2_method/24_foreground.ipynb #9f92fdb1
 SOURCES = ("both", "rgb", "difference")
 
+
 def foreground_mask(
-    rgb_maps:Tensor|None,        # Feature maps of the RGB clip, (B, C, T, H, W); None is fine with source "difference"
-    difference_maps:Tensor|None, # Feature maps of the difference clip, (B, C, T, H, W); None is fine with source "rgb"
-    beta:float=0.5,              # Quantile of the activation that a foreground cell must exceed, in [0, 1]
-    source:str="both",           # Which activation maps decide: one of `SOURCES` (Table 3e)
-)->Tensor:                       # True on the foreground, bool, (B, H, W)
+    rgb_maps: Tensor | None,  # Feature maps of the RGB clip, (B, C, T, H, W); None is fine with source "difference"
+    # Feature maps of the difference clip, (B, C, T, H, W); None is fine with source "rgb"
+    difference_maps: Tensor | None,
+    beta: float = 0.5,  # Quantile of the activation that a foreground cell must exceed, in [0, 1]
+    source: str = "both",  # Which activation maps decide: one of `SOURCES` (Table 3e)
+) -> Tensor:  # True on the foreground, bool, (B, H, W)
     "Mark the cells whose fused activation lies above the beta-quantile of their view (Eq. 6)."
-    if source not in SOURCES: raise ValueError(f"source must be one of {SOURCES}, got {source!r}")
-    if not 0 <= beta <= 1: raise ValueError(f"beta must lie in [0, 1], got {beta}")
+    if source not in SOURCES:
+        raise ValueError(f"source must be one of {SOURCES}, got {source!r}")
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta must lie in [0, 1], got {beta}")
     wanted = {"both": (rgb_maps, difference_maps), "rgb": (rgb_maps,), "difference": (difference_maps,)}[source]
-    if any(maps is None for maps in wanted): raise ValueError(f"source {source!r} needs its feature maps, got None")
+    if any(maps is None for maps in wanted):
+        raise ValueError(f"source {source!r} needs its feature maps, got None")
     fused = sum(activation_map(maps) for maps in wanted)
     bound = torch.quantile(fused.flatten(1), beta, dim=1)
     return fused > bound[:, None, None]

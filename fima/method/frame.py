@@ -12,15 +12,17 @@ from torch import Tensor
 
 # %% ../../nbs/2_method/26_frame.ipynb #1a6ab76e
 def frame_logits(
-    predictions:Tensor,  # Projected [cls] outputs, unit length, (B, T, D)
-    keys_target:Tensor,  # Projected sub-clips of the target view, unit length, (B, T, D)
-    keys_source:Tensor,  # Projected sub-clips of the source view, unit length, (B, T, D)
-    queue:Tensor|None,   # Sub-clips of earlier batches, unit length, (K, D)
-)->Tensor:               # Cosine with target sub-clips, source sub-clips, queue; column i is the positive of row i, (B, T, 2T+K)
+    predictions: Tensor,  # Projected [cls] outputs, unit length, (B, T, D)
+    keys_target: Tensor,  # Projected sub-clips of the target view, unit length, (B, T, D)
+    keys_source: Tensor,  # Projected sub-clips of the source view, unit length, (B, T, D)
+    queue: Tensor | None,  # Sub-clips of earlier batches, unit length, (K, D)
+) -> Tensor:  # Cosine with target sub-clips, source sub-clips, queue; column i is the positive of row i, (B, T, 2T+K)
     "Compare each prediction with every sub-clip it is contrasted with (Eq. 10)."
     if predictions.ndim != 3 or not predictions.shape == keys_target.shape == keys_source.shape:
-        raise ValueError("predictions, keys_target and keys_source must all be (B, T, D), got "
-                         f"{tuple(predictions.shape)}, {tuple(keys_target.shape)} and {tuple(keys_source.shape)}")
+        raise ValueError(
+            "predictions, keys_target and keys_source must all be (B, T, D), got "
+            f"{tuple(predictions.shape)}, {tuple(keys_target.shape)} and {tuple(keys_source.shape)}"
+        )
     if queue is not None and (queue.ndim != 2 or queue.shape[1] != predictions.shape[2]):
         raise ValueError(f"queue must be (K, {predictions.shape[2]}), got {tuple(queue.shape)}")
     with torch.autocast(predictions.device.type, enabled=False):
@@ -34,6 +36,7 @@ def _infonce(logits, temperature, margin):
     B, T, _ = logits.shape
     return F.cross_entropy(logits.flatten(0, 1) / temperature, torch.arange(T, device=logits.device).repeat(B))
 
+
 def _triplet(logits, temperature, margin):
     "Ask the positive to beat the hardest negative by the margin."
     T = logits.shape[1]
@@ -41,23 +44,29 @@ def _triplet(logits, temperature, margin):
     hardest = logits.masked_fill(positive, -torch.inf).amax(-1)
     return (hardest - logits.diagonal(dim1=1, dim2=2) + margin).relu().mean()
 
+
 def _mse(logits, temperature, margin):
     "Take the squared distance to the positive; negatives play no part."
     return (2 - 2 * logits.diagonal(dim1=1, dim2=2)).mean()
 
+
 KINDS = {"infonce": _infonce, "triplet": _triplet, "mse": _mse}
 
+
 def frame_loss(
-    predictions:Tensor,     # Projected [cls] outputs, one per feature frame, unit length, (B, T, D)
-    keys_target:Tensor,     # Projected sub-clips of the target view, unit length, no gradient, (B, T, D)
-    keys_source:Tensor,     # Projected sub-clips of the source view, unit length, no gradient, (B, T, D)
-    queue:Tensor|None,      # Sub-clips of earlier batches, (K, D)
-    temperature:float=0.1,  # Softmax temperature of "infonce", > 0
-    kind:str="infonce",     # One of `KINDS` (Table 9)
-    margin:float=0.2,       # Margin of "triplet" in cosine, >= 0; our choice, not published
-)->Tensor:                  # Scalar, mean over clips and feature frames
+    predictions: Tensor,  # Projected [cls] outputs, one per feature frame, unit length, (B, T, D)
+    keys_target: Tensor,  # Projected sub-clips of the target view, unit length, no gradient, (B, T, D)
+    keys_source: Tensor,  # Projected sub-clips of the source view, unit length, no gradient, (B, T, D)
+    queue: Tensor | None,  # Sub-clips of earlier batches, (K, D)
+    temperature: float = 0.1,  # Softmax temperature of "infonce", > 0
+    kind: str = "infonce",  # One of `KINDS` (Table 9)
+    margin: float = 0.2,  # Margin of "triplet" in cosine, >= 0; our choice, not published
+) -> Tensor:  # Scalar, mean over clips and feature frames
     "Match each feature frame with the sub-clip it covers (Eq. 10 and Table 9)."
-    if kind not in KINDS: raise ValueError(f"kind must be one of {tuple(KINDS)}, got {kind!r}")
-    if not temperature > 0: raise ValueError(f"temperature must be above 0, got {temperature}")
-    if not margin >= 0: raise ValueError(f"margin must not be below 0, got {margin}")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {tuple(KINDS)}, got {kind!r}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if not margin >= 0:
+        raise ValueError(f"margin must not be below 0, got {margin}")
     return KINDS[kind](frame_logits(predictions, keys_target, keys_source, queue), temperature, margin)

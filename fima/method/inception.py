@@ -14,69 +14,84 @@ from torch import Tensor, nn
 
 # %% ../../nbs/2_method/20_inception.ipynb #930c3d23
 def same_padding(
-    size:int,         # Length of the axis
-    kernel:int,       # Kernel length
-    stride:int,       # Step
-    fixed:bool=False  # Pad as if the stride divided the size, as the released I3D does; False: TensorFlow's rule
-)->tuple[int, int]:   # Zeros before, zeros after
+    size: int,  # Length of the axis
+    kernel: int,  # Kernel length
+    stride: int,  # Step
+    fixed: bool = False,  # Pad as if the stride divided the size, as the released I3D does; False: TensorFlow's rule
+) -> tuple[int, int]:  # Zeros before, zeros after
     "Split the padding that the SAME rule gives one axis."
     left = 0 if fixed else size % stride
     total = max(kernel - (left or stride), 0)
-    return total//2, total - total//2
+    return total // 2, total - total // 2
 
 # %% ../../nbs/2_method/20_inception.ipynb #a9908ee8
 class SameConv(nn.Module):
     "Convolve with SAME padding, then BatchNorm and ReLU: the unit of I3D."
-    def __init__(self,
-        inputs:int,             # Channels in
-        outputs:int,            # Channels out
-        kernel:int,             # Kernel length on all three axes, odd
-        stride:int=1,           # Step on all three axes
-        fixed:bool=True,        # Which padding, see `same_padding`
-        norm_eps:float=1e-5,    # Added to BatchNorm's variance, > 0
-        norm_momentum:float=.1  # Weight of a batch in BatchNorm's running statistics
+
+    def __init__(
+        self,
+        inputs: int,  # Channels in
+        outputs: int,  # Channels out
+        kernel: int,  # Kernel length on all three axes, odd
+        stride: int = 1,  # Step on all three axes
+        fixed: bool = True,  # Which padding, see `same_padding`
+        norm_eps: float = 1e-5,  # Added to BatchNorm's variance, > 0
+        norm_momentum: float = 0.1,  # Weight of a batch in BatchNorm's running statistics
     ):
         super().__init__()
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel//2 if stride == 1 else 0, bias=False)
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, padding=kernel // 2 if stride == 1 else 0, bias=False)
         self.bn = nn.BatchNorm3d(outputs, eps=norm_eps, momentum=norm_momentum)
         self.fixed = fixed
 
-    def forward(self,
-        maps:Tensor # (B, inputs, T, H, W)
-    )->Tensor:      # (B, outputs, T', H', W'), sizes over the stride
+    def forward(
+        self,
+        maps: Tensor,  # (B, inputs, T, H, W)
+    ) -> Tensor:  # (B, outputs, T', H', W'), sizes over the stride
         "Pad a strided convolution by its rule; a centred one pads itself."
         kernel, stride = self.conv3d.kernel_size[0], self.conv3d.stride[0]
-        if stride > 1: maps = F.pad(maps, [zeros for size in maps.shape[:1:-1] for zeros in same_padding(size, kernel, stride, self.fixed)])
+        if stride > 1:
+            maps = F.pad(
+                maps, [zeros for size in maps.shape[:1:-1] for zeros in same_padding(size, kernel, stride, self.fixed)]
+            )
         return F.relu(self.bn(self.conv3d(maps)), inplace=True)
 
 # %% ../../nbs/2_method/20_inception.ipynb #20c085d4
 class SamePool(nn.Module):
     "Take the maximum of each window under SAME padding (`ceil_mode` cuts the last window short)."
-    def __init__(self,
-        kernel:tuple[int, int, int], # Window (time, height, width)
-        stride:tuple[int, int, int], # Step (time, height, width)
-        fixed:bool=True              # Which padding, see `same_padding`
+
+    def __init__(
+        self,
+        kernel: tuple[int, int, int],  # Window (time, height, width)
+        stride: tuple[int, int, int],  # Step (time, height, width)
+        fixed: bool = True,  # Which padding, see `same_padding`
     ):
         super().__init__()
         self.kernel, self.stride, self.fixed = kernel, stride, fixed
 
-    def forward(self,
-        maps:Tensor # (B, C, T, H, W)
-    )->Tensor:      # (B, C, ceil(T / stride), ...)
+    def forward(
+        self,
+        maps: Tensor,  # (B, C, T, H, W)
+    ) -> Tensor:  # (B, C, ceil(T / stride), ...)
         "Pad in front by the rule; leave the end to `ceil_mode`, and pad it only where that would lose a window."
         padding = [same_padding(*axis, self.fixed) for axis in zip(maps.shape[2:], self.kernel, self.stride)]
-        lost = [(after - before)*(size % stride > 0) for (before, after), size, stride in zip(padding, maps.shape[2:], self.stride)]
-        if any(lost): maps = F.pad(maps, [zeros for after in lost[::-1] for zeros in (0, after)], value=-torch.inf)
+        lost = [
+            (after - before) * (size % stride > 0)
+            for (before, after), size, stride in zip(padding, maps.shape[2:], self.stride)
+        ]
+        if any(lost):
+            maps = F.pad(maps, [zeros for after in lost[::-1] for zeros in (0, after)], value=-torch.inf)
         return F.max_pool3d(maps, self.kernel, self.stride, [before for before, _ in padding], ceil_mode=True)
 
 # %% ../../nbs/2_method/20_inception.ipynb #37d52fdf
 class Inception(nn.Module):
     "Stack four branches along the channels: the block of I3D."
-    def __init__(self,
-        inputs:int,                        # Channels in
-        widths:tuple[int, ...],            # Channels of b0, b1a, b1b, b2a, b2b and b3b
-        unit:Callable=SameConv,            # Makes a convolution from channels in, out, kernel and stride
-        pool:Callable=SamePool             # Makes a pool from window and step
+
+    def __init__(
+        self,
+        inputs: int,  # Channels in
+        widths: tuple[int, ...],  # Channels of b0, b1a, b1b, b2a, b2b and b3b
+        unit: Callable = SameConv,  # Makes a convolution from channels in, out, kernel and stride
+        pool: Callable = SamePool,  # Makes a pool from window and step
     ):
         super().__init__()
         direct, reduced, wide, reduced_narrow, narrow, pooled = widths
@@ -86,15 +101,25 @@ class Inception(nn.Module):
         self.b3a, self.b3b = pool((3, 3, 3), (1, 1, 1)), unit(inputs, pooled, 1)
         self.channels = direct + wide + narrow + pooled
 
-    def forward(self,
-        maps:Tensor # (B, inputs, T, H, W)
-    )->Tensor:      # (B, channels, T, H, W)
+    def forward(
+        self,
+        maps: Tensor,  # (B, inputs, T, H, W)
+    ) -> Tensor:  # (B, channels, T, H, W)
         "Run the four branches on the same input."
-        return torch.cat([self.b0(maps), self.b1b(self.b1a(maps)), self.b2b(self.b2a(maps)), self.b3b(self.b3a(maps))], dim=1)
+        return torch.cat(
+            [self.b0(maps), self.b1b(self.b1a(maps)), self.b2b(self.b2a(maps)), self.b3b(self.b3a(maps))], dim=1
+        )
 
 # %% ../../nbs/2_method/20_inception.ipynb #21671d88
 INCEPTION_WIDTHS = dict(
-    Mixed_3b=(64, 96, 128, 16, 32, 32), Mixed_3c=(128, 128, 192, 32, 96, 64),
-    Mixed_4b=(192, 96, 208, 16, 48, 64), Mixed_4c=(160, 112, 224, 24, 64, 64), Mixed_4d=(128, 128, 256, 24, 64, 64),
-    Mixed_4e=(112, 144, 288, 32, 64, 64), Mixed_4f=(256, 160, 320, 32, 128, 128),
-    Mixed_5b=(256, 160, 320, 32, 128, 128), Mixed_5c=(384, 192, 384, 48, 128, 128)) # b0, b1a, b1b, b2a, b2b, b3b of each block
+    Mixed_3b=(64, 96, 128, 16, 32, 32),
+    Mixed_3c=(128, 128, 192, 32, 96, 64),
+    Mixed_4b=(192, 96, 208, 16, 48, 64),
+    Mixed_4c=(160, 112, 224, 24, 64, 64),
+    Mixed_4d=(128, 128, 256, 24, 64, 64),
+    Mixed_4e=(112, 144, 288, 32, 64, 64),
+    Mixed_4f=(256, 160, 320, 32, 128, 128),
+    # b0, b1a, b1b, b2a, b2b, b3b of each block
+    Mixed_5b=(256, 160, 320, 32, 128, 128),
+    Mixed_5c=(384, 192, 384, 48, 128, 128),
+)

@@ -14,79 +14,96 @@ from torch import Tensor, nn
 
 # %% ../../nbs/2_method/22_instance.ipynb #596e2586
 def pool(
-    maps:Tensor # Feature map, (B, C, T, H, W)
-)->Tensor:      # Video-level feature, (B, C)
+    maps: Tensor,  # Feature map, (B, C, T, H, W)
+) -> Tensor:  # Video-level feature, (B, C)
     "Average a feature map over time and space (Section 3.1)."
-    if maps.ndim != 5: raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
+    if maps.ndim != 5:
+        raise ValueError(f"maps must be (B, C, T, H, W), got {tuple(maps.shape)}")
     return maps.mean(dim=(2, 3, 4))
 
 # %% ../../nbs/2_method/22_instance.ipynb #0045a73f
 class ProjectionHead(nn.Module):
     "Project features to unit vectors: g(x) / ||g(x)|| of Eq. 1."
-    def __init__(self,
-        channels:int,    # C, channels of the encoder's map
-        hidden:int=1024, # Width between the two layers (released: 1024)
-        dim:int=128      # D, length of the embedding (Section 4.1: 128)
+
+    def __init__(
+        self,
+        channels: int,  # C, channels of the encoder's map
+        hidden: int = 1024,  # Width between the two layers (released: 1024)
+        dim: int = 128,  # D, length of the embedding (Section 4.1: 128)
     ):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 
-    def forward(self,
-        tokens:Tensor # Features with channels last, (..., C)
-    )->Tensor:        # Embeddings of length one, float32 or wider, (..., D)
+    def forward(
+        self,
+        tokens: Tensor,  # Features with channels last, (..., C)
+    ) -> Tensor:  # Embeddings of length one, float32 or wider, (..., D)
         "Apply both layers to every token and normalise."
         embedding = self.layers(tokens)
         return F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=-1)
 
 # %% ../../nbs/2_method/22_instance.ipynb #6f1263a1
 def info_nce(
-    query:Tensor,                   # Embeddings of the query, unit length, (B, D)
-    positive:Tensor,                # The key to be found, unit length, (B, D)
-    negatives:Tensor|list[Tensor],  # Keys of other clips: shared (K, D), own (B, N, D), or a list of such
-    temperature:float=.1,           # Softmax temperature, > 0 (Appendix: 0.1)
-    counted:Tensor|None=None        # Which negatives count for which query, bool, (B, all negatives in the order given); None: all
-)->Tensor:                          # Mean loss over the queries, float32 or wider, scalar
+    query: Tensor,  # Embeddings of the query, unit length, (B, D)
+    positive: Tensor,  # The key to be found, unit length, (B, D)
+    negatives: Tensor | list[Tensor],  # Keys of other clips: shared (K, D), own (B, N, D), or a list of such
+    temperature: float = 0.1,  # Softmax temperature, > 0 (Appendix: 0.1)
+    # Which negatives count for which query, bool, (B, all negatives in the order given); None: all
+    counted: Tensor | None = None,
+) -> Tensor:  # Mean loss over the queries, float32 or wider, scalar
     "Contrast each query with its positive against negatives (Eq. 1; with difference keys Eq. 2)."
     if query.ndim != 2 or query.shape != positive.shape:
-        raise ValueError(f"query and positive must both be (B, D), got {tuple(query.shape)} and {tuple(positive.shape)}")
-    if not temperature > 0: raise ValueError(f"temperature must be above 0, got {temperature}")
+        raise ValueError(
+            f"query and positive must both be (B, D), got {tuple(query.shape)} and {tuple(positive.shape)}"
+        )
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
     negatives = [negatives] if isinstance(negatives, Tensor) else list(negatives)
     with torch.autocast(query.device.type, enabled=False):
         query, positive = _at_least_float32(query), _at_least_float32(positive)
         others = [_similarities(query, _at_least_float32(keys)) for keys in negatives]
-        if counted is not None: others = [_masked(torch.cat(others, dim=1), counted)]
-        logits = torch.cat([(query*positive).sum(1, keepdim=True), *others], dim=1)/temperature
+        if counted is not None:
+            others = [_masked(torch.cat(others, dim=1), counted)]
+        logits = torch.cat([(query * positive).sum(1, keepdim=True), *others], dim=1) / temperature
         return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
 
+
 def _at_least_float32(
-    values:Tensor # Any floating dtype
-)->Tensor:        # The same in float32 or wider
+    values: Tensor,  # Any floating dtype
+) -> Tensor:  # The same in float32 or wider
     "Widen half precision."
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
+
 def _masked(
-    similarities:Tensor, # (B, N)
-    counted:Tensor       # bool, (B, N)
-)->Tensor:               # The same, minus infinity where a negative does not count
+    similarities: Tensor,  # (B, N)
+    counted: Tensor,  # bool, (B, N)
+) -> Tensor:  # The same, minus infinity where a negative does not count
     "Leave negatives out of a softmax."
     if counted.shape != similarities.shape or counted.dtype != torch.bool:
-        raise ValueError(f"counted must be bool {tuple(similarities.shape)}, got {counted.dtype} {tuple(counted.shape)}")
+        raise ValueError(
+            f"counted must be bool {tuple(similarities.shape)}, got {counted.dtype} {tuple(counted.shape)}"
+        )
     return similarities.masked_fill(~counted, -torch.inf)
 
+
 def _similarities(
-    query:Tensor, # (B, D)
-    keys:Tensor   # Shared (K, D) or own (B, N, D)
-)->Tensor:        # Inner products, (B, K) or (B, N)
+    query: Tensor,  # (B, D)
+    keys: Tensor,  # Shared (K, D) or own (B, N, D)
+) -> Tensor:  # Inner products, (B, K) or (B, N)
     "Compare queries with shared keys or each with its own."
     own = keys.ndim == 3 and keys.shape[0] == query.shape[0]
     if not (own or keys.ndim == 2) or keys.shape[-1] != query.shape[1]:
-        raise ValueError(f"negatives must be (K, {query.shape[1]}) or ({query.shape[0]}, N, {query.shape[1]}), got {tuple(keys.shape)}")
+        raise ValueError(
+            f"negatives must be (K, {query.shape[1]}) or ({query.shape[0]}, N, {query.shape[1]}), got {tuple(keys.shape)}"
+        )
     return torch.einsum("bd,bnd->bn", query, keys) if own else query @ keys.T
 
 # %% ../../nbs/2_method/22_instance.ipynb #97be97cf
 def chance(
-    negatives:int # Number of negatives per query
-)->float:         # Loss when all keys are equal
+    negatives: int,  # Number of negatives per query
+) -> float:  # Loss when all keys are equal
     "Give the InfoNCE of uninformative keys, ln(1 + negatives)."
-    if negatives < 0: raise ValueError(f"negatives must be at least 0, got {negatives}")
+    if negatives < 0:
+        raise ValueError(f"negatives must be at least 0, got {negatives}")
     return log(1 + negatives)

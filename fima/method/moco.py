@@ -23,53 +23,65 @@ from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update
 @dataclass(frozen=True)
 class MomentumOptions:
     "Hold what methods with a momentum encoder share; defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
-    temperature: float = 0.1        # softmax temperature tau, > 0
-    momentum: float = 0.999         # averaging weight of the key encoder, in [0, 1]
-    queue_size: int = 2048          # negative keys K of each queue (paper 2048, released 2240)
-    hidden: int = 1024              # hidden width of the projection heads
-    dim: int = 128                  # embedding size D
-    key_groups: int = 3             # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 3 GPUs (Table 11)
-    query_groups: int = 1           # consecutive groups of the query's BatchNorm, >= 1; published: one a GPU
+
+    temperature: float = 0.1  # softmax temperature tau, > 0
+    momentum: float = 0.999  # averaging weight of the key encoder, in [0, 1]
+    queue_size: int = 2048  # negative keys K of each queue (paper 2048, released 2240)
+    hidden: int = 1024  # hidden width of the projection heads
+    dim: int = 128  # embedding size D
+    key_groups: int = 3  # groups of the shuffled BatchNorm, >= 1; published: one a GPU, 3 GPUs (Table 11)
+    query_groups: int = 1  # consecutive groups of the query's BatchNorm, >= 1; published: one a GPU
 
     def __post_init__(self):
-        if not self.temperature > 0: raise ValueError(f"temperature must be > 0, got {self.temperature}")
-        if not 0 <= self.momentum <= 1: raise ValueError(f"momentum must be in [0, 1], got {self.momentum}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1], got {self.momentum}")
         for name in ("queue_size", "key_groups", "query_groups", "dim", "hidden"):
-            if getattr(self, name) < 1: raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 def check_groups(
-    options: Any,          # has `query_groups`, and each of the names
+    options: Any,  # has `query_groups`, and each of the names
     names: Sequence[str],  # fields that count groups of BatchNorm
-    world_size: int,       # number of processes, at least 2
+    world_size: int,  # number of processes, at least 2
 ) -> None:
     "Refuse groups that would lie on two processes; raise ValueError that begins with the field."
     for name in names:
         if getattr(options, name) % world_size:
-            raise ValueError(f"{name} must be a multiple of the {world_size} processes, each of which normalises its "
-                             f"own groups, got {getattr(options, name)}")
+            raise ValueError(
+                f"{name} must be a multiple of the {world_size} processes, each of which normalises its "
+                f"own groups, got {getattr(options, name)}"
+            )
 
 # %% ../../nbs/2_method/22_moco.ipynb #ec94a74f
 @contextmanager
 def steady(
-    module: nn.Module, # with BatchNorm
+    module: nn.Module,  # with BatchNorm
 ) -> Iterator[None]:
     "Keep BatchNorm's running statistics as they are for a block; batches are still normalised by their own."
     norms = [(norm, norm.momentum) for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     try:
-        for norm, _ in norms: norm.momentum = 0.
+        for norm, _ in norms:
+            norm.momentum = 0.0
         yield
     finally:
-        for norm, momentum in norms: norm.momentum = momentum
+        for norm, momentum in norms:
+            norm.momentum = momentum
+
 
 class Momentum(Method):
     "Hold what FIMA and every comparator share: query and momentum encoder, projection heads and queues."
-    def __init__(self,
-        encoder: nn.Module,                           # query encoder with `.channels` = C; gives (B, C, T', H', W')
-        options: MomentumOptions = MomentumOptions(), # the hyper-parameters that all methods share
-        own: Any = None,                              # the method's own options
-        seed: int = 0,                                # seed of the queues' first random keys
-        heads: Sequence[str] = ("instance",),         # names of the projection heads
-        queues: Sequence[str] | Mapping[str, int] = ("instance",), # names of the queues, or also their sizes, 0: none
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # query encoder with `.channels` = C; gives (B, C, T', H', W')
+        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        own: Any = None,  # the method's own options
+        seed: int = 0,  # seed of the queues' first random keys
+        heads: Sequence[str] = ("instance",),  # names of the projection heads
+        queues: Sequence[str] | Mapping[str, int] = ("instance",),  # names of the queues, or also their sizes, 0: none
     ):
         super().__init__(encoder, options, own, seed)
         head = lambda: ProjectionHead(encoder.channels, options.hidden, options.dim)
@@ -80,41 +92,49 @@ class Momentum(Method):
         self.queues = nn.ModuleDict({name: Queue(size, dim, first_keys) for name, size in sizes.items() if size})
 
     @classmethod
-    def check_world_size(cls,
-        options: MomentumOptions, # the hyper-parameters that all methods share
-        batch_size: int,          # videos of a step, a multiple of the processes
-        world_size: int,          # number of processes, at least 2
+    def check_world_size(
+        cls,
+        options: MomentumOptions,  # the hyper-parameters that all methods share
+        batch_size: int,  # videos of a step, a multiple of the processes
+        world_size: int,  # number of processes, at least 2
     ) -> None:
         "Refuse groups of BatchNorm that do not lie on one process each, or keys in groups of unequal size."
         check_groups(options, ("query_groups", "key_groups"), world_size)
         if batch_size % options.key_groups:
-            raise ValueError(f"key_groups must divide optimisation.batch_size = {batch_size} on several processes, "
-                             f"got {options.key_groups}")
+            raise ValueError(
+                f"key_groups must divide optimisation.batch_size = {batch_size} on several processes, "
+                f"got {options.key_groups}"
+            )
 
     def follow(self) -> None:
         "Move the key networks towards the query's; only while training."
-        if not self.training: return
+        if not self.training:
+            return
         update_key(self.key_encoder, self.encoder, self.options.momentum)
         update_key(self.key_projectors, self.projectors, self.options.momentum)
 
-    def query_map(self,
-        clips: Tensor,          # clips of one modality, (B, 3, T, H, W)
-        evaluated: bool = True, # clips of the kind that evaluations show? If not, BatchNorm's running statistics stay
-    ) -> Tensor:                # feature maps, (B, C, T', H', W')
+    def query_map(
+        self,
+        clips: Tensor,  # clips of one modality, (B, 3, T, H, W)
+        evaluated: bool = True,  # clips of the kind that evaluations show? If not, BatchNorm's running statistics stay
+    ) -> Tensor:  # feature maps, (B, C, T', H', W')
         "Encode clips by the query encoder."
         with nullcontext() if evaluated else steady(self.encoder):
             return grouped_forward(self.encoder, clips, self.options.query_groups // world_size())
 
-    def key_map(self,
-        clips: Tensor,                            # clips of one modality, (B, 3, T, H, W)
-        generator: torch.Generator | None = None, # source of the shuffle
-    ) -> Tensor:                                  # feature maps, no gradient, (B, C, T', H', W')
+    def key_map(
+        self,
+        clips: Tensor,  # clips of one modality, (B, 3, T, H, W)
+        generator: torch.Generator | None = None,  # source of the shuffle
+    ) -> Tensor:  # feature maps, no gradient, (B, C, T', H', W')
         "Encode clips by the key encoder, in shuffled groups."
         return shuffled_forward(self.key_encoder, clips, self.options.key_groups, generator)
 
-    def remember(self,
-        name: str,    # of a queue
-        keys: Tensor, # keys of this process, (B, D) or (B, ..., D)
+    def remember(
+        self,
+        name: str,  # of a queue
+        keys: Tensor,  # keys of this process, (B, D) or (B, ..., D)
     ) -> None:
         "Hand the keys of all processes to a queue; only while training."
-        if self.training: self.queues[name].enqueue(gather(keys).flatten(0, -2))
+        if self.training:
+            self.queues[name].enqueue(gather(keys).flatten(0, -2))

@@ -16,91 +16,113 @@ from .distributed import gather, own_rows, rank, world_size
 
 # %% ../../nbs/2_method/21_momentum.ipynb #f9587449
 def key_copy(
-    module:nn.Module # Query encoder or head
-)->nn.Module:        # Its momentum copy, same weights and mode, no gradients
+    module: nn.Module,  # Query encoder or head
+) -> nn.Module:  # Its momentum copy, same weights and mode, no gradients
     "Copy a query network into its key network."
     key = deepcopy(module)
-    for parameter in key.parameters(): parameter.grad = None
+    for parameter in key.parameters():
+        parameter.grad = None
     return key.requires_grad_(False)
 
 # %% ../../nbs/2_method/21_momentum.ipynb #de8543ad
 @torch.no_grad()
 def update_key(
-    key:nn.Module,   # Momentum copy, changed in place
-    query:nn.Module, # Trained network of the same structure
-    momentum:float   # Share of the key kept, in [0, 1] (Appendix: 0.999)
-)->None:
+    key: nn.Module,  # Momentum copy, changed in place
+    query: nn.Module,  # Trained network of the same structure
+    momentum: float,  # Share of the key kept, in [0, 1] (Appendix: 0.999)
+) -> None:
     "Move the key's parameters towards the query's; BatchNorm statistics stay the key's own."
-    if not 0 <= momentum <= 1: raise ValueError(f"momentum must be in [0, 1], got {momentum}")
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}")
     keys, queries = dict(key.named_parameters()), dict(query.named_parameters())
     if keys.keys() != queries.keys():
         raise ValueError(f"key must have the query's parameters, differs in {sorted(keys.keys() ^ queries.keys())[:3]}")
-    for name, parameter in keys.items(): parameter.lerp_(queries[name].to(parameter.dtype), 1 - momentum)
+    for name, parameter in keys.items():
+        parameter.lerp_(queries[name].to(parameter.dtype), 1 - momentum)
 
 # %% ../../nbs/2_method/21_momentum.ipynb #08bf79cd
 @torch.no_grad()
 def shuffled_forward(
-    encoder:nn.Module,                   # Key encoder; in training mode each group has its own BatchNorm statistics
-    clips:Tensor,                        # Clips of one modality, those of this process, (B, 3, T, H, W)
-    groups:int,                          # Number of groups of the clips of all processes, 1 (no shuffling) to all of them; with several processes a multiple of their number
-    generator:torch.Generator|None=None  # Source of the permutation; with several processes seeded alike in all
-)->Tensor:                               # Feature maps in the order of `clips`, no gradient, (B, C, T', H', W')
+    encoder: nn.Module,  # Key encoder; in training mode each group has its own BatchNorm statistics
+    clips: Tensor,  # Clips of one modality, those of this process, (B, 3, T, H, W)
+    # Number of groups of the clips of all processes, 1 (no shuffling) to all of them; with several processes a multiple
+    # of their number
+    groups: int,
+    generator: torch.Generator | None = None,  # Source of the permutation; with several processes seeded alike in all
+) -> Tensor:  # Feature maps in the order of `clips`, no gradient, (B, C, T', H', W')
     "Run keys in random groups so that BatchNorm does not tell which query they belong to."
     clips, share = gather(clips), world_size()
-    if not 1 <= groups <= len(clips): raise ValueError(f"groups must be from 1 to the number of clips {len(clips)}, got {groups}")
+    if not 1 <= groups <= len(clips):
+        raise ValueError(f"groups must be from 1 to the number of clips {len(clips)}, got {groups}")
     if share > 1 and (groups % share or len(clips) % groups or generator is None):
-        raise ValueError(f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a generator, got {groups} and {generator}")
-    if groups == 1: return encoder(clips)
+        raise ValueError(
+            f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a generator, got {groups} and {generator}"
+        )
+    if groups == 1:
+        return encoder(clips)
     device = "cpu" if generator is None else generator.device
     order = torch.randperm(len(clips), generator=generator, device=device).to(clips.device)
-    own = clips[order].tensor_split(groups)[rank() * groups // share:(rank() + 1) * groups // share]
+    own = clips[order].tensor_split(groups)[rank() * groups // share : (rank() + 1) * groups // share]
     shuffled = gather(torch.cat([encoder(group) for group in own]))
     return own_rows(shuffled[order.argsort()])
 
 # %% ../../nbs/2_method/21_momentum.ipynb #dc0e1d68
 def grouped_forward(
-    encoder:nn.Module, # Query encoder; in training mode each group has its own BatchNorm statistics
-    clips:Tensor,      # Clips of this process, (B, 3, T, H, W)
-    groups:int         # Number of consecutive groups of these clips, a divisor of B; 1: all together
-)->Tensor:             # Feature maps in the order of `clips`, (B, C, T', H', W')
+    encoder: nn.Module,  # Query encoder; in training mode each group has its own BatchNorm statistics
+    clips: Tensor,  # Clips of this process, (B, 3, T, H, W)
+    groups: int,  # Number of consecutive groups of these clips, a divisor of B; 1: all together
+) -> Tensor:  # Feature maps in the order of `clips`, (B, C, T', H', W')
     "Run queries in consecutive groups, as GPUs without synchronised BatchNorm do (Appendix A.3)."
-    if groups < 1 or len(clips) % groups: raise ValueError(f"groups must divide the number of clips {len(clips)}, got {groups}")
-    if groups == 1: return encoder(clips)
-    norms = [(norm, norm.momentum) for norm in encoder.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum is not None]
+    if groups < 1 or len(clips) % groups:
+        raise ValueError(f"groups must divide the number of clips {len(clips)}, got {groups}")
+    if groups == 1:
+        return encoder(clips)
+    norms = [
+        (norm, norm.momentum)
+        for norm in encoder.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.momentum is not None
+    ]
     maps = []
     try:
         for later, group in zip(reversed(range(groups)), clips.chunk(groups)):
-            for norm, momentum in norms: norm.momentum = momentum / (groups - later * momentum)
+            for norm, momentum in norms:
+                norm.momentum = momentum / (groups - later * momentum)
             maps.append(encoder(group))
     finally:
-        for norm, momentum in norms: norm.momentum = momentum
+        for norm, momentum in norms:
+            norm.momentum = momentum
     return torch.cat(maps)
 
 # %% ../../nbs/2_method/21_momentum.ipynb #e2846954
 class Queue(nn.Module):
     "Keep the last K keys as negatives, first in, first out."
-    def __init__(self,
-        size:int,                           # K, number of keys kept
-        dim:int,                            # D, length of a key
-        generator:torch.Generator|None=None # Source of the random unit vectors it starts with
+
+    def __init__(
+        self,
+        size: int,  # K, number of keys kept
+        dim: int,  # D, length of a key
+        generator: torch.Generator | None = None,  # Source of the random unit vectors it starts with
     ):
-        if min(size, dim) < 1: raise ValueError(f"size and dim must be at least 1, got {size} and {dim}")
+        if min(size, dim) < 1:
+            raise ValueError(f"size and dim must be at least 1, got {size} and {dim}")
         super().__init__()
         self.register_buffer("ring", F.normalize(torch.randn(size, dim, generator=generator), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
     @property
-    def keys(self)->Tensor:
+    def keys(self) -> Tensor:
         "Copy the keys in storage order, without gradient, (K, D)."
         return self.ring.clone()
 
     @torch.no_grad()
-    def enqueue(self,
-        keys:Tensor # New keys, oldest first, (N, D); of more than K the last K stay
-    )->None:
+    def enqueue(
+        self,
+        keys: Tensor,  # New keys, oldest first, (N, D); of more than K the last K stay
+    ) -> None:
         "Write new keys over the oldest ones."
         size, dim = self.ring.shape
-        if keys.ndim != 2 or keys.shape[1] != dim: raise ValueError(f"keys must be (N, {dim}), got {tuple(keys.shape)}")
+        if keys.ndim != 2 or keys.shape[1] != dim:
+            raise ValueError(f"keys must be (N, {dim}), got {tuple(keys.shape)}")
         places = (self.pointer + torch.arange(len(keys), device=self.ring.device)) % size
         self.ring[places[-size:]] = keys[-size:].to(self.ring)
         self.pointer.copy_((self.pointer + len(keys)) % size)

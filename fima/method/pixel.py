@@ -15,59 +15,70 @@ from ..data.views import warp_points
 
 # %% ../../nbs/2_method/23_pixel.ipynb #eeab2bd7
 def cell_centres(
-    box:Tensor, # Where each view was cut, x0 y0 x1 y1 in fractions of the source frame; x0 > x1 where flipped, (B, 4)
-    height:int, # Rows of the feature map, H
-    width:int,  # Columns of the feature map, W
-)->Tensor:      # Centre of every cell as (x, y) in fractions of the source frame, row by row, (B, H*W, 2)
+    box: Tensor,  # Where each view was cut, x0 y0 x1 y1 in fractions of the source frame; x0 > x1 where flipped, (B, 4)
+    height: int,  # Rows of the feature map, H
+    width: int,  # Columns of the feature map, W
+) -> Tensor:  # Centre of every cell as (x, y) in fractions of the source frame, row by row, (B, H*W, 2)
     "Warp the centres of the feature cells back to the source frame (Sec. 3.1)."
-    if box.ndim != 2 or box.shape[-1] != 4: raise ValueError(f"box must be (B, 4), got {tuple(box.shape)}")
-    if min(height, width) < 1: raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    if box.ndim != 2 or box.shape[-1] != 4:
+        raise ValueError(f"box must be (B, 4), got {tuple(box.shape)}")
+    if min(height, width) < 1:
+        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     rows, columns = ((torch.arange(size, device=box.device) + 0.5) / size for size in (height, width))
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return warp_points(torch.stack([x, y], -1).flatten(0, 1), box.float())
 
 # %% ../../nbs/2_method/23_pixel.ipynb #cbd0df97
 def pixel_distances(
-    source_box:Tensor,   # Box of the view that predicts, (B, 4)
-    target_box:Tensor,   # Box of the view that is predicted, (B, 4)
-    size:tuple[int, int],# Rows and columns of the feature map, (H, W)
-)->Tensor:               # Distance from source cell to target cell in diagonals of the larger cell, (B, H*W, H*W)
+    source_box: Tensor,  # Box of the view that predicts, (B, 4)
+    target_box: Tensor,  # Box of the view that is predicted, (B, 4)
+    size: tuple[int, int],  # Rows and columns of the feature map, (H, W)
+) -> Tensor:  # Distance from source cell to target cell in diagonals of the larger cell, (B, H*W, H*W)
     "Measure how far apart the cells of two views lie in the source frame (Sec. 3.1)."
     if source_box.shape != target_box.shape:
-        raise ValueError(f"target_box must have the shape of source_box {tuple(source_box.shape)}, got {tuple(target_box.shape)}")
+        raise ValueError(
+            f"target_box must have the shape of source_box {tuple(source_box.shape)}, got {tuple(target_box.shape)}"
+        )
     height, width = size
     gap = cell_centres(source_box, height, width)[:, :, None] - cell_centres(target_box, height, width)[:, None]
     extent = torch.stack([box[:, 2:] - box[:, :2] for box in (source_box.float(), target_box.float())])
     diagonal = (extent / extent.new_tensor([width, height])).norm(dim=-1).amax(0)
-    if not (diagonal > 0).all(): raise ValueError(f"one of the two boxes must have an area, got a cell diagonal of {diagonal.min().item()}")
+    if not (diagonal > 0).all():
+        raise ValueError(f"one of the two boxes must have an area, got a cell diagonal of {diagonal.min().item()}")
     return gap.norm(dim=-1) / diagonal[:, None, None]
 
 # %% ../../nbs/2_method/23_pixel.ipynb #6799a000
 def positive_pairs(
-    distances:Tensor,              # From `pixel_distances`, (B, N, N)
-    threshold:float=0.7,           # Radius of a positive pair in cell diagonals, > 0 (Sec. 3.1 and Table 3a)
-    source_mask:Tensor|None=None,  # Foreground of the source view, bool, (B, H, W) or (B, N); None: every pixel
-    target_mask:Tensor|None=None,  # Foreground of the target view, bool, (B, H, W) or (B, N); None: every pixel
-)->Tensor:                         # True where target pixel b is a positive of source pixel a, bool, (B, N, N)
+    distances: Tensor,  # From `pixel_distances`, (B, N, N)
+    threshold: float = 0.7,  # Radius of a positive pair in cell diagonals, > 0 (Sec. 3.1 and Table 3a)
+    source_mask: Tensor | None = None,  # Foreground of the source view, bool, (B, H, W) or (B, N); None: every pixel
+    target_mask: Tensor | None = None,  # Foreground of the target view, bool, (B, H, W) or (B, N); None: every pixel
+) -> Tensor:  # True where target pixel b is a positive of source pixel a, bool, (B, N, N)
     "Mark the pairs that lie at the same place and, if masks are given, in both foregrounds (Eq. 3 and 8)."
-    if not threshold > 0: raise ValueError(f"threshold must be above 0, got {threshold}")
+    if not threshold > 0:
+        raise ValueError(f"threshold must be above 0, got {threshold}")
     positives = distances < threshold
     for name, mask, dim in (("source_mask", source_mask, 2), ("target_mask", target_mask, 1)):
-        if mask is None: continue
+        if mask is None:
+            continue
         if mask.dtype != torch.bool or mask.flatten(1).shape != distances.shape[:2]:
-            raise ValueError(f"{name} must be bool with {tuple(distances.shape[:2])} pixels, got {mask.dtype} {tuple(mask.shape)}")
+            raise ValueError(
+                f"{name} must be bool with {tuple(distances.shape[:2])} pixels, got {mask.dtype} {tuple(mask.shape)}"
+            )
         positives = positives & mask.flatten(1).unsqueeze(dim)
     return positives
 
 # %% ../../nbs/2_method/23_pixel.ipynb #ed9817ce
 def pixel_weights(
-    positives:Tensor,     # From `positive_pairs`, bool, (B, N, N)
-    average:str="video",  # "video": mean within each video, then over videos; "pixel": one mean over all pixels
-)->Tensor:                # Share of each source pixel in the loss; 0 without a positive; sums to 1, or to 0, (B, N)
+    positives: Tensor,  # From `positive_pairs`, bool, (B, N, N)
+    average: str = "video",  # "video": mean within each video, then over videos; "pixel": one mean over all pixels
+) -> Tensor:  # Share of each source pixel in the loss; 0 without a positive; sums to 1, or to 0, (B, N)
     "Weigh the source pixels so that only those with a positive count (Sec. 3.1)."
     found = positives.any(-1).float()
-    if average == "pixel": return found / found.sum().clamp(min=1)
-    if average != "video": raise ValueError(f"average must be 'video' or 'pixel', got {average!r}")
+    if average == "pixel":
+        return found / found.sum().clamp(min=1)
+    if average != "video":
+        raise ValueError(f"average must be 'video' or 'pixel', got {average!r}")
     pixels = found.sum(1, keepdim=True)
     return found / pixels.clamp(min=1) / (pixels > 0).sum().clamp(min=1)
 
@@ -75,46 +86,53 @@ def pixel_weights(
 def _check(predictions, keys, positives, temperature, negatives, queue):
     "Refuse shapes and settings that `pixel_loss` cannot use."
     if predictions.ndim != 4 or keys.shape != predictions.shape:
-        raise ValueError(f"predictions and keys must both be (B, T, N, D), got {tuple(predictions.shape)} and {tuple(keys.shape)}")
+        raise ValueError(
+            f"predictions and keys must both be (B, T, N, D), got {tuple(predictions.shape)} and {tuple(keys.shape)}"
+        )
     B, _, N, D = predictions.shape
     if positives.dtype != torch.bool or positives.shape != (B, N, N):
         raise ValueError(f"positives must be bool {(B, N, N)}, got {positives.dtype} {tuple(positives.shape)}")
-    if not (temperature > 0 and isfinite(temperature)): raise ValueError(f"temperature must be above 0, got {temperature}")
-    if negatives not in ("batch", "video"): raise ValueError(f"negatives must be 'batch' or 'video', got {negatives!r}")
-    if queue is not None and (queue.ndim != 2 or queue.shape[1] != D): raise ValueError(f"queue must be (K, {D}), got {tuple(queue.shape)}")
+    if not (temperature > 0 and isfinite(temperature)):
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if negatives not in ("batch", "video"):
+        raise ValueError(f"negatives must be 'batch' or 'video', got {negatives!r}")
+    if queue is not None and (queue.ndim != 2 or queue.shape[1] != D):
+        raise ValueError(f"queue must be (K, {D}), got {tuple(queue.shape)}")
 
 # %% ../../nbs/2_method/23_pixel.ipynb #359ad9ab
 def pixel_loss(
-    predictions:Tensor,       # Projected predictions of the source pixels, unit length, (B, T, N, D)
-    keys:Tensor,              # Projected motion pixels of the target view, unit length, no gradient, (B, T, N, D)
-    positives:Tensor,         # From `positive_pairs`, bool, (B, N, N)
-    temperature:float=0.1,    # Softmax temperature, > 0
-    negatives:str="batch",    # "batch": all pixels of all videos; "video": only the pixels of the same video (Table 10)
-    queue:Tensor|None=None,   # Motion pixels of earlier batches as further negatives, (K, D)
-    average:str="video",      # See `pixel_weights`
-)->Tensor:                    # Scalar; exactly 0 where no video has a positive
+    predictions: Tensor,  # Projected predictions of the source pixels, unit length, (B, T, N, D)
+    keys: Tensor,  # Projected motion pixels of the target view, unit length, no gradient, (B, T, N, D)
+    positives: Tensor,  # From `positive_pairs`, bool, (B, N, N)
+    temperature: float = 0.1,  # Softmax temperature, > 0
+    # "batch": all pixels of all videos; "video": only the pixels of the same video (Table 10)
+    negatives: str = "batch",
+    queue: Tensor | None = None,  # Motion pixels of earlier batches as further negatives, (K, D)
+    average: str = "video",  # See `pixel_weights`
+) -> Tensor:  # Scalar; exactly 0 where no video has a positive
     "Contrast every source pixel with the motion pixels at its place (Eq. 3, 5 and 8)."
     _check(predictions, keys, positives, temperature, negatives, queue)
-    video, pixel = positives.any(-1).nonzero(as_tuple=True)            # R source pixels with a positive; the others cost nothing
+    video, pixel = positives.any(-1).nonzero(as_tuple=True)  # R source pixels with a positive; the others cost nothing
     with torch.autocast(predictions.device.type, enabled=False):
         keys = keys.detach().float()
-        chosen = predictions[video, :, pixel].float() / temperature    # (R, T, D)
-        own = torch.einsum("rtd,rsmd->rtsm", chosen, keys[video])      # against both frames of the same video
+        chosen = predictions[video, :, pixel].float() / temperature  # (R, T, D)
+        own = torch.einsum("rtd,rsmd->rtsm", chosen, keys[video])  # against both frames of the same video
         every = own if negatives == "video" else torch.einsum("rtd,bsmd->rtbsm", chosen, keys)
         total = every.flatten(2).logsumexp(-1)
-        if queue is not None: total = torch.logaddexp(total, (chosen @ queue.detach().float().T).logsumexp(-1))
-        same_frame = own.diagonal(dim1=1, dim2=2).mT                   # (R, T, N)
+        if queue is not None:
+            total = torch.logaddexp(total, (chosen @ queue.detach().float().T).logsumexp(-1))
+        same_frame = own.diagonal(dim1=1, dim2=2).mT  # (R, T, N)
         matched = same_frame.masked_fill(~positives[video, pixel, None], -torch.inf).logsumexp(-1)
         return ((total - matched).mean(1) * pixel_weights(positives, average)[video, pixel]).sum()
 
 # %% ../../nbs/2_method/23_pixel.ipynb #8bc24395
 def pixel_chance(
-    positives:Tensor,        # From `positive_pairs`, bool, (B, N, N)
-    frames:int,              # Feature frames, T
-    negatives:str="batch",   # As in `pixel_loss`
-    queue_size:int=0,        # Pixels in the queue, K
-    average:str="video",     # As in `pixel_loss`
-)->float:                    # The loss when all similarities are equal; 0 without any positive
+    positives: Tensor,  # From `positive_pairs`, bool, (B, N, N)
+    frames: int,  # Feature frames, T
+    negatives: str = "batch",  # As in `pixel_loss`
+    queue_size: int = 0,  # Pixels in the queue, K
+    average: str = "video",  # As in `pixel_loss`
+) -> float:  # The loss when all similarities are equal; 0 without any positive
     "Tell what `pixel_loss` is worth when the predictions say nothing."
     B, N, _ = positives.shape
     keys = frames * N * (B if negatives == "batch" else 1) + queue_size

@@ -23,47 +23,57 @@ from .momentum import grouped_forward
 # %% ../../nbs/2_method/28_supervised.ipynb #3a40721c
 class Supervised(Method):
     "Classify both views of a video by a linear layer on the pooled feature; cross-entropy."
-    def __init__(self,
-        encoder: nn.Module, # backbone with `.channels`
-        classes: int,       # number of classes, at least 2
-        query_groups: int = 1, # consecutive groups of BatchNorm in each view, as in FIMA
+
+    def __init__(
+        self,
+        encoder: nn.Module,  # backbone with `.channels`
+        classes: int,  # number of classes, at least 2
+        query_groups: int = 1,  # consecutive groups of BatchNorm in each view, as in FIMA
     ):
         super().__init__(encoder)
-        if classes < 2: raise ValueError(f"classes must be at least 2, got {classes}")
+        if classes < 2:
+            raise ValueError(f"classes must be at least 2, got {classes}")
         self.query_groups, self.classifier = query_groups, nn.Linear(encoder.channels, classes)
 
     @classmethod
-    def build(cls,
+    def build(
+        cls,
         encoder: nn.Module,  # backbone with `.channels`
-        options: Any = None, # the hyper-parameters that methods share; `query_groups` is read
-        own: Any = None,     # not needed here
-        seed: int = 0,       # not needed here
-        classes: int = 2,    # number of classes, at least 2
+        options: Any = None,  # the hyper-parameters that methods share; `query_groups` is read
+        own: Any = None,  # not needed here
+        seed: int = 0,  # not needed here
+        classes: int = 2,  # number of classes, at least 2
     ) -> "Supervised":
         "Make the method as the loop does."
         return cls(encoder, classes, options.query_groups)
 
     @classmethod
-    def check_world_size(cls,
-        options: Any,    # the hyper-parameters that methods share; `query_groups` is read
-        batch_size: int, # videos of a step, a multiple of the processes
-        world_size: int, # number of processes, at least 2
+    def check_world_size(
+        cls,
+        options: Any,  # the hyper-parameters that methods share; `query_groups` is read
+        batch_size: int,  # videos of a step, a multiple of the processes
+        world_size: int,  # number of processes, at least 2
     ) -> None:
         "Refuse groups of BatchNorm that do not lie on one process each."
         check_groups(options, ("query_groups",), world_size)
 
-    def chance(self,
-        batch_size: int,                # not needed here
-        map_size: tuple[int, int, int], # not needed here
-    ) -> dict[str, float]:              # ln(number of classes)
+    def chance(
+        self,
+        batch_size: int,  # not needed here
+        map_size: tuple[int, int, int],  # not needed here
+    ) -> dict[str, float]:  # ln(number of classes)
         "Give the loss of a classifier that has learnt nothing, classes being equally frequent."
         return {"cross_entropy": math.log(self.classifier.out_features)}
 
-    def forward(self,
-        batch: Batch,                             # two views of B videos, with labels
-        generator: torch.Generator | None = None, # not needed here
-    ) -> dict[str, Tensor]:                       # "cross_entropy", mean over both views
+    def forward(
+        self,
+        batch: Batch,  # two views of B videos, with labels
+        generator: torch.Generator | None = None,  # not needed here
+    ) -> dict[str, Tensor]:  # "cross_entropy", mean over both views
         "Compute the cross-entropy of both views."
         encode = lambda clips: grouped_forward(self.encoder, clips, self.query_groups // world_size())
-        losses = [F.cross_entropy(self.classifier(pool(encode(view.rgb))), batch.label) for view in (batch.source, batch.target)]
+        losses = [
+            F.cross_entropy(self.classifier(pool(encode(view.rgb))), batch.label)
+            for view in (batch.source, batch.target)
+        ]
         return {"cross_entropy": sum(losses) / 2}

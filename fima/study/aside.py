@@ -16,52 +16,80 @@ from ..training.code import code_fingerprint
 # %% ../../nbs/6_study/61_aside.ipynb #1a703024
 def _unusable(run: Run, reports: Path, recorded: bool) -> bool:
     "Tell whether a pre-training that was made here cannot serve: its weights are gone, or this code gives other numbers."
-    return (run.folder(reports) / "metrics.json").exists() and not (current(run, reports, recorded=recorded) and run.has_weights(reports))
+    return (run.folder(reports) / "metrics.json").exists() and not (
+        current(run, reports, recorded=recorded) and run.has_weights(reports)
+    )
+
 
 def _begun_by_others(run: Run, reports: Path) -> bool:
     "Tell whether a run that is not finished was begun by other code: nothing of it is continued."
     begun = run.folder(reports) / "begun.json"
-    return not (begun.parent / "metrics.json").exists() and begun.exists() and json.loads(begun.read_text())["code"] != code_fingerprint(run.recipe)
+    return (
+        not (begun.parent / "metrics.json").exists()
+        and begun.exists()
+        and json.loads(begun.read_text())["code"] != code_fingerprint(run.recipe)
+    )
+
 
 def _in_the_way(
     same: list[Run],  # rows that need one run
-    reports: Path,    # reports folder
-    recorded: bool,   # be content with what is recorded
-) -> set[Path]:       # files and folders of the run's own folder
+    reports: Path,  # reports folder
+    recorded: bool,  # be content with what is recorded
+) -> set[Path]:  # files and folders of the run's own folder
     "List what must make way before a run is made: what cannot serve, with all that was read off it."
     run, folder = same[0], same[0].folder(reports)
     asked = {folder / e.name for each in same for e in each.evaluations}
-    evaluations = {folder / e.name for each in same for e in each.evaluations if (folder / e.name / "metrics.json").exists() and not current(each, reports, e.name, recorded)}
+    evaluations = {
+        folder / e.name
+        for each in same
+        for e in each.evaluations
+        if (folder / e.name / "metrics.json").exists() and not current(each, reports, e.name, recorded)
+    }
     training = set()
     if _unusable(run, reports, recorded) or (not recorded and _begun_by_others(run, reports)):
-        others = current(run, reports, recorded=recorded)  # only its weights are gone: what other studies read off them still holds
-        evaluations |= {file.parent for kind in ("metrics.json", "*.ipynb") for file in folder.glob(f"*/{kind}") if file.parent in asked or not others}
+        # only its weights are gone: what other studies read off them still holds
+        others = current(run, reports, recorded=recorded)
+        evaluations |= {
+            file.parent
+            for kind in ("metrics.json", "*.ipynb")
+            for file in folder.glob(f"*/{kind}")
+            if file.parent in asked or not others
+        }
         training = {folder / part for part in ("metrics.json", "checkpoint", "log.jsonl", "trace.json", "begun.json")}
-    features = {folder / "features"} if evaluations or training else set()  # read by code, and from weights, that may be others now
+    # read by code, and from weights, that may be others now
+    features = {folder / "features"} if evaluations or training else set()
     return {place for place in evaluations | training | features if place.exists()}
 
+
 def set_aside(
-    places: set[Path], # files and folders of a run's folder
-    folder: Path,      # the run's folder
-    reports: Path,     # reports folder
+    places: set[Path],  # files and folders of a run's folder
+    folder: Path,  # the run's folder
+    reports: Path,  # reports folder
 ) -> None:
     "Move what makes way to `.work/set_aside` of the reports folder: nothing that was finished is lost."
-    if not places: return
+    if not places:
+        return
     aside = reports / ".work" / "set_aside" / folder.name
     target = next(aside / str(number) for number in range(1, 10**6) if not (aside / str(number)).exists())
     target.mkdir(parents=True)
-    for place in sorted(places): shutil.move(place, target / place.name)
-    print(f"{folder.name}: {', '.join(sorted(place.name for place in places))} made way and lies in {target}", file=sys.stderr)
+    for place in sorted(places):
+        shutil.move(place, target / place.name)
+    print(
+        f"{folder.name}: {', '.join(sorted(place.name for place in places))} made way and lies in {target}",
+        file=sys.stderr,
+    )
+
 
 def make_way(
-    todo: dict[str, list[Run]], # run id -> rows that need it
-    reports: Path,              # reports folder
-    recorded: bool = False,     # be content with what is recorded
+    todo: dict[str, list[Run]],  # run id -> rows that need it
+    reports: Path,  # reports folder
+    recorded: bool = False,  # be content with what is recorded
 ) -> None:
     "Drop old failures and set aside what cannot serve. A run that another call is making is left to it."
     for name, same in todo.items():
         lock = hold(reports / ".work" / "locks" / name, wait=False)
-        if not lock: continue
+        if not lock:
+            continue
         with lock:
             (same[0].folder(reports) / "failure.json").unlink(missing_ok=True)
             set_aside(_in_the_way(same, reports, recorded), same[0].folder(reports), reports)

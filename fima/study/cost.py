@@ -27,54 +27,82 @@ def this_device() -> str:
     "Name the device that jobs compute on, as their records do."
     return provenance("cuda" if torch.cuda.is_available() else "cpu")["device"]
 
+
 def kind(
-    recipe: Recipe,             # of a pre-training
-) -> tuple[tuple, tuple]:       # what decides most of the time of a step, and what decides the rest
+    recipe: Recipe,  # of a pre-training
+) -> tuple[tuple, tuple]:  # what decides most of the time of a step, and what decides the rest
     "Group recipes whose steps take about as long."
     v, m, o = recipe.views, recipe.method, recipe.optimisation
-    coarse = (recipe.encoder.name, json.dumps(recipe.encoder.options, sort_keys=True), v.frames_per_clip, v.crop_size, o.batch_size, o.precision, m.name)
+    coarse = (
+        recipe.encoder.name,
+        json.dumps(recipe.encoder.options, sort_keys=True),
+        v.frames_per_clip,
+        v.crop_size,
+        o.batch_size,
+        o.precision,
+        m.name,
+    )
     return coarse, (m.instance, m.instance_motion, m.pixel, m.frame, m.motion_decoder, m.decoder_width, m.decoder_depth)
+
 
 def measured_steps(
     reports: Path,  # reports folder
-    device: str,    # as `provenance` names it
+    device: str,  # as `provenance` names it
 ) -> pd.DataFrame:  # coarse, fine, seconds: a line per finished run
     "Read the seconds per step of every pre-training that this device has finished."
     lines = []
     for file in (file for place in record_places(reports) for file in runs_folder(place).glob("*/metrics.json")):
         told = json.loads(file.read_text())
-        if told.get("device") != device or told.get("processes", 1) > 1 or not told.get("seconds_per_step") or not (file.parent / "recipe.json").exists(): continue
-        try: coarse, fine = kind(read_recipe((file.parent / "recipe.json").read_text(), file))
-        except ValueError: continue  # a recipe of another version
+        if (
+            told.get("device") != device
+            or told.get("processes", 1) > 1
+            or not told.get("seconds_per_step")
+            or not (file.parent / "recipe.json").exists()
+        ):
+            continue
+        try:
+            coarse, fine = kind(read_recipe((file.parent / "recipe.json").read_text(), file))
+        except ValueError:
+            continue  # a recipe of another version
         lines.append((coarse, fine, sum(told["seconds_per_step"].values())))
     return pd.DataFrame(lines, columns=["coarse", "fine", "seconds"])
+
 
 @lru_cache(maxsize=None)
 def _training_videos(told: str) -> float:
     "Count the training videos of a data section: generated, published, or those that are here; NaN where nobody knows."
     data = Data.model_validate_json(told)
-    if data.sprites: return data.sprites.train
+    if data.sprites:
+        return data.sprites.train
     published = None if data.name == OWN or data.classes is not None else data_set(data.name).counts
-    if published: return published.get(data.split, (float("nan"),))[0]
-    try: return int((read_catalog(data, data_folder(data)).split == "train").sum())
-    except CatalogError: return float("nan")
+    if published:
+        return published.get(data.split, (float("nan"),))[0]
+    try:
+        return int((read_catalog(data, data_folder(data)).split == "train").sum())
+    except CatalogError:
+        return float("nan")
+
 
 def steps_of(
-    recipe: Recipe, # of a pre-training
-) -> float:         # NaN where the epochs of a data set cannot be counted without its videos
+    recipe: Recipe,  # of a pre-training
+) -> float:  # NaN where the epochs of a data set cannot be counted without its videos
     "Count the optimiser steps of a run; official numbers of videos count the epochs of real data."
     o, data = recipe.optimisation, recipe.data
-    if recipe.method.name in ("random", "imported"): return 0
-    if o.steps is not None: return o.steps
+    if recipe.method.name in ("random", "imported"):
+        return 0
+    if o.steps is not None:
+        return o.steps
     return o.epochs * (_training_videos(data.model_dump_json()) // o.batch_size)
 
+
 def estimated_seconds(
-    recipe: Recipe,         # of a pre-training
-    measured: pd.DataFrame, # of `measured_steps`
-) -> float:                 # NaN where nothing of the kind has been measured on this device
+    recipe: Recipe,  # of a pre-training
+    measured: pd.DataFrame,  # of `measured_steps`
+) -> float:  # NaN where nothing of the kind has been measured on this device
     "Estimate how long a pre-training takes."
     steps, (coarse, fine) = steps_of(recipe), kind(recipe)
-    if steps == 0: return 0.
+    if steps == 0:
+        return 0.0
     alike = measured[measured.coarse == coarse]
     same = alike[alike.fine == fine]
     return steps * (same if len(same) else alike).seconds.median() if len(alike) else float("nan")

@@ -12,8 +12,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..evaluation.embedding import chance_neighbour, draw_classes, embed, neighbours_agree, silhouettes, usable_perplexity
-from ..evaluation.maps import Middles, agreement, centre_map, covered, encode_maps, middle_clips, still, to_cells, top_half
+from fima.evaluation.embedding import (
+    chance_neighbour,
+    draw_classes,
+    embed,
+    neighbours_agree,
+    silhouettes,
+    usable_perplexity,
+)
+from fima.evaluation.maps import (
+    Middles,
+    agreement,
+    centre_map,
+    covered,
+    encode_maps,
+    middle_clips,
+    still,
+    to_cells,
+    top_half,
+)
 from ..evaluation.masks import fusion, mask_shares, run_masks, worst
 from ..evaluation.reading import to_input
 from ..evaluation.record import Opened, run_features
@@ -27,65 +44,99 @@ from .report import COLOURS
 def spread_out(
     count: int,  # videos there are
     shown: int,  # videos wanted
-) -> np.ndarray: # rows, at most `shown`
+) -> np.ndarray:  # rows, at most `shown`
     "Choose videos evenly spaced through the list."
     return np.unique(np.linspace(0, count - 1, min(shown, count)).round().astype(int))
 
+
 def frames_of(
-    opened: Opened,      # a run and its videos
-    middles: Middles,    # their middle clips
+    opened: Opened,  # a run and its videos
+    middles: Middles,  # their middle clips
     picked: np.ndarray,  # rows
-) -> list[np.ndarray]:   # uint8 (S, S, 3)
+) -> list[np.ndarray]:  # uint8 (S, S, 3)
     "Cut the middle frame of each clip out of its video."
     views, paths = opened.recipe.views, opened.rows("test").path
-    return [still(opened, paths[row], int(middles.starts[row]) + views.frames_per_clip // 2 * views.stride) for row in picked]
+    return [
+        still(opened, paths[row], int(middles.starts[row]) + views.frames_per_clip // 2 * views.stride)
+        for row in picked
+    ]
+
 
 def map_numbers(
-    maps: np.ndarray,   # of each video, (N, H, W)
-    moving: np.ndarray, # what moves, (N, S, S)
-) -> pd.DataFrame:      # a row per video
+    maps: np.ndarray,  # of each video, (N, H, W)
+    moving: np.ndarray,  # what moves, (N, S, S)
+) -> pd.DataFrame:  # a row per video
     "Measure how well maps find what moves."
     return pd.DataFrame({"agreement": agreement(maps, moving), "covered": covered(top_half(maps), moving)})
 
+
 def draw_maps(
-    opened: dict[str, Opened], # label -> run, a column each
-    videos: int = 4,           # videos shown, a row each
+    opened: dict[str, Opened],  # label -> run, a column each
+    videos: int = 4,  # videos shown, a row each
 ) -> Drawn:
     "Draw frames, what moves, and the activation maps of every run (Fig. 3 and 4)."
     maps, read = {}, {}
     for label, run in opened.items():
         views = (run.recipe.views.frames_per_clip, run.recipe.views.stride, run.recipe.views.crop_size)
-        if views not in read: read[views] = middle_clips(run, run.rows("test"))
-        maps[label] = activation_map(encode_maps(run.encoder, to_input(torch.from_numpy(read[views].cuts)))).numpy(), read[views]
+        if views not in read:
+            read[views] = middle_clips(run, run.rows("test"))
+        maps[label] = (
+            activation_map(encode_maps(run.encoder, to_input(torch.from_numpy(read[views].cuts)))).numpy(),
+            read[views],
+        )
     first, (values, middles) = next(iter(opened.values())), next(iter(maps.values()))
     tested, moving, size = first.rows("test"), middles.moving, values.shape[1:]
     numbers = numbers_of("middle of the frame", map_numbers(centre_map(size, len(moving)), moving), tested.group)
-    numbers += [line for label, (each, its) in maps.items() for line in numbers_of(label, map_numbers(each, its.moving), tested.group)]
+    numbers += [
+        line
+        for label, (each, its) in maps.items()
+        for line in numbers_of(label, map_numbers(each, its.moving), tested.group)
+    ]
     told = {line["row"]: f"{line['value']:.2f}" for line in numbers if line["measure"] == "agreement"}
     picked = spread_out(len(tested), videos)
     titles = ["frame", "what\nmoves", *(f"{short(label)}\n{told[label]}" for label in maps)]
-    figure, axes = picture_grid(len(picked), titles, tested["class"][picked], f"number: agreement with what moves, mean of {len(tested)} test videos\n0.5 is chance; the middle of the frame has {told['middle of the frame']}")
+    figure, axes = picture_grid(
+        len(picked),
+        titles,
+        tested["class"][picked],
+        f"number: agreement with what moves, mean of {len(tested)} test videos\n0.5 is chance; the middle of the frame has {told['middle of the frame']}",
+    )
     for line, row, frame in zip(axes, picked, frames_of(first, middles, picked)):
         line[0].imshow(frame)
         line[1].imshow(moving[row], cmap="gray", vmin=0)
-        for axis, (each, _) in zip(line[2:], maps.values()): axis.imshow(overlay(frame, each[row]))
-    return Drawn(figure, numbers, ["Agreement: area under the ROC curve of a map's cells against the half of the cells that move most; 0.5 is chance. Covered: share of what moves in the more active half of the cells.",
-                                   f"The best half of the cells covers {np.nanmean(covered(top_half(to_cells(moving, size)), moving)):.2f}. Maps have {size[0]} x {size[1]} cells."])
+        for axis, (each, _) in zip(line[2:], maps.values()):
+            axis.imshow(overlay(frame, each[row]))
+    return Drawn(
+        figure,
+        numbers,
+        [
+            "Agreement: area under the ROC curve of a map's cells against the half of the cells that move most; 0.5 is chance. Covered: share of what moves in the more active half of the cells.",
+            f"The best half of the cells covers {np.nanmean(covered(top_half(to_cells(moving, size)), moving)):.2f}. Maps have {size[0]} x {size[1]} cells.",
+        ],
+    )
 
 # %% ../../nbs/6_study/62_drawings.ipynb #97fdb28f
 def draw_masks(
-    opened: dict[str, Opened], # label -> run; the first one is drawn
-    videos: int = 5,           # videos shown, a row each
-    failures: bool = False,    # show failures: the videos whose fused mask holds least of what moves, of those with less than half; the worst one where all have more
+    opened: dict[str, Opened],  # label -> run; the first one is drawn
+    videos: int = 5,  # videos shown, a row each
+    # show failures: the videos whose fused mask holds least of what moves, of those with less than half; the worst one
+    # where all have more
+    failures: bool = False,
 ) -> Drawn:
     "Draw the foreground by colour, motion and both (Fig. 8), or where it fails (Fig. 9)."
     label, run = next(iter(opened.items()))
     tested, middles = run.rows("test"), middle_clips(run, run.rows("test"))
     masks = run_masks(run, middles.cuts)
     shares = mask_shares(masks, middles.moving)
-    failed = worst(shares.both.where(shares.both < .5), videos)
+    failed = worst(shares.both.where(shares.both < 0.5), videos)
     picked = spread_out(len(tested), videos) if not failures else failed if len(failed) else worst(shares.both, 1)
-    figure, axes = picture_grid(len(picked), ["frame", "what moves", "RGB", "motion", "both"], tested["class"].to_numpy()[picked], "below each mask: share of what moves inside it", under=True)
+    figure, axes = picture_grid(
+        len(picked),
+        ["frame", "what moves", "RGB", "motion", "both"],
+        tested["class"].to_numpy()[picked],
+        "below each mask: share of what moves inside it",
+        under=True,
+    )
     for line, row, frame in zip(axes, picked, frames_of(run, middles, picked)):
         line[0].imshow(frame)
         line[1].imshow(middles.moving[row], cmap="gray", vmin=0)
@@ -93,21 +144,35 @@ def draw_masks(
             axis.imshow(blacken(frame, mask[row]))
             axis.set_xlabel(f"{shares[name][row]:.2f}", fontsize=8, labelpad=1)
     asked = fusion(shares)
-    numbers = [line | {"row": line["measure"], "measure": "share of what moves", "of": label} for line in numbers_of(label, shares, tested.group)]
-    numbers += [line | {"row": line["measure"], "measure": "share of videos", "of": label} for line in numbers_of(label, asked, tested.group)]
+    numbers = [
+        line | {"row": line["measure"], "measure": "share of what moves", "of": label}
+        for line in numbers_of(label, shares, tested.group)
+    ]
+    numbers += [
+        line | {"row": line["measure"], "measure": "share of videos", "of": label}
+        for line in numbers_of(label, asked, tested.group)
+    ]
     rule = f"Shown: {len(picked)} videos evenly spaced through the test list."
-    if failures: rule = f"{int((shares.both < .5).sum())} of {len(tested)} fused masks hold less than half of what moves. Shown: the {len(picked)} with the least, worst first."
-    return Drawn(figure, numbers, [f"{short(label)}, masks by the {masks.encoder}, beta {run.recipe.method.beta:g}: {masks.both.mean():.2f} of the cells are foreground. {rule}",
-                                   "Right: the mask holds at least half of what moves. A question about some videos alone counts those (column videos)."])
+    if failures:
+        rule = f"{int((shares.both < 0.5).sum())} of {len(tested)} fused masks hold less than half of what moves. Shown: the {len(picked)} with the least, worst first."
+    return Drawn(
+        figure,
+        numbers,
+        [
+            f"{short(label)}, masks by the {masks.encoder}, beta {run.recipe.method.beta:g}: {masks.both.mean():.2f} of the cells are foreground. {rule}",
+            "Right: the mask holds at least half of what moves. A question about some videos alone counts those (column videos).",
+        ],
+    )
 
 # %% ../../nbs/6_study/62_drawings.ipynb #8a06cd7d
 MARKERS = "os^DvPX<>phd8H"
 CLASS_COLOURS = [COLOURS[name] for name in ("blue", "red", "green", "orange", "pink", "sky", "black")]
 
+
 def draw_embedding(
-    opened: dict[str, Opened], # label -> run; the first one's features are drawn, all are measured
-    perplexity: float = 30.,   # of t-SNE (App. D.4); less where videos are few
-    seed: int = 0,             # of t-SNE and of the draw of classes
+    opened: dict[str, Opened],  # label -> run; the first one's features are drawn, all are measured
+    perplexity: float = 30.0,  # of t-SNE (App. D.4); less where videos are few
+    seed: int = 0,  # of t-SNE and of the draw of classes
 ) -> Drawn:
     "Draw the t-SNE of test videos by class (Fig. 10 and 11), beside each run's silhouette."
     first = next(iter(opened.values()))
@@ -116,36 +181,72 @@ def draw_embedding(
     groups, labels, each, numbers = tested.group.to_numpy(), tested["class"].to_numpy(), {}, []
     for label, run in opened.items():
         features = run_features(run, "test", run.recipe.evaluation.clips).pooled.mean(1)[tested.index]
-        if label == next(iter(opened)): spots = embed(features, perplexity, seed)
-        each[label] = pd.DataFrame({"silhouette": silhouettes(features, labels), "nearest neighbour": neighbours_agree(features, labels, groups)})
-        if len(set(groups)) < len(groups): each[label]["silhouette of groups"] = silhouettes(features, groups)
-    for label in sorted(each, key=short): numbers += numbers_of(label, each[label], groups)
+        if label == next(iter(opened)):
+            spots = embed(features, perplexity, seed)
+        each[label] = pd.DataFrame(
+            {
+                "silhouette": silhouettes(features, labels),
+                "nearest neighbour": neighbours_agree(features, labels, groups),
+            }
+        )
+        if len(set(groups)) < len(groups):
+            each[label]["silhouette of groups"] = silhouettes(features, groups)
+    for label in sorted(each, key=short):
+        numbers += numbers_of(label, each[label], groups)
     figure, (axis, beside) = plt.subplots(1, 2, figsize=(5, 3.1), width_ratios=[3, 1], layout="constrained")
     for number, name in enumerate(classes):
-        axis.plot(*spots[labels == name].T, ls="", marker=MARKERS[number % len(MARKERS)], color=CLASS_COLOURS[number % len(CLASS_COLOURS)], ms=3.6 if len(spots) > 200 else 6, mew=.3, mec="white", label=name.replace("_", " "))
-    axis.set(xticks=(), yticks=(), xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", title=f"{short(next(iter(opened)))}: t-SNE")
+        axis.plot(
+            *spots[labels == name].T,
+            ls="",
+            marker=MARKERS[number % len(MARKERS)],
+            color=CLASS_COLOURS[number % len(CLASS_COLOURS)],
+            ms=3.6 if len(spots) > 200 else 6,
+            mew=0.3,
+            mec="white",
+            label=name.replace("_", " "),
+        )
+    axis.set(
+        xticks=(),
+        yticks=(),
+        xlim=(-1.08, 1.08),
+        ylim=(-1.08, 1.08),
+        aspect="equal",
+        title=f"{short(next(iter(opened)))}: t-SNE",
+    )
     axis.spines[:].set_visible(True)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7.5, handletextpad=.1, columnspacing=.8)
+    figure.legend(
+        *axis.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=7.5,
+        handletextpad=0.1,
+        columnspacing=0.8,
+    )
     interval_bars(beside, [line for line in numbers if line["measure"] == "silhouette"], next(iter(opened)))
-    beside.axvline(0, color="0.6", lw=.8, ls=":")
+    beside.axvline(0, color="0.6", lw=0.8, ls=":")
     beside.set(title="silhouette", box_aspect=1.2)
     return Drawn(figure, numbers, embedding_notes(each, classes, tested, usable_perplexity(len(spots), perplexity)))
 
+
 def embedding_notes(
-    each: dict[str, pd.DataFrame], # label -> numbers of each video; the first one is drawn
-    classes: list[str],            # that are shown
-    tested: pd.DataFrame,          # their videos
-    perplexity: float,             # that was used
-) -> list[str]:                    # sentences
+    each: dict[str, pd.DataFrame],  # label -> numbers of each video; the first one is drawn
+    classes: list[str],  # that are shown
+    tested: pd.DataFrame,  # their videos
+    perplexity: float,  # that was used
+) -> list[str]:  # sentences
     "Say what an embedding shows, and test its run against the others, paired by video."
     first, *others = each
-    notes = [f"t-SNE at perplexity {perplexity:.3g}, {len(tested)} videos of {len(classes)} classes. A neighbour drawn blindly agrees in {chance_neighbour(tested.label, tested.group):.2f}."]
+    notes = [
+        f"t-SNE at perplexity {perplexity:.3g}, {len(tested)} videos of {len(classes)} classes. A neighbour drawn blindly agrees in {chance_neighbour(tested.label, tested.group):.2f}."
+    ]
     for other in others:
         gaps = []
         for name in each[first]:
             known = (each[first][name].notna() & each[other][name].notna()).to_numpy()
-            if tested.group[known].nunique() < 2: continue
-            told = paired_test(each[first][name][known] / 2, each[other][name][known] / 2, tested.group[known]) # halved: differences up to 2 fit in [-1, 1]
+            if tested.group[known].nunique() < 2:
+                continue
+            # halved: differences up to 2 fit in [-1, 1]
+            told = paired_test(each[first][name][known] / 2, each[other][name][known] / 2, tested.group[known])
             gaps.append(f"{name} {printed(2 * told.difference, 2 * told.low, 2 * told.high)}, p = {told.p:.2g}")
         notes.append(f"{short(first)} minus {short(other)}: {'; '.join(gaps) or 'too few groups for an interval'}.")
     return notes

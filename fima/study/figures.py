@@ -29,136 +29,193 @@ from ..training.weights import load_encoder
 # %% ../../nbs/6_study/62_figures.ipynb #38193b8c
 class Picture(NamedTuple):
     "Name what one picture draws."
-    name: str                     # of its files
-    title: str                    # heading
+
+    name: str  # of its files
+    title: str  # heading
     runs: dict[str, Path | None]  # label -> a run's folder or a checkpoint file; None where it is not here
-    data_set: str = ""            # another data set than that of the first run
-    split: int = 0                # its split; 0: the run's own
+    data_set: str = ""  # another data set than that of the first run
+    split: int = 0  # its split; 0: the run's own
+
 
 def finished(
-    source: Path | str, # a run's folder, or a checkpoint file
-) -> Path | None:       # the same; None where there are no weights
+    source: Path | str,  # a run's folder, or a checkpoint file
+) -> Path | None:  # the same; None where there are no weights
     "Tell whether there is something to draw."
     path = Path(source)
     whole = path.is_file() or all((path / name).exists() for name in ("metrics.json", "checkpoint/encoder.safetensors"))
     return path if whole else None
 
+
 def pictures(
-    study: str,                          # study file of a figure
-    folders: dict[str, str] | None = None, # label -> run folder or checkpoint file, drawn in place of the study's
-    data_set: str = "",                  # another data set than the runs' own
-    split: int = 0,                      # its split
-    reports: Path | str | None = None,   # reports folder
-    profile: str = "",                   # scale of the study's runs; empty: the study's own
-) -> list[Picture]:                      # one for each study whose rows are shown; one for `folders`
+    study: str,  # study file of a figure
+    folders: dict[str, str] | None = None,  # label -> run folder or checkpoint file, drawn in place of the study's
+    data_set: str = "",  # another data set than the runs' own
+    split: int = 0,  # its split
+    reports: Path | str | None = None,  # reports folder
+    profile: str = "",  # scale of the study's runs; empty: the study's own
+) -> list[Picture]:  # one for each study whose rows are shown; one for `folders`
     "List the pictures of a figure; the first study's has the figure's name, the others theirs after it."
     loaded, suffix = load_study(study, profile or None), f"_on_{data_set}" if data_set else ""
-    if folders: return [Picture(f"{loaded.name}_own", f"{loaded.title}: checkpoints of yours", {label: finished(source) for label, source in folders.items()}, data_set, split)]
+    if folders:
+        return [
+            Picture(
+                f"{loaded.name}_own",
+                f"{loaded.title}: checkpoints of yours",
+                {label: finished(source) for label, source in folders.items()},
+                data_set,
+                split,
+            )
+        ]
     found: dict[str, dict[str, Path | None]] = {}
-    for run in expand(loaded): found.setdefault(run.study, {})[run.row.label] = finished(run.folder(reports_folder(reports, profile or None)))
-    return [Picture(loaded.name + ("" if number == 0 else f"_{source}") + suffix, f"{loaded.title}: runs of {source}", runs, data_set, split)
-            for number, (source, runs) in enumerate(found.items())]
+    for run in expand(loaded):
+        found.setdefault(run.study, {})[run.row.label] = finished(run.folder(reports_folder(reports, profile or None)))
+    return [
+        Picture(
+            loaded.name + ("" if number == 0 else f"_{source}") + suffix,
+            f"{loaded.title}: runs of {source}",
+            runs,
+            data_set,
+            split,
+        )
+        for number, (source, runs) in enumerate(found.items())
+    ]
+
 
 def open_picture(
-    picture: Picture,          # what to draw
-    device: str | None = None, # "cpu", "cuda", ...; None: a GPU if there is one
-) -> dict[str, Opened]:        # label -> run, all with the same videos; what is not here is left out
+    picture: Picture,  # what to draw
+    device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
+) -> dict[str, Opened]:  # label -> run, all with the same videos; what is not here is left out
     "Open the runs of a picture on the videos of the first one, or on those that the picture names."
     here, about = {label: source for label, source in picture.runs.items() if source}, None
-    for source in list(here.values())[:1]: about = evaluated_data(load_encoder(source)[1], picture.data_set, picture.split)
+    for source in list(here.values())[:1]:
+        about = evaluated_data(load_encoder(source)[1], picture.data_set, picture.split)
     return {label: open_run(source, about, device) for label, source in here.items()}
 
 # %% ../../nbs/6_study/62_figures.ipynb #d7c9676e
 class Drawn(NamedTuple):
     "Hold a figure with its numbers."
+
     figure: Figure
-    numbers: list[dict[str, Any]] # row, measure, value, low, high, n of each number; `of`: the run it is of, where that is not the row
-    notes: Sequence[str] = ()     # sentences that go with it
+    # row, measure, value, low, high, n of each number; `of`: the run it is of, where that is not the row
+    numbers: list[dict[str, Any]]
+    notes: Sequence[str] = ()  # sentences that go with it
+
 
 class NotRun(Exception):
     "Something that a picture cannot do without is not here."
 
+
 def numbers_of(
-    row: str,             # label of the run, or of a reference
-    values: pd.DataFrame, # a column per measure, a row per video, in [-1, 1]
-    groups: Sequence,     # the group of each video
-) -> list[dict[str, Any]]: # a line for each measure
+    row: str,  # label of the run, or of a reference
+    values: pd.DataFrame,  # a column per measure, a row per video, in [-1, 1]
+    groups: Sequence,  # the group of each video
+) -> list[dict[str, Any]]:  # a line for each measure
     "Average columns over videos, with intervals."
     return [dict(row=row, measure=measure, **estimate(values[measure], groups)._asdict()) for measure in values]
 
+
 def printed(
-    value: float, # a number
-    low: float,   # end of its interval, or NaN
+    value: float,  # a number
+    low: float,  # end of its interval, or NaN
     high: float,  # the other end
-) -> str:         # "0.63 [0.61, 0.64]"
+) -> str:  # "0.63 [0.61, 0.64]"
     "Print a number with its interval."
-    told, first, last = (f"{round(number, 2) + 0:.2f}" for number in (value, low, high)) # + 0: no "-0.00"
+    told, first, last = (f"{round(number, 2) + 0:.2f}" for number in (value, low, high))  # + 0: no "-0.00"
     return "-" if np.isnan(value) else told if np.isnan(low) else f"{told} [{first}, {last}]"
 
+
 def number_table(
-    drawn: Drawn,     # a figure with its numbers
-    picture: Picture, # what it draws
-) -> pd.DataFrame:    # as printed: a line per row, a column per measure, the run behind it; "not run" where it is not here
+    drawn: Drawn,  # a figure with its numbers
+    picture: Picture,  # what it draws
+    # as printed: a line per row, a column per measure, the run behind it; "not run" where it is not here
+) -> pd.DataFrame:
     "Lay the numbers of a picture out."
     told = pd.DataFrame(drawn.numbers)
-    cells = told.assign(cell=[printed(*line) for line in zip(told.value, told.low, told.high)]).pivot(index="row", columns="measure", values="cell")
+    cells = told.assign(cell=[printed(*line) for line in zip(told.value, told.low, told.high)]).pivot(
+        index="row", columns="measure", values="cell"
+    )
     absent = [label for label, source in picture.runs.items() if source is None]
     table = cells.reindex(index=[*dict.fromkeys(told.row), *absent], columns=list(dict.fromkeys(told.measure)))
-    for label in absent: table.loc[label] = "not run"
-    counts = told.groupby("row", sort=False).n.agg(lambda n: f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}")
-    table = table.fillna("").assign(videos=[counts.get(row, "-") for row in table.index], runs=[run_link(behind(drawn, picture, row)) for row in table.index])
+    for label in absent:
+        table.loc[label] = "not run"
+    counts = told.groupby("row", sort=False).n.agg(
+        lambda n: f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+    )
+    table = table.fillna("").assign(
+        videos=[counts.get(row, "-") for row in table.index],
+        runs=[run_link(behind(drawn, picture, row)) for row in table.index],
+    )
     return table.reset_index(names="row")
 
+
 def behind(
-    drawn: Drawn,      # a figure with its numbers
+    drawn: Drawn,  # a figure with its numbers
     picture: Picture,  # what it draws
-    row: str,          # label of a row of its table
-) -> Path | None:      # None for a reference, and for what is not here
+    row: str,  # label of a row of its table
+) -> Path | None:  # None for a reference, and for what is not here
     "Name the run behind a row."
     owners = {line["row"]: line.get("of", line["row"]) for line in drawn.numbers}
     return picture.runs.get(owners.get(row, row))
 
+
 def run_link(
-    source: Path | None, # a run's folder or a checkpoint file
-) -> str:                # Markdown, from a file in reports/tables
+    source: Path | None,  # a run's folder or a checkpoint file
+) -> str:  # Markdown, from a file in reports/tables
     "Link a run of the study; name any other checkpoint."
-    if source is None: return ""
+    if source is None:
+        return ""
     return f"[{source.name}](../runs/{source.name}/metrics.json)" if source.parent.name == "runs" else source.name
 
+
 def origin(
-    opened: dict[str, Opened], # the runs of a picture
-) -> str:                      # a sentence
+    opened: dict[str, Opened],  # the runs of a picture
+) -> str:  # a sentence
     "Say which videos a picture is of, and which run has seen them before."
     first = next(iter(opened.values()))
     rows = first.rows("test")
     seen = {label: seen_in_training(run.recipe, rows, run.about, run.data.folder) for label, run in opened.items()}
-    warned = "".join(f" {label} has seen {count} of them in its pre-training." for label, count in seen.items() if count)
+    warned = "".join(
+        f" {label} has seen {count} of them in its pre-training." for label, count in seen.items() if count
+    )
     few = " With so few groups intervals are too narrow." if rows.group.nunique() < 10 else ""
     return f"{first.about.name}, split {first.about.split}: {len(rows)} test videos in {rows.group.nunique()} groups; {first.recipe.profile} profile, seed {first.recipe.seed}.{warned}{few}"
 
+
 def present(
-    picture: Picture,                           # what to draw
-    draw: Callable[[dict[str, Opened]], Drawn], # draws it from its opened runs; raises NotRun where it cannot
-    reports: Path | str | None = None,          # reports folder
+    picture: Picture,  # what to draw
+    draw: Callable[[dict[str, Opened]], Drawn],  # draws it from its opened runs; raises NotRun where it cannot
+    reports: Path | str | None = None,  # reports folder
 ) -> None:
     "Draw a picture, save it with its numbers and show both; where that cannot be, say why and leave the files of its name as they are."
     display(Markdown(f"### {picture.title}"))
     for label, source in picture.runs.items():
-        if source is None: print(f"{picture.name}: not run: {label}")
+        if source is None:
+            print(f"{picture.name}: not run: {label}")
     kept = "the files of this name are left as they are"
-    if not any(picture.runs.values()): return print(f"{picture.name}: not run; {kept}")
+    if not any(picture.runs.values()):
+        return print(f"{picture.name}: not run; {kept}")
     with plt.rc_context(figure_style()):
         try:
             opened = open_picture(picture)
             drawn = draw(opened)
-        except CatalogError: return print(f"{picture.name}: not run: the videos are not on this machine; {kept}")
-        except NotRun as reason: return print(f"{picture.name}: not run: {reason}; {kept}")
+        except CatalogError:
+            return print(f"{picture.name}: not run: the videos are not on this machine; {kept}")
+        except NotRun as reason:
+            return print(f"{picture.name}: not run: {reason}; {kept}")
         save_figure(drawn.figure, picture.name, reports)
-        drawn.figure.savefig(small := io.BytesIO(), format="jpeg", dpi=80) # photographs as png would fill the notebook
+        drawn.figure.savefig(small := io.BytesIO(), format="jpeg", dpi=80)  # photographs as png would fill the notebook
         plt.close(drawn.figure)
         display(Image(data=small.getvalue(), format="jpeg"))
-    table, notes = number_table(drawn, picture), [origin(opened) + " Each number: mean over videos [95% interval, whole groups drawn].", *drawn.notes]
+    table, notes = (
+        number_table(drawn, picture),
+        [origin(opened) + " Each number: mean over videos [95% interval, whole groups drawn].", *drawn.notes],
+    )
     runs = [source.name if (source := behind(drawn, picture, row)) else "" for row in table.row]
-    tidy = pd.DataFrame(drawn.numbers).drop(columns="of", errors="ignore").round(4).merge(pd.DataFrame({"row": table.row, "run": runs}), on="row", how="left")
+    tidy = (
+        pd.DataFrame(drawn.numbers)
+        .drop(columns="of", errors="ignore")
+        .round(4)
+        .merge(pd.DataFrame({"row": table.row, "run": runs}), on="row", how="left")
+    )
     write_tables(picture.name, picture.title, {"Numbers": table}, tidy, notes, reports)
     display(Markdown("\n\n".join([*notes, table.drop(columns="runs").to_markdown(index=False, disable_numparse=True)])))

@@ -28,39 +28,48 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where Py
 # %% ../../nbs/6_study/60_files.ipynb #381af47e
 def repository() -> Path:
     "Give the repository; raise ValueError where the package was installed without it."
-    if not (root := checkout()): raise ValueError(f"the paper's tables are made anew in a checkout of the repository (nbs/ beside the package), got {Path(fima.__file__).resolve().parents[1]}; install with `pip install -e .`")
+    if not (root := checkout()):
+        raise ValueError(
+            f"the paper's tables are made anew in a checkout of the repository (nbs/ beside the package), got {Path(fima.__file__).resolve().parents[1]}; install with `pip install -e .`"
+        )
     return root
+
 
 def results_folder() -> Path:
     "Give the folder of results notebooks, published numbers and the page's words: the repository's, or what an installed package brings of it."
     return root / "nbs" / "results" if (root := checkout()) else Path(fima.__file__).parent / "pages"
+
 
 def study_names() -> list[str]:
     "List the studies that come with the package."
     return sorted(file.stem for file in studies_folder().glob("*.yaml"))
 
 # %% ../../nbs/6_study/60_files.ipynb #381af480
-def published_folder() -> Path | None: # None without a repository
+def published_folder() -> Path | None:  # None without a repository
     "Give the folder of the published runs, tables and figures: the repository's reports/."
     return root / "reports" if (root := checkout()) else None
 
+
 def reports_folder(
-    reports: Path | str | None = None, # another folder than one's own
-    profile: str | None = None,        # scale that was asked for; "demo", the studies' own, needs no folder of its own
-) -> Path:                             # holds runs, tables/, figures/
+    reports: Path | str | None = None,  # another folder than one's own
+    profile: str | None = None,  # scale that was asked for; "demo", the studies' own, needs no folder of its own
+) -> Path:  # holds runs, tables/, figures/
     "Give the folder that runs and tables are written to: another scale must not overwrite the tables of this one."
-    if reports: return Path(reports).resolve()
+    if reports:
+        return Path(reports).resolve()
     return own_folder() / (profile if profile and profile != "demo" else "")
 
+
 def runs_folder(
-    reports: Path, # reports folder
-) -> Path:         # holds a folder for each run
+    reports: Path,  # reports folder
+) -> Path:  # holds a folder for each run
     "Give the folder of the runs: one's own folder holds them directly, any other in its runs/."
     return reports if reports.is_relative_to(own_folder()) else reports / "runs"
 
+
 def record_places(
-    reports: Path,   # reports folder
-) -> list[Path]:     # reports folders, the first one first
+    reports: Path,  # reports folder
+) -> list[Path]:  # reports folders, the first one first
     "List where records are looked for: beside one's own, the published ones are found too."
     published, own = published_folder(), own_folder()
     return [reports, published / reports.relative_to(own)] if published and reports.is_relative_to(own) else [reports]
@@ -68,231 +77,355 @@ def record_places(
 # %% ../../nbs/6_study/60_files.ipynb #61117037
 class Part(BaseModel):
     "Refuse unknown names and later changes."
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
 
 Profile = Literal[tuple(PROFILES)]
 Changes = dict[Profile, dict[str, Any]]
 
-NAME = r"^[a-z0-9_]+$" # what a template, a study or a results notebook may be called: a name, never a path
+NAME = r"^[a-z0-9_]+$"  # what a template, a study or a results notebook may be called: a name, never a path
+
 
 class Base(Part):
     "Say which recipe every row starts from."
-    profile: Profile = "demo"       # scale of the work
-    preset: str = "paper"           # source of the settings
-    base: str | None = None         # data set whose settings come over the profile, e.g. "ut_interaction"
+
+    profile: Profile = "demo"  # scale of the work
+    preset: str = "paper"  # source of the settings
+    base: str | None = None  # data set whose settings come over the profile, e.g. "ut_interaction"
     overrides: dict[str, Any] = {}  # dotted names and values for every row
-    at: Changes = {}                # further ones at a profile
+    at: Changes = {}  # further ones at a profile
+
 
 class Videos(Part):
     "Say which videos a study is about, where they are no named set; paths count from the study file."
-    name: str = "own"      # a named set, of which `classes` or the folder is said here; "own": a folder of one's own
-    videos: str = ""       # folder
-    train_list: str = ""   # as in the recipe's section `data`
-    test_list: str = ""    # likewise
-    groups: str = ""       # likewise
-    test_share: float = 0. # likewise
-    classes: tuple[str, ...] | Literal["present"] | None = None # likewise
 
-    def located(self,
-        folder: Path, # of the study file
-    ) -> "Videos":    # the same with absolute paths
+    name: str = "own"  # a named set, of which `classes` or the folder is said here; "own": a folder of one's own
+    videos: str = ""  # folder
+    train_list: str = ""  # as in the recipe's section `data`
+    test_list: str = ""  # likewise
+    groups: str = ""  # likewise
+    test_share: float = 0.0  # likewise
+    classes: tuple[str, ...] | Literal["present"] | None = None  # likewise
+
+    def located(
+        self,
+        folder: Path,  # of the study file
+    ) -> "Videos":  # the same with absolute paths
         "Make the paths independent of where a call is made."
-        return self.model_copy(update={name: str((folder / value).resolve()) for name in ("videos", "train_list", "test_list") if (value := getattr(self, name))})
+        return self.model_copy(
+            update={
+                name: str((folder / value).resolve())
+                for name in ("videos", "train_list", "test_list")
+                if (value := getattr(self, name))
+            }
+        )
 
-    def overrides(self) -> dict[str, Any]: # dotted names and values
+    def overrides(self) -> dict[str, Any]:  # dotted names and values
         "Give what it changes in a recipe."
-        return {f"data.{name}": value for name, value in self.model_dump(exclude_defaults=True).items()} | {"data.name": self.name, "data.sprites": None}
+        return {f"data.{name}": value for name, value in self.model_dump(exclude_defaults=True).items()} | {
+            "data.name": self.name,
+            "data.sprites": None,
+        }
+
 
 class Row(Part):
     "Say what one row of the table changes."
-    name: str = Field(pattern=NAME) # short name; the published numbers and the claims refer to it
-    label: str                                 # as printed
-    method: str = ""                           # a comparator whose recipe the row starts from, e.g. "mcl"; empty: FIMA
-    overrides: dict[str, Any] = {}             # dotted names and values of the recipe
-    at: Changes = {}                           # further ones at a profile
-    only: list[Profile] = []                   # profiles that it is run at; none: all
-    evaluation: dict[str, Any] = {}            # settings of every evaluation of this row, e.g. {"modality": "difference"}
 
-SHOWN = {"linear_probe": ("linear probe", ["accuracy"]), "finetune": ("fine-tuned", ["accuracy"]), "probes": ("motion probe", ["accuracy"]), "retrieval": ("R@1", ["hit_1"]),
-         "bias": ("bias probes", ["shuffle", "freeze", "swap_action", "background_only"])}
+    name: str = Field(pattern=NAME)  # short name; the published numbers and the claims refer to it
+    label: str  # as printed
+    method: str = ""  # a comparator whose recipe the row starts from, e.g. "mcl"; empty: FIMA
+    overrides: dict[str, Any] = {}  # dotted names and values of the recipe
+    at: Changes = {}  # further ones at a profile
+    only: list[Profile] = []  # profiles that it is run at; none: all
+    evaluation: dict[str, Any] = {}  # settings of every evaluation of this row, e.g. {"modality": "difference"}
+
+
+SHOWN = {
+    "linear_probe": ("linear probe", ["accuracy"]),
+    "finetune": ("fine-tuned", ["accuracy"]),
+    "probes": ("motion probe", ["accuracy"]),
+    "retrieval": ("R@1", ["hit_1"]),
+    "bias": ("bias probes", ["shuffle", "freeze", "swap_action", "background_only"]),
+}
+
 
 class Evaluated(Part):
     "Say which template reads out the features, and how."
-    template: str = Field(pattern=NAME) # name of a template, e.g. "linear_probe"
+
+    template: str = Field(pattern=NAME)  # name of a template, e.g. "linear_probe"
     name: str = Field("", pattern=NAME)  # tells two evaluations of one template apart; left out: the template
-    label: str = ""                 # heading of its column
-    measures: list[str] = []        # what is shown of it: "accuracy", or columns of its per-video rows such as "hit_5"
-    settings: dict[str, Any] = {}   # its parameters, over the recipe's evaluation section
-    at: Changes = {}                # further ones at a profile
-    only: list[Profile] = []        # profiles that it is made at; none: all
+    label: str = ""  # heading of its column
+    measures: list[str] = []  # what is shown of it: "accuracy", or columns of its per-video rows such as "hit_5"
+    settings: dict[str, Any] = {}  # its parameters, over the recipe's evaluation section
+    at: Changes = {}  # further ones at a profile
+    only: list[Profile] = []  # profiles that it is made at; none: all
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, told):
         "Fill in what the template suggests."
-        if not isinstance(told, dict) or "template" not in told: return told
+        if not isinstance(told, dict) or "template" not in told:
+            return told
         label, measures = SHOWN.get(told["template"], (told["template"], ["accuracy"]))
         return {"name": told["template"], "label": label, "measures": measures} | told
 
+
 class Claim(Part):
     "State an ordering that the paper claims."
-    better: str      # name of a row
-    worse: str       # name of a row
-    words: str       # what the paper says of it
-    evaluations: list[str] = [] # names of the evaluations it is about; none: all
+
+    better: str  # name of a row
+    worse: str  # name of a row
+    words: str  # what the paper says of it
+    evaluations: list[str] = []  # names of the evaluations it is about; none: all
+
 
 class Shown(Part):
     "Name runs of another study."
-    study: str                            # its name
-    rows: list[str] = Field(min_length=1) # its rows; of each the first split and the first seed
+
+    study: str  # its name
+    rows: list[str] = Field(min_length=1)  # its rows; of each the first split and the first seed
+
 
 class Study(Part):
     "Hold a study file."
-    name: str = Field(pattern=NAME)    # the file's name
-    title: str                                    # heading of its table
+
+    name: str = Field(pattern=NAME)  # the file's name
+    title: str  # heading of its table
     base: Base = Base()
     rows: list[Row] = []
-    factors: dict[str, Annotated[list, Field(min_length=1)]] = {} # dotted name -> values, e.g. {"data.split": [1, 2]}; all combinations are run
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1) # recipe seeds
+    # dotted name -> values, e.g. {"data.split": [1, 2]}; all combinations are run
+    factors: dict[str, Annotated[list, Field(min_length=1)]] = {}
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)  # recipe seeds
     evaluations: list[Evaluated] = []
-    shows: list[Shown] = []                       # of a figure, in place of rows: whose encoders it draws
-    results: list[Annotated[str, Field(pattern=NAME)]] = [] # notebooks in nbs/results that show the outcome, by name
-    data: Videos | None = None                    # videos of one's own, or a subset of a named set, for every row
-    every_seed: bool = False                      # keep all seeds and factor values at profile smoke, too
-    published: str = Field("", pattern=f"^$|{NAME}") # its table in nbs/results/published.csv
-    claims: list[Claim] = []                      # orderings of the paper, tested on our runs
-    reference: dict[str, dict[str, float]] = {}   # evaluation -> name of a reference line -> accuracy in [0, 1]
-    untouched: list[int] = []                     # splits on which no setting was chosen; they are shown apart too
-    notes: list[str] = []                         # sentences printed with its table
-    file: str = ""                                # where it was read; filled in by `load_study`
+    shows: list[Shown] = []  # of a figure, in place of rows: whose encoders it draws
+    results: list[Annotated[str, Field(pattern=NAME)]] = []  # notebooks in nbs/results that show the outcome, by name
+    data: Videos | None = None  # videos of one's own, or a subset of a named set, for every row
+    every_seed: bool = False  # keep all seeds and factor values at profile smoke, too
+    published: str = Field("", pattern=f"^$|{NAME}")  # its table in nbs/results/published.csv
+    claims: list[Claim] = []  # orderings of the paper, tested on our runs
+    reference: dict[str, dict[str, float]] = {}  # evaluation -> name of a reference line -> accuracy in [0, 1]
+    untouched: list[int] = []  # splits on which no setting was chosen; they are shown apart too
+    notes: list[str] = []  # sentences printed with its table
+    file: str = ""  # where it was read; filled in by `load_study`
 
     @model_validator(mode="after")
     def _whole(self):
         "Refuse what no single field can tell."
-        if bool(self.rows) == bool(self.shows): raise ValueError("give rows, or of a figure shows, and not both")
-        if bool(self.rows) != bool(self.evaluations): raise ValueError("give evaluations with rows, and none with shows")
-        for told, names in (("rows", [row.name for row in self.rows]), ("evaluations", [e.name for e in self.evaluations])):
+        if bool(self.rows) == bool(self.shows):
+            raise ValueError("give rows, or of a figure shows, and not both")
+        if bool(self.rows) != bool(self.evaluations):
+            raise ValueError("give evaluations with rows, and none with shows")
+        for told, names in (
+            ("rows", [row.name for row in self.rows]),
+            ("evaluations", [e.name for e in self.evaluations]),
+        ):
             doubled = sorted({name for name in names if names.count(name) > 1})
-            if doubled: raise ValueError(f"{told} must have different names, got {', '.join(doubled)} twice")
-        if len(set(self.seeds)) < len(self.seeds): raise ValueError(f"seeds must differ, got {self.seeds}")
+            if doubled:
+                raise ValueError(f"{told} must have different names, got {', '.join(doubled)} twice")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
         read = [name for claim in self.claims for name in claim.evaluations] + list(self.reference)
-        for what, names, known in (("claims must be of rows", [name for claim in self.claims for name in (claim.better, claim.worse)], self.rows),
-                                   ("claims and reference must be of evaluations", read, self.evaluations)):
+        for what, names, known in (
+            (
+                "claims must be of rows",
+                [name for claim in self.claims for name in (claim.better, claim.worse)],
+                self.rows,
+            ),
+            ("claims and reference must be of evaluations", read, self.evaluations),
+        ):
             unknown = sorted(set(names) - {each.name for each in known})
-            if unknown: raise ValueError(f"{what} of the study ({', '.join(each.name for each in known)}), got {', '.join(unknown)}")
+            if unknown:
+                raise ValueError(
+                    f"{what} of the study ({', '.join(each.name for each in known)}), got {', '.join(unknown)}"
+                )
         return self
 
-    def scaled(self,
-        profile: str, # "smoke", "demo", "small" or "paper"
-    ) -> "Study":     # the same study at that scale
+    def scaled(
+        self,
+        profile: str,  # "smoke", "demo", "small" or "paper"
+    ) -> "Study":  # the same study at that scale
         "Apply what the file says of a profile; at `smoke`, which proves that everything runs, keep the first seed and the first value of each factor."
-        if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
-        base = self.base.model_copy(update={"profile": profile, "overrides": self.base.overrides | self.base.at.get(profile, {})})
-        rows = [row.model_copy(update={"overrides": row.overrides | row.at.get(profile, {})}) for row in self.rows if not row.only or profile in row.only]
+        if profile not in PROFILES:
+            raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+        base = self.base.model_copy(
+            update={"profile": profile, "overrides": self.base.overrides | self.base.at.get(profile, {})}
+        )
+        rows = [
+            row.model_copy(update={"overrides": row.overrides | row.at.get(profile, {})})
+            for row in self.rows
+            if not row.only or profile in row.only
+        ]
         names = {row.name for row in rows}
-        evaluations = [e.model_copy(update={"settings": e.settings | e.at.get(profile, {})}) for e in self.evaluations if not e.only or profile in e.only]
+        evaluations = [
+            e.model_copy(update={"settings": e.settings | e.at.get(profile, {})})
+            for e in self.evaluations
+            if not e.only or profile in e.only
+        ]
         cut = profile == "smoke" and not self.every_seed
-        fewer = {"seeds": self.seeds[:1], "factors": {name: values[:1] for name, values in self.factors.items()}, "untouched": []} if cut else {}
-        return self.model_copy(update={"base": base, "rows": rows, "evaluations": evaluations, "claims": [c for c in self.claims if {c.better, c.worse} <= names]} | fewer)
+        fewer = (
+            {
+                "seeds": self.seeds[:1],
+                "factors": {name: values[:1] for name, values in self.factors.items()},
+                "untouched": [],
+            }
+            if cut
+            else {}
+        )
+        return self.model_copy(
+            update={
+                "base": base,
+                "rows": rows,
+                "evaluations": evaluations,
+                "claims": [c for c in self.claims if {c.better, c.worse} <= names],
+            }
+            | fewer
+        )
+
 
 def checked_study(
-    told: Any,   # what a study file holds
+    told: Any,  # what a study file holds
     path: Path,  # the file
-) -> Study:      # at no scale yet
+) -> Study:  # at no scale yet
     "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
-    try: study = Study.model_validate(told)
-    except ValidationError as error: raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file', Study) for e in error.errors())}") from None
+    try:
+        study = Study.model_validate(told)
+    except ValidationError as error:
+        raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file', Study) for e in error.errors())}") from None
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
     strange = sorted({e.template for e in study.evaluations} - set(known))
     rule = f"evaluations.template must be one of {', '.join(known)}"
-    if strange: raise ValueError(f"{path.name}: {rule}, got {', '.join(strange)}")
-    if study.name != path.stem: raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {study.name}")
+    if strange:
+        raise ValueError(f"{path.name}: {rule}, got {', '.join(strange)}")
+    if study.name != path.stem:
+        raise ValueError(f"{path.name}: name must be the file's, {path.stem}, got {study.name}")
     data = study.data and study.data.located(path.resolve().parent)
     return study.model_copy(update={"file": str(path), "data": data})
 
+
 def read_study(
-    study: str | Path,      # name of a study that comes with the package, or the path of a study file
-) -> tuple[Study, Path]:    # the validated study, at no scale yet, and its file
+    study: str | Path,  # name of a study that comes with the package, or the path of a study file
+) -> tuple[Study, Path]:  # the validated study, at no scale yet, and its file
     "Read a study file; raise ValueError, one line, naming the file, the field and the rule."
     own = str(study).endswith((".yaml", ".yml"))
     path = Path(study) if own else studies_folder() / f"{study}.yaml"
-    if own and not path.is_file(): raise ValueError(f"study {study}: there is no such file")
+    if own and not path.is_file():
+        raise ValueError(f"study {study}: there is no such file")
     if not path.is_file():
         near, known = get_close_matches(str(study), study_names(), 1), ", ".join(study_names())
-        raise ValueError(f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}")
-    try: told = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error: raise ValueError(f"{path.name}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}"
+        )
+    try:
+        told = yaml.load(path.read_text(), _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: is not YAML: {' '.join(str(error).split())}") from None
     return checked_study(told, path), path
 
+
 def load_study(
-    study: str | Path,          # name of a study that comes with the package, or the path of a study file
-    profile: str | None = None, # scale; None: the study's own
-) -> Study:                     # the validated study, at that scale
+    study: str | Path,  # name of a study that comes with the package, or the path of a study file
+    profile: str | None = None,  # scale; None: the study's own
+) -> Study:  # the validated study, at that scale
     "Read a study file, at a scale; raise ValueError, one line, naming the file, the field and the rule."
     loaded, _ = read_study(study)
     return loaded.scaled(profile or loaded.base.profile)
 
+
 def left_out_at(
-    study: Study, # as its file has it, or scaled
-    profile: str, # scale
-) -> str:         # a sentence; "" where everything is run
+    study: Study,  # as its file has it, or scaled
+    profile: str,  # scale
+) -> str:  # a sentence; "" where everything is run
     "Say what a profile leaves out of a study."
     whole = read_study(study.file)[0] if study.file else study
-    if profile != "smoke" or whole.every_seed: return ""
+    if profile != "smoke" or whole.every_seed:
+        return ""
     cut = [f"the first of {len(whole.seeds)} seeds ({whole.seeds[0]})"] if len(whole.seeds) > 1 else []
-    cut += [f"the first of {len(values)} values of {name} ({values[0]})" for name, values in whole.factors.items() if len(values) > 1]
+    cut += [
+        f"the first of {len(values)} values of {name} ({values[0]})"
+        for name, values in whole.factors.items()
+        if len(values) > 1
+    ]
     return f"{study.name}: profile smoke keeps {' and '.join(cut)}; --seeds names others" if cut else ""
 
+
 def is_own(
-    study: Study, # a study
+    study: Study,  # a study
 ) -> bool:
     "Tell whether a study is a user's: its file does not come with the package."
     return Path(study.file).resolve().parent != studies_folder().resolve()
 
 # %% ../../nbs/6_study/60_files.ipynb #0650699a
-KINDS = {"str": ("str",), "int": ("int",), "float": ("float", "int"), "bool": ("bool",), "list": ("list", "tuple"), "dict": ("dict",)}  # declared kind -> kinds of value that it takes
+# declared kind -> kinds of value that it takes
+KINDS = {
+    "str": ("str",),
+    "int": ("int",),
+    "float": ("float", "int"),
+    "bool": ("bool",),
+    "list": ("list", "tuple"),
+    "dict": ("dict",),
+}
 FOLDERS = ("run", "folder")  # parameters that the launcher fills in: the pre-training's folder and the evaluation's own
+
 
 def _declared(statement: ast.stmt) -> dict[str, str]:
     "Tell the names that a statement of a tagged cell assigns, each with its kind: as annotated, else its value's."
     if isinstance(statement, ast.AnnAssign):
         return {statement.target.id: ast.unparse(statement.annotation).partition("[")[0]}
-    if not isinstance(statement, ast.Assign): return {}
-    try: kind = type(ast.literal_eval(statement.value)).__name__
-    except ValueError: kind = "" # computed, as float("nan") is
+    if not isinstance(statement, ast.Assign):
+        return {}
+    try:
+        kind = type(ast.literal_eval(statement.value)).__name__
+    except ValueError:
+        kind = ""  # computed, as float("nan") is
     return {target.id: kind for target in statement.targets}
+
 
 @lru_cache
 def template_parameters(
-    template: Path, # a notebook
-) -> dict[str, str]: # names that its tagged cell declares, and of what kind each is: "str", "int", "float", "bool", "list" or "dict"
+    template: Path,  # a notebook
+    # names that its tagged cell declares, and of what kind each is: "str", "int", "float", "bool", "list" or "dict"
+) -> dict[str, str]:
     "List the parameters of a template; raise ValueError where the notebook or its tagged cell is missing."
-    if not template.is_file(): raise ValueError(f"template {template.stem} must be a notebook in {template.parent.name}/, and there is none of this name")
+    if not template.is_file():
+        raise ValueError(
+            f"template {template.stem} must be a notebook in {template.parent.name}/, and there is none of this name"
+        )
     cells = json.loads(template.read_text(encoding="utf-8"))["cells"]
     tagged = next(("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])), "")
     declared = {name: kind for statement in ast.parse(tagged).body for name, kind in _declared(statement).items()}
-    if not declared: raise ValueError(f"template {template.stem} must have a cell tagged `parameters` that assigns them, and has none")
+    if not declared:
+        raise ValueError(
+            f"template {template.stem} must have a cell tagged `parameters` that assigns them, and has none"
+        )
     return declared
 
+
 def check_parameters(
-    template: Path,             # a notebook
-    parameters: dict[str, Any], # what is to be passed
+    template: Path,  # a notebook
+    parameters: dict[str, Any],  # what is to be passed
 ) -> None:
     "Refuse a parameter that the template does not declare, or a value of another kind; papermill alone would only warn, or run with it."
     known = template_parameters(template)
     unknown = sorted(set(parameters) - set(known))
     near = {name: get_close_matches(name, known, 1) for name in unknown}
     told = [name + (f" (did you mean {near[name][0]}?)" if near[name] else "") for name in unknown]
-    if told: raise ValueError(f"template {template.stem} takes {', '.join(known)}; got the unknown {', '.join(told)}")
+    if told:
+        raise ValueError(f"template {template.stem} takes {', '.join(known)}; got the unknown {', '.join(told)}")
     for name, value in parameters.items():
         kind = type(value).__name__
-        if known[name] in KINDS and kind not in KINDS[known[name]]: raise ValueError(f"{name} of template {template.stem} must be {' or '.join(KINDS[known[name]])}, got {value!r} ({kind})")
+        if known[name] in KINDS and kind not in KINDS[known[name]]:
+            raise ValueError(
+                f"{name} of template {template.stem} must be {' or '.join(KINDS[known[name]])}, got {value!r} ({kind})"
+            )
 
-INJECTED = "# Parameters" # how the cell begins that papermill puts behind the tagged one
+
+INJECTED = "# Parameters"  # how the cell begins that papermill puts behind the tagged one
+
 
 def check_injected(
-    template: str,           # its name
-    names: dict[str, Any],   # `globals()` of the notebook
+    template: str,  # its name
+    names: dict[str, Any],  # `globals()` of the notebook
 ) -> None:
     "Inside a template: refuse what papermill was given and the tagged cell does not declare, or values of another kind."
     injected = [cell for cell in names.get("In", []) if cell.startswith(INJECTED)][-1:]

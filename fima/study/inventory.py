@@ -25,81 +25,181 @@ from ..training.recipe import Recipe
 # %% ../../nbs/6_study/62_inventory.ipynb #2319c9a6
 class Record(NamedTuple):
     "Name one metrics.json of a study."
-    file: str                   # from the reports folder
-    recipe: Recipe              # of the pre-training
-    evaluation: str             # its folder's name; empty: the pre-training itself
-    told: dict[str, Any] | None # None where it was not run
-    verified: str = ""          # what is known of it; "" where it was not run
+
+    file: str  # from the reports folder
+    recipe: Recipe  # of the pre-training
+    evaluation: str  # its folder's name; empty: the pre-training itself
+    told: dict[str, Any] | None  # None where it was not run
+    verified: str = ""  # what is known of it; "" where it was not run
+
 
 def read_records(
     study: Study,  # a study file
-    reports: Path, # reports folder
-) -> list[Record]: # each file once
+    reports: Path,  # reports folder
+) -> list[Record]:  # each file once
     "List what a study should leave behind, and read what is there."
     found, state = {}, sources_state()
     for run in expand(study):
         for name, template in (("", ""), *((evaluation.name, evaluation.template) for evaluation in run.evaluations)):
             file, place = run.record(reports, name)
-            if file in found: continue
+            if file in found:
+                continue
             there = file.exists()
-            found[file] = Record(Path(relpath(file, reports)).as_posix(), run.recipe, name, json.loads(file.read_text()) if there else None,
-                                 verification(file, run.recipe, place, template, state) if there else "")
+            found[file] = Record(
+                Path(relpath(file, reports)).as_posix(),
+                run.recipe,
+                name,
+                json.loads(file.read_text()) if there else None,
+                verification(file, run.recipe, place, template, state) if there else "",
+            )
     return list(found.values())
 
+
 def state_words(
-    told: Sequence[Record], # of a study
-) -> str:                   # e.g. "2 of 8 runs and 3 of 24 evaluations are there"
+    told: Sequence[Record],  # of a study
+) -> str:  # e.g. "2 of 8 runs and 3 of 24 evaluations are there"
     "Say how much of a study is there."
     kinds = [[record for record in told if bool(record.evaluation) == evaluation] for evaluation in (False, True)]
-    counts = [f"{sum(record.told is not None for record in kind)} of {len(kind)} {name}" for kind, name in zip(kinds, ("runs", "evaluations")) if kind]
+    counts = [
+        f"{sum(record.told is not None for record in kind)} of {len(kind)} {name}"
+        for kind, name in zip(kinds, ("runs", "evaluations"))
+        if kind
+    ]
     unsure = sum(record.verified in UNSURE for record in told)
     return " and ".join(counts) + " are there" + (f", {unsure} of them unverified" if unsure else "")
 
 # %% ../../nbs/6_study/62_inventory.ipynb #7154c1f1
 def listing(
-    values: Iterable[Any], # None and empty ones are passed over
-    most: int = 3,         # more than so many different ones are only counted
-) -> str:                  # e.g. "a, b", or "4 different"
+    values: Iterable[Any],  # None and empty ones are passed over
+    most: int = 3,  # more than so many different ones are only counted
+) -> str:  # e.g. "a, b", or "4 different"
     "Name different values, in order; count them where they are many."
     names = sorted({str(value) for value in values if value not in (None, "")})
     return ", ".join(names) if len(names) <= most else f"{len(names)} different"
 
+
 def hours_of(
-    told: Iterable[Record], # each once
-) -> float:                 # hours
+    told: Iterable[Record],  # each once
+) -> float:  # hours
     "Add up how long records took to make."
     return sum(record.told.get("seconds") or 0 for record in told if record.told) / 3600
 
+
 def overview(
-    found: dict[str, list[Record]], # name of a study -> its records
-    titles: dict[str, str],         # name -> title
+    found: dict[str, list[Record]],  # name of a study -> its records
+    titles: dict[str, str],  # name -> title
 ) -> Table:
     "Tell for each study what was run, on what."
-    head = ("study", "data", "profile", "runs", "evaluations", "unverified", "folds", "seeds", "hours", "device", "commit")
+    head = (
+        "study",
+        "data",
+        "profile",
+        "runs",
+        "evaluations",
+        "unverified",
+        "folds",
+        "seeds",
+        "hours",
+        "device",
+        "commit",
+    )
     body = []
     for name, all_told in found.items():
         made = [record for record in all_told if record.told]
         recipes = [record.recipe for record in all_told]
-        parts = [[record for record in all_told if bool(record.evaluation) == evaluation] for evaluation in (False, True)]
-        body.append([dress(titles[name], Markup('<a href="#{}">{}</a>').format(name, titles[name])), *map(dress, (
-            listing(recipe.data.title for recipe in recipes), listing(recipe.profile for recipe in recipes),
-            *(f"{sum(record.told is not None for record in part)} of {len(part)}" if part else "-" for part in parts), str(sum(record.verified in UNSURE for record in all_told) or "-"),
-            listing((recipe.data.split for recipe in recipes), 6), listing((recipe.seed for recipe in recipes), 6), f"{hours_of(made):.1f}" if made else "-",
-            listing(record.told.get("device") for record in made) or "-", listing(record.told.get("commit") for record in made) or "-"))])
+        parts = [
+            [record for record in all_told if bool(record.evaluation) == evaluation] for evaluation in (False, True)
+        ]
+        body.append(
+            [
+                dress(titles[name], Markup('<a href="#{}">{}</a>').format(name, titles[name])),
+                *map(
+                    dress,
+                    (
+                        listing(recipe.data.title for recipe in recipes),
+                        listing(recipe.profile for recipe in recipes),
+                        *(
+                            f"{sum(record.told is not None for record in part)} of {len(part)}" if part else "-"
+                            for part in parts
+                        ),
+                        str(sum(record.verified in UNSURE for record in all_told) or "-"),
+                        listing((recipe.data.split for recipe in recipes), 6),
+                        listing((recipe.seed for recipe in recipes), 6),
+                        f"{hours_of(made):.1f}" if made else "-",
+                        listing(record.told.get("device") for record in made) or "-",
+                        listing(record.told.get("commit") for record in made) or "-",
+                    ),
+                ),
+            ]
+        )
     return Table("What was run, on what", [dress(name) for name in head], body)
 
+
 def provenance_tables(
-    made: Sequence[Record], # every record that is there, each once
+    made: Sequence[Record],  # every record that is there, each once
 ) -> list[Table]:
     "Tell which code, libraries, devices and data the numbers rest on, and which videos were left out."
     told = [record.told for record in made]
     names = sorted({name for one in told for name in one.get("libraries", {})})
-    kinds = {"fima": "code_version", "commit": "commit", "code fingerprint": "code", "Python": "python", "device": "device", "threads": "threads"}
-    values = {name: [one.get(key) for one in told] for name, key in kinds.items()} | {name: [one.get("libraries", {}).get(name) for one in told] for name in names}
-    software = [(name, ", ".join(f"{value} ({number})" for value, number in sorted(Counter(str(v) for v in all_values if v).items()))) for name, all_values in values.items()]
-    data = sorted({(record.recipe.data.title, str(record.recipe.data.split), str(record.told.get("videos", "-")), record.told["data_fingerprint"], str(len(record.told.get("left_out", [])))) for record in made if not record.evaluation and record.told.get("data_fingerprint")})
-    left = sorted({(record.recipe.data.title, *map(str, video.values())) for record in made for video in record.told.get("left_out", []) if isinstance(video, dict)})
-    software.append(("verified", ", ".join(f"{value} ({number})" for value, number in sorted(Counter(record.verified for record in made).items()))))
-    shown = [("Code, libraries and devices", ("what", "which (records)"), software), ("Data behind the pre-trainings", ("data set", "fold", "training videos", "fingerprint", "left out"), data or [("none", "-", "-", "-", "-")]),
-             ("Videos left out", ("data set", "video", "reason"), left or [("none", "-", "-")])]
-    return [Table(caption, [dress(name) for name in head], [[dress(text) for text in line] for line in lines]) for caption, head, lines in shown]
+    kinds = {
+        "fima": "code_version",
+        "commit": "commit",
+        "code fingerprint": "code",
+        "Python": "python",
+        "device": "device",
+        "threads": "threads",
+    }
+    values = {name: [one.get(key) for one in told] for name, key in kinds.items()} | {
+        name: [one.get("libraries", {}).get(name) for one in told] for name in names
+    }
+    software = [
+        (
+            name,
+            ", ".join(
+                f"{value} ({number})" for value, number in sorted(Counter(str(v) for v in all_values if v).items())
+            ),
+        )
+        for name, all_values in values.items()
+    ]
+    data = sorted(
+        {
+            (
+                record.recipe.data.title,
+                str(record.recipe.data.split),
+                str(record.told.get("videos", "-")),
+                record.told["data_fingerprint"],
+                str(len(record.told.get("left_out", []))),
+            )
+            for record in made
+            if not record.evaluation and record.told.get("data_fingerprint")
+        }
+    )
+    left = sorted(
+        {
+            (record.recipe.data.title, *map(str, video.values()))
+            for record in made
+            for video in record.told.get("left_out", [])
+            if isinstance(video, dict)
+        }
+    )
+    software.append(
+        (
+            "verified",
+            ", ".join(
+                f"{value} ({number})" for value, number in sorted(Counter(record.verified for record in made).items())
+            ),
+        )
+    )
+    shown = [
+        ("Code, libraries and devices", ("what", "which (records)"), software),
+        (
+            "Data behind the pre-trainings",
+            ("data set", "fold", "training videos", "fingerprint", "left out"),
+            data or [("none", "-", "-", "-", "-")],
+        ),
+        ("Videos left out", ("data set", "video", "reason"), left or [("none", "-", "-")]),
+    ]
+    return [
+        Table(caption, [dress(name) for name in head], [[dress(text) for text in line] for line in lines])
+        for caption, head, lines in shown
+    ]

@@ -27,251 +27,387 @@ from ..training.videos import open_data
 
 # %% ../../nbs/6_study/61_jobs.ipynb #f2186bea
 def hold(
-    file: Path,        # the lock's file, made if absent
-    wait: bool = True, # wait until it is free
-) -> IO | None:        # held until it is closed; None where somebody else holds it
+    file: Path,  # the lock's file, made if absent
+    wait: bool = True,  # wait until it is free
+) -> IO | None:  # held until it is closed; None where somebody else holds it
     "Take a lock."
     file.parent.mkdir(parents=True, exist_ok=True)
-    held = os.fdopen(os.open(file, os.O_RDONLY if file.exists() else os.O_RDONLY | os.O_CREAT, 0o666))  # reading is enough for a lock, so that users of one machine can share those of its GPUs
-    try: fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError: return held.close()
+    # reading is enough for a lock, so that users of one machine can share those of its GPUs
+    held = os.fdopen(os.open(file, os.O_RDONLY if file.exists() else os.O_RDONLY | os.O_CREAT, 0o666))
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return held.close()
     return held
+
 
 def visible_gpus() -> list[str]:
     "List the GPUs that this process may use."
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name for name in given.split(",") if name] if given is not None else [str(n) for n in range(torch.cuda.device_count())]
+    return (
+        [name for name in given.split(",") if name]
+        if given is not None
+        else [str(n) for n in range(torch.cuda.device_count())]
+    )
+
 
 @contextmanager
 def take_gpus(
-    devices: Sequence[str],      # numbers of the GPUs that may be used; none: a CPU job, or one that has its GPUs from Slurm
-    count: int = 1,              # how many are needed
+    # numbers of the GPUs that may be used; none: a CPU job, or one that has its GPUs from Slurm
+    devices: Sequence[str],
+    count: int = 1,  # how many are needed
     folder: Path | None = None,  # where the lock files lie; None: the machine's temporary folder
 ) -> Iterator[list[str]]:
     "Take free GPUs for a block, wait for them if need be, and show this process no others."
-    if devices and count > len(devices): raise ValueError(f"count must be at most the number of GPUs, {len(devices)}, got {count}")
+    if devices and count > len(devices):
+        raise ValueError(f"count must be at most the number of GPUs, {len(devices)}, got {count}")
     place, taken = folder or Path(tempfile.gettempdir()), {}
     while devices and len(taken) < count:
-        with hold(place / "fima-gpus.lock"): # one taker at a time: two that hold half of what they need would wait for ever
+        # one taker at a time: two that hold half of what they need would wait for ever
+        with hold(place / "fima-gpus.lock"):
             locks = {device: hold(place / f"fima-gpu-{device}.lock", wait=False) for device in devices}
         free = [device for device, lock in locks.items() if lock]
         chosen = free[:count] if len(free) >= count else []
         for device, lock in locks.items():
-            if device in chosen: taken[device] = lock
-            elif lock: lock.close()
-        if not taken: time.sleep(1)
-    if taken: os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-    try: yield list(taken)
+            if device in chosen:
+                taken[device] = lock
+            elif lock:
+                lock.close()
+        if not taken:
+            time.sleep(1)
+    if taken:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    try:
+        yield list(taken)
     finally:
-        for lock in taken.values(): lock.close()
+        for lock in taken.values():
+            lock.close()
 
 # %% ../../nbs/6_study/61_jobs.ipynb #3882d868
 class JobError(Exception):
     "A template failed; the message is one line."
 
+
 class Kernel:
     "Lend one kernel to several templates, emptied in between; as a context it ends its kernel."
-    def __init__(self): self.manager, self.stopped, self.sources = None, False, None
-    def __enter__(self): return self
-    def __exit__(self, *error): self.end()
+
+    def __init__(self):
+        self.manager, self.stopped, self.sources = None, False, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.end()
 
     def end(self) -> None:
         "End the kernel; the next template starts another."
         manager, self.manager = self.manager, None
-        if manager and manager.has_kernel: manager.shutdown_kernel(now=True)
+        if manager and manager.has_kernel:
+            manager.shutdown_kernel(now=True)
 
     def interrupt(self) -> None:
         "Interrupt the cell that runs, as Ctrl-C would, and start no other template."
         self.stopped = True
-        if self.manager and self.manager.has_kernel: self.manager.interrupt_kernel()
+        if self.manager and self.manager.has_kernel:
+            self.manager.interrupt_kernel()
 
-    def ready(self,
-        folder: Path,      # working directory of the next template
+    def ready(
+        self,
+        folder: Path,  # working directory of the next template
     ) -> "KernelManager":  # a running kernel without names
         "Start a kernel, or empty the one that is there."
-        from jupyter_client import KernelManager # here, and papermill below: a wrong call does not wait for them
-        if self.stopped: raise JobError("Stopped: told to stop")
+        from jupyter_client import KernelManager  # here, and papermill below: a wrong call does not wait for them
+
+        if self.stopped:
+            raise JobError("Stopped: told to stop")
         sources = sources_state()
-        if self.manager and sources != self.sources: self.end()  # it has imported code that has been edited since
+        if self.manager and sources != self.sources:
+            self.end()  # it has imported code that has been edited since
         if not self.manager:
             self.sources = sources
-            self.manager = KernelManager(kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient") # a blocking one would wait for ever for a kernel that died
-            self.manager.start_kernel(cwd=str(folder), env=os.environ | places(),
-                                      extra_arguments=["--log-level=50"]) # its own chatter; what cells print is in the notebook
+            # a blocking one would wait for ever for a kernel that died
+            self.manager = KernelManager(
+                kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient"
+            )
+            self.manager.start_kernel(
+                cwd=str(folder),
+                env=os.environ | places(),
+                # its own chatter; what cells print is in the notebook
+                extra_arguments=["--log-level=50"],
+            )
         client = self.manager.blocking_client()
         client.start_channels()
         try:
             client.wait_for_ready(timeout=120)
-            client.execute(f"import os; os.chdir({str(folder)!r}); get_ipython().reset(new_session=True)", silent=True, reply=True, timeout=120)
-        finally: client.stop_channels()
-        if self.stopped: raise JobError("Stopped: told to stop")  # while it started, when it does not hear
+            client.execute(
+                f"import os; os.chdir({str(folder)!r}); get_ipython().reset(new_session=True)",
+                silent=True,
+                reply=True,
+                timeout=120,
+            )
+        finally:
+            client.stop_channels()
+        if self.stopped:
+            raise JobError("Stopped: told to stop")  # while it started, when it does not hear
         return self.manager
+
 
 def _listening(
     work: Callable,  # what to do
     kernel: Kernel,  # where it is done
-) -> Any:            # what it returns
+) -> Any:  # what it returns
     "Do in a thread what nbclient does, which would take Ctrl-C for itself; on Ctrl-C interrupt the kernel, and wait."
     with ThreadPoolExecutor(1) as thread:
         doing = thread.submit(work)
         try:
-            while not doing.done(): wait([doing], timeout=.5)
+            while not doing.done():
+                wait([doing], timeout=0.5)
         except KeyboardInterrupt:
             kernel.interrupt()
-            if wait([doing], timeout=30).not_done: kernel.end()
+            if wait([doing], timeout=30).not_done:
+                kernel.end()
             raise
     return doing.result()
 
+
 def execute(
-    template: Path,             # a notebook with a tagged cell
-    notebook: Path,             # where the executed notebook goes; its folder is the working directory
-    parameters: dict[str, Any], # values, every one declared by the template
-    kernel: Kernel,             # where to execute it
-    progress: bool = False,     # show a bar of its cells
+    template: Path,  # a notebook with a tagged cell
+    notebook: Path,  # where the executed notebook goes; its folder is the working directory
+    parameters: dict[str, Any],  # values, every one declared by the template
+    kernel: Kernel,  # where to execute it
+    progress: bool = False,  # show a bar of its cells
 ) -> None:
     "Execute a template by papermill; raise JobError where a cell fails, with the executed notebook kept."
     check_parameters(template, parameters)
     import papermill
     from papermill.exceptions import PapermillExecutionError
+
     notebook.parent.mkdir(parents=True, exist_ok=True)
     bar = {"desc": template.stem, "unit": "cell", "file": sys.stderr, "mininterval": 1, "disable": None}
-    def call(): papermill.execute_notebook(str(template), str(notebook), parameters, cwd=str(notebook.parent),
-                                           progress_bar=progress and bar, kernel_name="python3", km=kernel.ready(notebook.parent))
-    try: _listening(call, kernel)
+
+    def call():
+        papermill.execute_notebook(
+            str(template),
+            str(notebook),
+            parameters,
+            cwd=str(notebook.parent),
+            progress_bar=progress and bar,
+            kernel_name="python3",
+            km=kernel.ready(notebook.parent),
+        )
+
+    try:
+        _listening(call, kernel)
     except Exception as error:
         kernel.end()
-        name, said = (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)
-        if name == "DeadKernelError" or "Kernel died" in str(said): said = "the process that computed died (killed, or out of memory); what it had kept is there, and the same call continues"
+        name, said = (
+            (error.ename, error.evalue) if isinstance(error, PapermillExecutionError) else (type(error).__name__, error)
+        )
+        if name == "DeadKernelError" or "Kernel died" in str(said):
+            said = "the process that computed died (killed, or out of memory); what it had kept is there, and the same call continues"
         raise JobError(f"{name}: {' '.join(str(said).split())[:300]}") from None
 
 # %% ../../nbs/6_study/61_jobs.ipynb #0c898140
 def prepare_data(
-    job: dict[str, Any], # `data`: data sections of recipes, with the shortest usable video of each
-) -> list[str]:          # one line for each that failed
+    job: dict[str, Any],  # `data`: data sections of recipes, with the shortest usable video of each
+) -> list[str]:  # one line for each that failed
     "Generate and decode what the other jobs read, before they do."
-    for data, frames in job["data"]: open_data(Data.model_validate(data), frames)
+    for data, frames in job["data"]:
+        open_data(Data.model_validate(data), frames)
     return []
 
+
 def notebooks(
-    job: dict[str, Any], # a run's job
-) -> list[tuple[str, Path, dict[str, Any]]]: # template, executed notebook, parameters
+    job: dict[str, Any],  # a run's job
+) -> list[tuple[str, Path, dict[str, Any]]]:  # template, executed notebook, parameters
     "List what a job executes."
     folder = Path(job["folder"])
-    first = [("pretrain", folder / "pretrain.ipynb", {"recipe": job["recipe"], "folder": str(folder)} | ({"processes": job["processes"]} if job["processes"] > 1 else {}))] if job["recipe"] else []
-    return first + [(template, folder / name / f"{template}.ipynb", {"run": str(folder), "folder": str(folder / name)} | settings) for template, name, settings in job["evaluations"]]
+    first = (
+        [
+            (
+                "pretrain",
+                folder / "pretrain.ipynb",
+                {"recipe": job["recipe"], "folder": str(folder)}
+                | ({"processes": job["processes"]} if job["processes"] > 1 else {}),
+            )
+        ]
+        if job["recipe"]
+        else []
+    )
+    return first + [
+        (template, folder / name / f"{template}.ipynb", {"run": str(folder), "folder": str(folder / name)} | settings)
+        for template, name, settings in job["evaluations"]
+    ]
+
 
 def make_run(
-    job: dict[str, Any], # a run's job
-    kernel: Kernel,      # where its templates are executed
-) -> list[str]:          # one line for each template that failed
+    job: dict[str, Any],  # a run's job
+    kernel: Kernel,  # where its templates are executed
+) -> list[str]:  # one line for each template that failed
     "Pre-train and evaluate one run; a template whose metrics.json is there is passed over."
     failures, folder = [], Path(job["folder"])
     for template, notebook, parameters in notebooks(job):
-        if (notebook.parent / "metrics.json").exists(): continue
-        if template != "pretrain" and not (folder / "metrics.json").exists(): break   # nothing to evaluate
-        try: execute(template_file(template), notebook, parameters, kernel)
+        if (notebook.parent / "metrics.json").exists():
+            continue
+        if template != "pretrain" and not (folder / "metrics.json").exists():
+            break  # nothing to evaluate
+        try:
+            execute(template_file(template), notebook, parameters, kernel)
         except (JobError, ValueError) as error:
-            if kernel.stopped or Path(job["stopping"]).exists(): return [f"stopped: {error}"]
+            if kernel.stopped or Path(job["stopping"]).exists():
+                return [f"stopped: {error}"]
             failures.append(str(error))
             write_json(folder / "failure.json", {"job": template, "error": str(error), "notebook": str(notebook)})
-        if template == "pretrain" and not job["short"]: kernel.end()                  # its memory is not to count as the evaluation's
+        if template == "pretrain" and not job["short"]:
+            kernel.end()  # its memory is not to count as the evaluation's
     return failures
 
+
 def do_jobs(
-    jobs: list[dict[str, Any]], # jobs of one process
-    kernel: Kernel,             # where their templates are executed
-) -> list[str]:                 # one line for each template that failed
+    jobs: list[dict[str, Any]],  # jobs of one process
+    kernel: Kernel,  # where their templates are executed
+) -> list[str]:  # one line for each template that failed
     "Do jobs one after the other, each run by one process at a time; stamp those that succeed."
     failures = []
     with take_gpus(jobs[0]["gpus"], jobs[0]["processes"]), kernel:
         for job in jobs:
-            with hold(Path(job["lock"])): told = prepare_data(job) if job["kind"] == "data" else make_run(job, kernel)
+            with hold(Path(job["lock"])):
+                told = prepare_data(job) if job["kind"] == "data" else make_run(job, kernel)
             failures += told
-            if not told: Path(job["stamp"]).touch()
-            if kernel.stopped or Path(job["stopping"]).exists(): break
+            if not told:
+                Path(job["stamp"]).touch()
+            if kernel.stopped or Path(job["stopping"]).exists():
+                break
     return failures
 
+
 def work(
-    file: str, # jobs.json of the launcher
-    name: str, # the process's name
+    file: str,  # jobs.json of the launcher
+    name: str,  # the process's name
 ) -> None:
     "Do the jobs of one process; leave with status 1 where one failed. SIGTERM interrupts the kernel, so that a training keeps a checkpoint."
     jobs, kernel = [job for job in json.loads(Path(file).read_text()) if job["process"] == name], Kernel()
     before = signal.signal(signal.SIGTERM, lambda number, frame: kernel.interrupt())
-    with ThreadPoolExecutor(1) as thread: # not in the main thread: nbclient would take the signal for itself
+    with ThreadPoolExecutor(1) as thread:  # not in the main thread: nbclient would take the signal for itself
         doing = thread.submit(do_jobs, jobs, kernel)
-        while not doing.done(): wait([doing], timeout=.5)
+        while not doing.done():
+            wait([doing], timeout=0.5)
     signal.signal(signal.SIGTERM, before)
     failures = doing.result()
-    if failures: raise SystemExit("\n".join(failures))
+    if failures:
+        raise SystemExit("\n".join(failures))
     Path(file).parent.joinpath("processes", name).touch()
 
 # %% ../../nbs/6_study/61_jobs.ipynb #fa1e7d27
 SHORT = 50  # steps up to which runs share a process: the start of one costs as much as so many steps of a small encoder
 
+
 def current(
-    run: Run,       # a run
+    run: Run,  # a run
     reports: Path,  # reports folder
-    name: str = "", # folder of an evaluation; empty: the pre-training
-    recorded: bool = False, # be content with a record that this code would not give
+    name: str = "",  # folder of an evaluation; empty: the pre-training
+    recorded: bool = False,  # be content with a record that this code would not give
 ) -> bool:
     "Tell whether a record is there and not outdated; an unverified one is not."
     file, place = run.record(reports, name)
     template = next((e.template for e in run.evaluations if e.name == name), "")
     return file.exists() and (recorded or verification(file, run.recipe, place, template) != "different")
 
+
 def complete(
-    run: Run,       # a run
+    run: Run,  # a run
     reports: Path,  # reports folder
-    recorded: bool = False, # be content with numbers whose weights are not here, or that this code would not give
+    recorded: bool = False,  # be content with numbers whose weights are not here, or that this code would not give
 ) -> bool:
     "Tell whether nothing of a run is to be made."
-    return all(current(run, reports, name, recorded) for name in ("", *(e.name for e in run.evaluations))) and (recorded or run.has_weights(reports))
+    return all(current(run, reports, name, recorded) for name in ("", *(e.name for e in run.evaluations))) and (
+        recorded or run.has_weights(reports)
+    )
+
 
 def pending(
-    runs: list[Run],        # runs of any studies
-    reports: Path,          # reports folder
-    recorded: bool = False, # be content with numbers whose weights are not here, or that this code would not give
+    runs: list[Run],  # runs of any studies
+    reports: Path,  # reports folder
+    recorded: bool = False,  # be content with numbers whose weights are not here, or that this code would not give
 ) -> dict[str, list[Run]]:  # run id -> its rows
     "Group the runs that are not complete by their id."
     rows = {}
-    for run in runs: rows.setdefault(run.recipe.run_id, []).append(run)
+    for run in runs:
+        rows.setdefault(run.recipe.run_id, []).append(run)
     return {name: same for name, same in rows.items() if not all(complete(run, reports, recorded) for run in same)}
 
+
 def run_job(
-    same: list[Run], # rows that need one run
-    reports: Path,   # reports folder
-    recorded: bool = False, # be content with what this code would not give
-) -> dict[str, Any]: # what is missing of it
+    same: list[Run],  # rows that need one run
+    reports: Path,  # reports folder
+    recorded: bool = False,  # be content with what this code would not give
+) -> dict[str, Any]:  # what is missing of it
     "Say what one run still needs."
     run, folder = same[0], same[0].folder(reports)
     trained = current(run, reports, recorded=recorded) and run.has_weights(reports)
-    evaluations = {e.name: (e.template, e.name, e.settings) for each in same for e in each.evaluations if not trained or not current(each, reports, e.name, recorded)}
+    evaluations = {
+        e.name: (e.template, e.name, e.settings)
+        for each in same
+        for e in each.evaluations
+        if not trained or not current(each, reports, e.name, recorded)
+    }
     steps = steps_of(run.recipe)
     m, short = run.recipe.method, steps <= SHORT
-    heavy = 0 if trained or short else int(min(steps if steps == steps else 10**6, 10**6) * (1 + m.pixel + m.frame) * (m.name == "fima"))
-    return dict(name=run.recipe.run_id, kind="run", folder=str(folder), row=run.row.name, recipe=None if trained else run.recipe.model_dump(mode="json"),
-                evaluations=list(evaluations.values()), steps=0 if trained else steps, short=short, priority=heavy)
+    heavy = (
+        0
+        if trained or short
+        else int(min(steps if steps == steps else 10**6, 10**6) * (1 + m.pixel + m.frame) * (m.name == "fima"))
+    )
+    return dict(
+        name=run.recipe.run_id,
+        kind="run",
+        folder=str(folder),
+        row=run.row.name,
+        recipe=None if trained else run.recipe.model_dump(mode="json"),
+        evaluations=list(evaluations.values()),
+        steps=0 if trained else steps,
+        short=short,
+        priority=heavy,
+    )
+
 
 def build_jobs(
-    todo: dict[str, list[Run]], # run id -> rows that need it
-    reports: Path,              # reports folder
-    work: Path,                 # scratch folder of this call
-    gpus: Sequence[str] = (),   # GPUs that jobs may use
-    cores: int = 2,             # processes at a time
-    processes: int = 1,         # GPUs (or processes) of one pre-training
-    recorded: bool = False,     # be content with what other code made
-) -> list[dict[str, Any]]:      # data first, then runs
+    todo: dict[str, list[Run]],  # run id -> rows that need it
+    reports: Path,  # reports folder
+    work: Path,  # scratch folder of this call
+    gpus: Sequence[str] = (),  # GPUs that jobs may use
+    cores: int = 2,  # processes at a time
+    processes: int = 1,  # GPUs (or processes) of one pre-training
+    recorded: bool = False,  # be content with what other code made
+) -> list[dict[str, Any]]:  # data first, then runs
     "List the jobs that are missing, each with the process that does it, its stamp, and the notebooks it leaves."
-    if not todo: return []
+    if not todo:
+        return []
     recipes = [same[0].recipe for same in todo.values()]
-    data = {recipe.data.model_dump_json(): (recipe.data.model_dump(mode="json"), recipe.views.frames_per_clip * recipe.views.stride) for recipe in recipes}
-    told = [dict(name="data", kind="data", data=list(data.values()), priority=0, short=False, process="data"), *(run_job(same, reports, recorded) for same in todo.values())]
+    data = {
+        recipe.data.model_dump_json(): (
+            recipe.data.model_dump(mode="json"),
+            recipe.views.frames_per_clip * recipe.views.stride,
+        )
+        for recipe in recipes
+    }
+    told = [
+        dict(name="data", kind="data", data=list(data.values()), priority=0, short=False, process="data"),
+        *(run_job(same, reports, recorded) for same in todo.values()),
+    ]
     batches = min(2 * cores, sum(job["short"] for job in told))
-    for number, job in enumerate(job for job in told if job["short"]): job["process"] = f"short-{number % batches}"
+    for number, job in enumerate(job for job in told if job["short"]):
+        job["process"] = f"short-{number % batches}"
     for job in told:
         name = job["name"]
         job.setdefault("process", name)
-        job |= dict(stamp=str(work / "stamps" / name), stopping=str(work / "stopping"), lock=str(reports / ".work" / "locks" / name), processes=processes, gpus=list(gpus) if name != "data" else [])
+        job |= dict(
+            stamp=str(work / "stamps" / name),
+            stopping=str(work / "stopping"),
+            lock=str(reports / ".work" / "locks" / name),
+            processes=processes,
+            gpus=list(gpus) if name != "data" else [],
+        )
         job["log"] = [str(notebook) for _, notebook, _ in notebooks(job)] if job["kind"] == "run" else []
     return told

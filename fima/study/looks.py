@@ -17,65 +17,91 @@ from matplotlib.figure import Figure
 from .report import COLOURS
 
 # %% ../../nbs/6_study/62_looks.ipynb #c751a9f5
-CELL = .86 # inches of a small picture
+CELL = 0.86  # inches of a small picture
+
 
 def short(
-    label: str, # of a row, e.g. "VV + Pix + Fra (FIMA)" or "random encoder"
-) -> str:       # "FIMA", "random"
+    label: str,  # of a row, e.g. "VV + Pix + Fra (FIMA)" or "random encoder"
+) -> str:  # "FIMA", "random"
     "Shorten a row's label to what fits above a small picture."
     return label.rpartition("(")[2].rstrip(")") if label.endswith(")") else label.removesuffix(" encoder")
 
+
 def picture_grid(
-    rows: int,                      # rows of pictures
-    titles: Sequence[str],          # a column each
-    sides: Sequence[str] = (),      # left of each row
-    foot: str = "",                 # below all
-    under: bool = False,            # leave a line below each row
-) -> tuple[Figure, np.ndarray]:     # the figure and its axes, (rows, columns)
+    rows: int,  # rows of pictures
+    titles: Sequence[str],  # a column each
+    sides: Sequence[str] = (),  # left of each row
+    foot: str = "",  # below all
+    under: bool = False,  # leave a line below each row
+) -> tuple[Figure, np.ndarray]:  # the figure and its axes, (rows, columns)
     "Lay out small pictures in rows and columns."
-    extent = (CELL * len(titles) + .25 * (len(sides) > 0), (CELL + .17 * under) * rows + .17 * (1 + max(title.count("\n") for title in titles)) + .17 * (foot.count("\n") + 1) * bool(foot) + .05)
+    extent = (
+        CELL * len(titles) + 0.25 * (len(sides) > 0),
+        (CELL + 0.17 * under) * rows
+        + 0.17 * (1 + max(title.count("\n") for title in titles))
+        + 0.17 * (foot.count("\n") + 1) * bool(foot)
+        + 0.05,
+    )
     figure, axes = plt.subplots(rows, len(titles), figsize=extent, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.02, hspace=.02)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for axis in axes.flat:
         axis.set(xticks=(), yticks=())
         axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], titles): axis.set_title(title, fontsize=8.5, pad=3)
-    for axis, side in zip(axes[:, 0], sides): axis.set_ylabel(side.replace("_", " "), fontsize=8, labelpad=3)
-    if foot: figure.supxlabel(foot, fontsize=8)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=8.5, pad=3)
+    for axis, side in zip(axes[:, 0], sides):
+        axis.set_ylabel(side.replace("_", " "), fontsize=8, labelpad=3)
+    if foot:
+        figure.supxlabel(foot, fontsize=8)
     return figure, axes
+
 
 def overlay(
     frame: np.ndarray,  # uint8 (S, S, 3)
-    values: np.ndarray, # a map, (H, W), scaled to its own range
-    strength: float = .62, # weight of the map
-) -> np.ndarray:        # (S, S, 3) in [0, 1]
+    values: np.ndarray,  # a map, (H, W), scaled to its own range
+    strength: float = 0.62,  # weight of the map
+) -> np.ndarray:  # (S, S, 3) in [0, 1]
     "Lay a map in colour over a frame in grey."
     side, span = len(frame), np.ptp(values)
-    rows, columns = (np.clip((np.arange(side) + .5) / side * size - .5, 0, size - 1) for size in values.shape)
+    rows, columns = (np.clip((np.arange(side) + 0.5) / side * size - 0.5, 0, size - 1) for size in values.shape)
     lower = [np.floor(place).astype(int) for place in (rows, columns)]
     upper = [np.minimum(low + 1, size - 1) for low, size in zip(lower, values.shape)]
     down, right = (rows - lower[0])[:, None], (columns - lower[1])[None]
-    mixed = sum(values[np.ix_(row, column)] * weight for row, column, weight in ((lower[0], lower[1], (1 - down) * (1 - right)), (lower[0], upper[1], (1 - down) * right), (upper[0], lower[1], down * (1 - right)), (upper[0], upper[1], down * right)))
-    scaled = (mixed - values.min()) / span if span > 0 else np.full(mixed.shape, .5)
+    mixed = sum(
+        values[np.ix_(row, column)] * weight
+        for row, column, weight in (
+            (lower[0], lower[1], (1 - down) * (1 - right)),
+            (lower[0], upper[1], (1 - down) * right),
+            (upper[0], lower[1], down * (1 - right)),
+            (upper[0], upper[1], down * right),
+        )
+    )
+    scaled = (mixed - values.min()) / span if span > 0 else np.full(mixed.shape, 0.5)
     return (1 - strength) * frame.mean(-1, keepdims=True) / 255 + strength * plt.get_cmap("inferno")(scaled)[..., :3]
 
+
 def blacken(
-    frame: np.ndarray, # uint8 (S, S, 3)
+    frame: np.ndarray,  # uint8 (S, S, 3)
     mask: np.ndarray,  # foreground, bool (H, W)
-) -> np.ndarray:       # the frame, its background black
+) -> np.ndarray:  # the frame, its background black
     "Show a frame's foreground alone."
     rows, columns = (np.arange(len(frame)) * size // len(frame) for size in mask.shape)
     return frame * mask[np.ix_(rows, columns)][..., None].astype(np.uint8)
 
+
 def interval_bars(
-    axis: Axes,                       # where to draw
-    numbers: Sequence[dict[str, Any]], # lines of one measure
-    mark: str = "",                   # the row to set off
+    axis: Axes,  # where to draw
+    numbers: Sequence[dict[str, Any]],  # lines of one measure
+    mark: str = "",  # the row to set off
 ) -> None:
     "Draw numbers with their intervals, one below the other."
     for place, line in enumerate(numbers):
         colour = COLOURS["red" if line["row"] == mark else "blue"]
         axis.plot([line["low"], line["high"]], [place, place], color=colour, lw=2, solid_capstyle="butt")
         axis.plot(line["value"], place, "o", color=colour, ms=4)
-    axis.set(yticks=range(len(numbers)), yticklabels=[short(line["row"]) for line in numbers], ylim=(len(numbers) - .5, -.5))
+    axis.set(
+        yticks=range(len(numbers)),
+        yticklabels=[short(line["row"]) for line in numbers],
+        ylim=(len(numbers) - 0.5, -0.5),
+    )
     axis.tick_params(labelsize=8)

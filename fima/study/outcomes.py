@@ -29,76 +29,139 @@ def _known(run: Run, reports: Path) -> str:
     file, place = run.record(reports)
     return verification(file, run.recipe, place) if file.exists() else ""
 
+
 def sum_up(
-    told: list[str], # of `verification`: of a pre-training and of its evaluation
-) -> str:            # the least certain of them; "different" comes first
+    told: list[str],  # of `verification`: of a pre-training and of its evaluation
+) -> str:  # the least certain of them; "different" comes first
     "Say how sure a number is that rests on several records."
     order = ("different", *UNSURE, "close", "identical", "same code")
     return min(told, key=order.index, default="")
 
+
 def load_results(
-    study: str | Path,                 # name or file
-    reports: Path | str | None = None, # reports folder
-    profile: str | None = None,        # scale; None or empty: the study's own
-) -> pd.DataFrame:                     # one line per row, fold, seed and evaluation; `metrics` is None where it was not run
+    study: str | Path,  # name or file
+    reports: Path | str | None = None,  # reports folder
+    profile: str | None = None,  # scale; None or empty: the study's own
+) -> pd.DataFrame:  # one line per row, fold, seed and evaluation; `metrics` is None where it was not run
     "Read every metrics.json of a study; nothing is computed."
     folder, lines, sources = reports_folder(reports, profile), [], sources_state()
     for run in expand(load_study(study, profile)):
         for evaluation in run.evaluations:
             file, place = run.record(folder, evaluation.name)
-            known = sum_up([told for told in (_known(run, folder), verification(file, run.recipe, place, evaluation.template, sources) if file.exists() else "") if told])
-            lines.append(dict(row=run.row.name, label=run.row.label, template=evaluation.called, split=run.recipe.data.split, seed=run.recipe.seed,
-                              run_id=run.recipe.run_id, evaluation=evaluation.name, data_set=run.recipe.data.title, verified=known if file.exists() else "", profile=run.recipe.profile, preset=run.recipe.preset,
-                              file=Path(relpath(file, folder)).as_posix(), metrics=read_metrics(file) if file.exists() else None))
+            known = sum_up(
+                [
+                    told
+                    for told in (
+                        _known(run, folder),
+                        verification(file, run.recipe, place, evaluation.template, sources) if file.exists() else "",
+                    )
+                    if told
+                ]
+            )
+            lines.append(
+                dict(
+                    row=run.row.name,
+                    label=run.row.label,
+                    template=evaluation.called,
+                    split=run.recipe.data.split,
+                    seed=run.recipe.seed,
+                    run_id=run.recipe.run_id,
+                    evaluation=evaluation.name,
+                    data_set=run.recipe.data.title,
+                    verified=known if file.exists() else "",
+                    profile=run.recipe.profile,
+                    preset=run.recipe.preset,
+                    file=Path(relpath(file, folder)).as_posix(),
+                    metrics=read_metrics(file) if file.exists() else None,
+                )
+            )
     return pd.DataFrame(lines)
 
+
 def predictions(
-    results: pd.DataFrame,    # of `load_results`
-    row: str,                 # name of a row
-    template: str,            # name of a template
-    measure: str = "accuracy", # "accuracy", or a boolean column of the per-video rows such as "hit_5"
-) -> pd.DataFrame:            # path (of a video or clip), group, correct (0 or 1), seed; only seeds that have all their folds
+    results: pd.DataFrame,  # of `load_results`
+    row: str,  # name of a row
+    template: str,  # name of a template
+    measure: str = "accuracy",  # "accuracy", or a boolean column of the per-video rows such as "hit_5"
+) -> pd.DataFrame:  # path (of a video or clip), group, correct (0 or 1), seed; only seeds that have all their folds
     "Gather the per-video rows behind a cell of a table, without the videos that a probe could not ask."
     chosen = results[(results.row == row) & (results.template == template)]
-    if chosen.empty: raise ValueError(f"row and template must be of the study ({', '.join(results.row.unique())}; {', '.join(results.template.unique())}), got {row} and {template}")
+    if chosen.empty:
+        raise ValueError(
+            f"row and template must be of the study ({', '.join(results.row.unique())}; {', '.join(results.template.unique())}), got {row} and {template}"
+        )
     whole = chosen.groupby("seed").metrics.transform(lambda told: told.notna().all())
-    tables = [pd.DataFrame({"path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"])] if "start" in videos else videos["path"], "group": videos["group"],
-                            "correct": np.equal(videos["label"], videos["predicted"]) if measure == "accuracy" else videos[measure], "seed": line.seed})
-              for line in chosen[whole].itertuples() for videos in [line.metrics["videos"]]]
-    return pd.concat(tables, ignore_index=True).astype({"correct": float}).dropna(subset="correct", ignore_index=True) if tables else pd.DataFrame(columns=["path", "group", "correct", "seed"])
+    tables = [
+        pd.DataFrame(
+            {
+                "path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"])]
+                if "start" in videos
+                else videos["path"],
+                "group": videos["group"],
+                "correct": np.equal(videos["label"], videos["predicted"]) if measure == "accuracy" else videos[measure],
+                "seed": line.seed,
+            }
+        )
+        for line in chosen[whole].itertuples()
+        for videos in [line.metrics["videos"]]
+    ]
+    return (
+        pd.concat(tables, ignore_index=True).astype({"correct": float}).dropna(subset="correct", ignore_index=True)
+        if tables
+        else pd.DataFrame(columns=["path", "group", "correct", "seed"])
+    )
 
 # %% ../../nbs/6_study/62_outcomes.ipynb #3981b85c
 def summarise(
-    results: pd.DataFrame,     # of `load_results`
-    template: str,             # name of a template
-    measure: str = "accuracy", # as in `predictions`
-) -> pd.DataFrame:             # a line per row: value, low, high, n, seeds, spread, runs, made; NaN where it was not run
+    results: pd.DataFrame,  # of `load_results`
+    template: str,  # name of a template
+    measure: str = "accuracy",  # as in `predictions`
+) -> pd.DataFrame:  # a line per row: value, low, high, n, seeds, spread, runs, made; NaN where it was not run
     "Pool folds, average seeds, and give each row's number with its 95% interval and its spread over seeds."
     lines = []
     for row, label in results[["row", "label"]].drop_duplicates().itertuples(index=False):
-        mine, rows = results[(results.row == row) & (results.template == template)], predictions(results, row, template, measure)
-        line = dict(row=row, label=label, template=template, measure=measure, value=np.nan, low=np.nan, high=np.nan, n=0, seeds=0, spread=np.nan)
+        mine, rows = (
+            results[(results.row == row) & (results.template == template)],
+            predictions(results, row, template, measure),
+        )
+        line = dict(
+            row=row,
+            label=label,
+            template=template,
+            measure=measure,
+            value=np.nan,
+            low=np.nan,
+            high=np.nan,
+            n=0,
+            seeds=0,
+            spread=np.nan,
+        )
         if len(rows):
             pooled = pool_folds(rows)
             estimate = cluster_bootstrap(pooled.correct, pooled.group)
-            line |= estimate._asdict() | dict(n=pooled.path.str.replace(r"@\d+$", "", regex=True).nunique(), seeds=rows.seed.nunique(),
-                                              spread=seed_summary(rows.groupby("seed").correct.mean()).spread)
+            line |= estimate._asdict() | dict(
+                n=pooled.path.str.replace(r"@\d+$", "", regex=True).nunique(),
+                seeds=rows.seed.nunique(),
+                spread=seed_summary(rows.groupby("seed").correct.mean()).spread,
+            )
         lines.append(line | dict(runs=len(mine), made=int(mine.metrics.notna().sum())))
     return pd.DataFrame(lines)
 
+
 def percent(
-    line: Any, # a line of `summarise`, or of `compare`
-) -> str:      # e.g. "46.2 [43.1, 49.0]", or "not run"
+    line: Any,  # a line of `summarise`, or of `compare`
+) -> str:  # e.g. "46.2 [43.1, 49.0]", or "not run"
     "Print a number with its interval, in per cent."
     value = getattr(line, "value", None) if hasattr(line, "value") else line.difference
     return "not run" if np.isnan(value) else f"{100 * value:.1f} [{100 * line.low:.1f}, {100 * line.high:.1f}]"
 
 # %% ../../nbs/6_study/62_outcomes.ipynb #bc9d0db9
-VERDICTS = ("supported", "contradicted", "open", "not run") # what may come out of a claim
+VERDICTS = ("supported", "contradicted", "open", "not run")  # what may come out of a claim
+
 
 def holm(
-    p: Sequence[float], # p-values, (m,)
-) -> np.ndarray:        # adjusted p-values, (m,), at most 1
+    p: Sequence[float],  # p-values, (m,)
+) -> np.ndarray:  # adjusted p-values, (m,), at most 1
     "Adjust p-values for several claims (Holm 1979)."
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)
@@ -106,28 +169,42 @@ def holm(
     adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
     return adjusted
 
+
 def compare(
-    results: pd.DataFrame,     # of `load_results`
-    claims: Sequence[Claim],   # the orderings
-    template: str,             # name of a template
-    measure: str = "accuracy", # as in `predictions`
-) -> pd.DataFrame:             # a line per claim: difference, low, high, p, n, seeds, agree (seeds whose own difference has the sign of the whole), p_holm, verdict
+    results: pd.DataFrame,  # of `load_results`
+    claims: Sequence[Claim],  # the orderings
+    template: str,  # name of a template
+    measure: str = "accuracy",  # as in `predictions`
+    # a line per claim: difference, low, high, p, n, seeds, agree (seeds whose own difference has the sign of the whole),
+    # p_holm, verdict
+) -> pd.DataFrame:
     "Test each claim on the videos that both rows were tested on, pooled over folds and averaged over common seeds; where a seed disagrees, it stays open."
     lines = []
     for claim in claims:
         one, two = (predictions(results, row, template, measure) for row in (claim.better, claim.worse))
         seeds = set(one.seed) & set(two.seed)
-        line = claim.model_dump(exclude={"evaluations"}) | dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0)
+        line = claim.model_dump(exclude={"evaluations"}) | dict(
+            difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0
+        )
         if seeds:
             each = (one.groupby("seed").correct.mean() - two.groupby("seed").correct.mean()).loc[sorted(seeds)]
             one, two = (pool_folds(rows[rows.seed.isin(seeds)]).set_index("path") for rows in (one, two))
-            if not one.index.equals(two.index): raise ValueError(f"{claim.better} and {claim.worse} must be tested on the same videos, got {len(one)} and {len(two)}")
+            if not one.index.equals(two.index):
+                raise ValueError(
+                    f"{claim.better} and {claim.worse} must be tested on the same videos, got {len(one)} and {len(two)}"
+                )
             line |= paired_test(one.correct, two.correct, one.group)._asdict() | dict(n=len(one))
             line["agree"] = int((np.sign(each) == np.sign(line["difference"])).sum())
         lines.append(line)
-    table = pd.DataFrame(lines, columns=["better", "worse", "words", "difference", "low", "high", "p", "n", "seeds", "agree"])
+    table = pd.DataFrame(
+        lines, columns=["better", "worse", "words", "difference", "low", "high", "p", "n", "seeds", "agree"]
+    )
     told = table.p.notna()
     table["p_holm"] = np.nan
     table.loc[told, "p_holm"] = holm(table.p[told])
-    table["verdict"] = np.select([~told, (table.p_holm >= .05) | (table.agree < table.seeds), table.difference > 0], ["not run", "open", "supported"], "contradicted")
+    table["verdict"] = np.select(
+        [~told, (table.p_holm >= 0.05) | (table.agree < table.seeds), table.difference > 0],
+        ["not run", "open", "supported"],
+        "contradicted",
+    )
     return table

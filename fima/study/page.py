@@ -27,86 +27,121 @@ from ..training.checkpoint import write_text
 # %% ../../nbs/6_study/62_page.ipynb #d2b9f141
 class Shown(NamedTuple):
     "Hold a table with its pictures, or pictures alone."
-    title: str      # empty: that of the artefact
+
+    title: str  # empty: that of the artefact
     parts: list[Part]
     figures: list[Figure]
 
+
 class Artefact(NamedTuple):
     "Hold a table or figure of the paper, or a study of our own."
-    name: str             # of its study and files
+
+    name: str  # of its study and files
     title: str
-    shown: list[Shown]    # its tables and pictures
-    files: list[str]      # from the reports folder
-    state: str            # how much of its runs is there
-    missing: str          # "" where there is something to show, else "not run" or, with runs there, "not reported"
+    shown: list[Shown]  # its tables and pictures
+    files: list[str]  # from the reports folder
+    state: str  # how much of its runs is there
+    missing: str  # "" where there is something to show, else "not run" or, with runs there, "not reported"
+
 
 def owner(
-    stem: str,           # name of a file without its ending
-    names: Iterable[str], # of artefacts
-) -> str:                # the artefact it belongs to; its own name where there is none
+    stem: str,  # name of a file without its ending
+    names: Iterable[str],  # of artefacts
+) -> str:  # the artefact it belongs to; its own name where there is none
     "Find the artefact that a file belongs to."
     return max((name for name in names if stem == name or stem.startswith(f"{name}_")), key=len, default=stem)
 
+
 def rank(
-    name: str,           # of an artefact
-    ours: Sequence[str], # beginnings of our own studies' names, in their order
+    name: str,  # of an artefact
+    ours: Sequence[str],  # beginnings of our own studies' names, in their order
 ) -> tuple[int, str]:
     "Order artefacts: the paper's tables, its figures, ours."
     return next((place, name) for place, start in enumerate(("table_", "figure_", *ours, "")) if name.startswith(start))
+
 
 def page_words() -> dict[str, Any]:
     "Read the paper's artefacts, our order and the words of figures."
     return yaml.safe_load((results_folder() / "page.yaml").read_text())
 
+
 def gather_shown(
-    title: str,                       # of the artefact
-    tables: Sequence[Path],           # its .md files
-    pictures: Sequence[Path],         # its .png files
-    words: dict[str, dict[str, str]], # as `read_figure` takes them
-) -> list[Shown]:                     # a picture stands with the table whose name it bears
+    title: str,  # of the artefact
+    tables: Sequence[Path],  # its .md files
+    pictures: Sequence[Path],  # its .png files
+    words: dict[str, dict[str, str]],  # as `read_figure` takes them
+) -> list[Shown]:  # a picture stands with the table whose name it bears
     "Put the tables and pictures of an artefact together."
     stems = [file.stem for file in tables]
     groups = {stem: Shown("", [], []) for stem in [*stems, *(owner(file.stem, stems) for file in pictures)]}
     for file in tables:
         sheet = read_table(file)
-        groups[file.stem] = Shown("" if sheet.title == title else sheet.title.removeprefix(f"{title}: "), sheet.parts, [])
-    for file in pictures: groups[owner(file.stem, stems)].figures.append(read_figure(file, words))
+        groups[file.stem] = Shown(
+            "" if sheet.title == title else sheet.title.removeprefix(f"{title}: "), sheet.parts, []
+        )
+    for file in pictures:
+        groups[owner(file.stem, stems)].figures.append(read_figure(file, words))
     return list(groups.values())
 
+
 def artefacts(
-    reports: Path,                  # reports folder
-    titles: dict[str, str],         # name of a study -> title
-    found: dict[str, list[Record]], # name of a study -> its records
-) -> list[Artefact]:                # tables of the paper, figures of the paper, ours
+    reports: Path,  # reports folder
+    titles: dict[str, str],  # name of a study -> title
+    found: dict[str, list[Record]],  # name of a study -> its records
+) -> list[Artefact]:  # tables of the paper, figures of the paper, ours
     "Gather the files of every artefact."
     told = page_words()
     files = sorted([*(reports / "tables").glob("*.*"), *(reports / "figures").glob("*.png")])
     titles = told["artefacts"] | titles
     owners = {file: owner(file.stem, titles) for file in files}
-    unnamed = {name: file for file, name in owners.items() if name not in titles and file.suffix in (".md", ".png")} # sorted: a table after the figure of its name
-    titles |= {name: read_table(file).title if file.suffix == ".md" else name.replace("_", " ") for name, file in unnamed.items()}
+    # sorted: a table after the figure of its name
+    unnamed = {name: file for file, name in owners.items() if name not in titles and file.suffix in (".md", ".png")}
+    titles |= {
+        name: read_table(file).title if file.suffix == ".md" else name.replace("_", " ")
+        for name, file in unnamed.items()
+    }
     made = []
     for name in sorted(titles, key=lambda name: rank(name, told["ours"])):
-        mine = {kind: [file for file in files if owners[file] == name and file.suffix in kind] for kind in ((".md",), (".png",), (".md", ".csv", ".tex"))}
+        mine = {
+            kind: [file for file in files if owners[file] == name and file.suffix in kind]
+            for kind in ((".md",), (".png",), (".md", ".csv", ".tex"))
+        }
         tables, pictures, links = mine.values()
-        missing = "" if tables or pictures else "not reported" if any(record.told for record in found.get(name, [])) else "not run"
-        made.append(Artefact(name, titles[name], gather_shown(titles[name], tables, pictures, told["figures"]), [f"tables/{file.name}" for file in links], state_words(found[name]) if found.get(name) else "", missing))
+        missing = (
+            ""
+            if tables or pictures
+            else "not reported"
+            if any(record.told for record in found.get(name, []))
+            else "not run"
+        )
+        made.append(
+            Artefact(
+                name,
+                titles[name],
+                gather_shown(titles[name], tables, pictures, told["figures"]),
+                [f"tables/{file.name}" for file in links],
+                state_words(found[name]) if found.get(name) else "",
+                missing,
+            )
+        )
     return made
 
 # %% ../../nbs/6_study/62_page.ipynb #8e4ae4f2
 class Verdict(NamedTuple):
     "Hold the outcome of one claim."
+
     artefact: str  # name
     title: str
     claim: str
-    rows: str      # which is better than which
+    rows: str  # which is better than which
     measure: str
-    verdict: str   # one of VERDICTS
-    of_paper: bool # or a check of our own
+    verdict: str  # one of VERDICTS
+    of_paper: bool  # or a check of our own
+
 
 def verdicts(
-    shown: Sequence[Artefact], # what is on the page
-    studies: dict[str, Study], # by name
+    shown: Sequence[Artefact],  # what is on the page
+    studies: dict[str, Study],  # by name
 ) -> list[Verdict]:
     "Gather the verdicts of every table, and the claims that no table tells of."
     found = []
@@ -114,54 +149,121 @@ def verdicts(
         claims, before = studies[one.name].claims if one.name in studies else [], len(found)
         for part, table in ((part, table) for each in one.shown for part in each.parts for table in part.tables):
             names = [cell.text for cell in table.head]
-            if not {"claim", "verdict"} <= set(names): continue
+            if not {"claim", "verdict"} <= set(names):
+                continue
             for line in (dict(zip(names, (cell.text for cell in row))) for row in table.body):
-                found.append(Verdict(one.name, one.title, line["claim"], line.get("rows", ""), line.get("measure", ""), line["verdict"], "paper" in part.heading))
-        if len(found) == before: found += [Verdict(one.name, one.title, claim.words, f"{claim.better} > {claim.worse}", "", "not run", True) for claim in claims]
+                found.append(
+                    Verdict(
+                        one.name,
+                        one.title,
+                        line["claim"],
+                        line.get("rows", ""),
+                        line.get("measure", ""),
+                        line["verdict"],
+                        "paper" in part.heading,
+                    )
+                )
+        if len(found) == before:
+            found += [
+                Verdict(one.name, one.title, claim.words, f"{claim.better} > {claim.worse}", "", "not run", True)
+                for claim in claims
+            ]
     return found
 
+
 def verdict_tables(
-    found: Sequence[Verdict], # of `verdicts`
-) -> list[Table]:             # how many of which kind, by study; then every claim
+    found: Sequence[Verdict],  # of `verdicts`
+) -> list[Table]:  # how many of which kind, by study; then every claim
     "Count and list the verdicts."
     link = lambda one: dress(one.title, Markup('<a href="#{}">{}</a>').format(one.artefact, one.title))
     counts = []
-    for caption, of_paper in (("Orderings that the papers claim, by study", True), ("Checks of our own, by study", False)):
+    for caption, of_paper in (
+        ("Orderings that the papers claim, by study", True),
+        ("Checks of our own, by study", False),
+    ):
         mine = [one for one in found if one.of_paper == of_paper]
-        body = [[link(next(one for one in mine if one.artefact == name)), *(dress(str(sum(one.artefact == name and one.verdict == verdict for one in mine) or "-")) for verdict in VERDICTS)]
-                for name in dict.fromkeys(one.artefact for one in mine)]
-        if mine: counts.append(Table(caption, [dress("study"), *map(dress, VERDICTS)], body))
+        body = [
+            [
+                link(next(one for one in mine if one.artefact == name)),
+                *(
+                    dress(str(sum(one.artefact == name and one.verdict == verdict for one in mine) or "-"))
+                    for verdict in VERDICTS
+                ),
+            ]
+            for name in dict.fromkeys(one.artefact for one in mine)
+        ]
+        if mine:
+            counts.append(Table(caption, [dress("study"), *map(dress, VERDICTS)], body))
     listed = [[dress(one.claim), dress(one.rows), dress(one.measure), dress(one.verdict), link(one)] for one in found]
-    return counts + [Table("Every claim and check", [dress(name) for name in ("claim", "rows", "measure", "verdict", "study")], listed)] if found else []
+    return (
+        counts
+        + [
+            Table(
+                "Every claim and check",
+                [dress(name) for name in ("claim", "rows", "measure", "verdict", "study")],
+                listed,
+            )
+        ]
+        if found
+        else []
+    )
 
 # %% ../../nbs/6_study/62_page.ipynb #6fb3dcdd
 def source_links(
-    name: str,     # of a study
-    study: Study | None, # None: no study file
-    reports: Path, # reports folder
-) -> list[tuple[str, str]]: # what, and where it lies from the reports folder
+    name: str,  # of a study
+    study: Study | None,  # None: no study file
+    reports: Path,  # reports folder
+) -> list[tuple[str, str]]:  # what, and where it lies from the reports folder
     "Link a study's file and its notebooks; only where the reports lie in the repository, whose files a reader then has."
-    if study is None or not (root := checkout()) or not reports.is_relative_to(root): return []
+    if study is None or not (root := checkout()) or not reports.is_relative_to(root):
+        return []
     files = [studies_folder() / f"{name}.yaml", *(results_folder() / f"{result}.ipynb" for result in study.results)]
     return [(file.name, Path(relpath(file, reports)).as_posix()) for file in files if file.exists()]
 
+
 def build_page(
-    reports: Path | str | None = None, # reports folder; None: the repository's
-    profile: str = "",                 # scale; empty: each study's own
-) -> Path:                             # index.html
+    reports: Path | str | None = None,  # reports folder; None: the repository's
+    profile: str = "",  # scale; empty: each study's own
+) -> Path:  # index.html
     "Write the page of all tables and figures; the same files give the same page."
     folder = reports_folder(reports, profile or None)
     studies = {name: load_study(name, profile or None) for name in study_names()}
-    found, titles = {name: read_records(study, folder) if fits(study) else [] for name, study in studies.items()}, {name: study.title for name, study in studies.items()}
+    found, titles = (
+        {name: read_records(study, folder) if fits(study) else [] for name, study in studies.items()},
+        {name: study.title for name, study in studies.items()},
+    )
     shown = artefacts(folder, titles, found)
     every = {record.file: record for told in found.values() for record in told}
     made, answers = [record for record in every.values() if record.told], verdicts(shown, studies)
-    groups = [(title, [one for one in shown if min(2, rank(one.name, ())[0]) == place]) for place, title in enumerate(("Tables of the paper", "Figures of the paper", "Our own studies"))]
-    page = Environment(loader=FileSystemLoader(results_folder()), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
+    groups = [
+        (title, [one for one in shown if min(2, rank(one.name, ())[0]) == place])
+        for place, title in enumerate(("Tables of the paper", "Figures of the paper", "Our own studies"))
+    ]
+    page = Environment(
+        loader=FileSystemLoader(results_folder()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "index.html", page.render(
-        groups=groups, overview=overview({one.name: found[one.name] for one in shown if found.get(one.name)}, titles), verdict_tables=verdict_tables(answers), provenance=provenance_tables(made), profile=profile,
-        verdicts={name: sum(one.verdict == name for one in answers if one.of_paper) for name in VERDICTS}, hours=hours_of(made), made=len(made), expected=len(every),
-        data=listing((record.recipe.data.title for record in made), 9), profiles=listing((record.recipe.profile for record in made), 9), devices=listing((record.told.get("device") for record in made), 9),
-        sources={one.name: source_links(one.name, studies.get(one.name), folder) for one in shown}) + "\n")
+    write_text(
+        folder / "index.html",
+        page.render(
+            groups=groups,
+            overview=overview({one.name: found[one.name] for one in shown if found.get(one.name)}, titles),
+            verdict_tables=verdict_tables(answers),
+            provenance=provenance_tables(made),
+            profile=profile,
+            verdicts={name: sum(one.verdict == name for one in answers if one.of_paper) for name in VERDICTS},
+            hours=hours_of(made),
+            made=len(made),
+            expected=len(every),
+            data=listing((record.recipe.data.title for record in made), 9),
+            profiles=listing((record.recipe.profile for record in made), 9),
+            devices=listing((record.told.get("device") for record in made), 9),
+            sources={one.name: source_links(one.name, studies.get(one.name), folder) for one in shown},
+        )
+        + "\n",
+    )
     return folder / "index.html"

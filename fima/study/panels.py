@@ -21,18 +21,26 @@ from .tables import Column, Printed, Tabled, columns_of
 
 # %% ../../nbs/6_study/62_panels.ipynb #0b1077d2
 def paper_marker(
-    name: str,        # a published column, e.g. "HMDB51 finetune"
+    name: str,  # a published column, e.g. "HMDB51 finetune"
 ) -> dict[str, str]:  # for `Axes.plot`
     "Choose a marker by data set and protocol, in black or grey."
     colour = "0" if name.startswith("UCF101") else "0.45"
-    return {"marker": "s" if name.startswith("UCF101") else "^", "color": colour, "mec": colour, "mfc": "white" if "finetune" in name else colour, "ms": 4.5, "label": name.replace("finetune", "fine-tuned")}
+    return {
+        "marker": "s" if name.startswith("UCF101") else "^",
+        "color": colour,
+        "mec": colour,
+        "mfc": "white" if "finetune" in name else colour,
+        "ms": 4.5,
+        "label": name.replace("finetune", "fine-tuned"),
+    }
+
 
 def show_published(
-    ax: Axes,            # where to draw
-    paper: Printed,      # published numbers
-    rows: Sequence[str], # rows from the top down; one that the paper has not stays empty
-    beware: str = "",    # how it differs from ours
-) -> Axes:               # the same axes
+    ax: Axes,  # where to draw
+    paper: Printed,  # published numbers
+    rows: Sequence[str],  # rows from the top down; one that the paper has not stays empty
+    beware: str = "",  # how it differs from ours
+) -> Axes:  # the same axes
     "Draw published numbers row by row."
     for name, column in paper.gains.items():
         values = column.reindex(rows)
@@ -43,76 +51,138 @@ def show_published(
 # %% ../../nbs/6_study/62_panels.ipynb #2d29c15b
 def accuracy_columns(
     tabled: Tabled,  # of `tabulate`
-) -> list[Column]:   # those that are an accuracy, or all where none is
+) -> list[Column]:  # those that are an accuracy, or all where none is
     "Choose which columns are drawn."
     columns = columns_of(tabled.study)
     return [column for column in columns if column.measure == "accuracy"] or columns
+
 
 def _gather_legends(figure: Figure) -> None:
     "Put what the panels call their lines and markers into one legend below them; a line whose place differs is named once."
     handles, values = {}, {}
     for ax in figure.axes:
-        if ax.get_legend(): ax.get_legend().remove()
+        if ax.get_legend():
+            ax.get_legend().remove()
         for handle, label in zip(*ax.get_legend_handles_labels()):
             name, _, value = label.partition(" (")
             handles.setdefault(name, handle)
             values.setdefault(name, {})[value.rstrip(")")] = None
-    if any(line.get_mfc() == "none" for ax in figure.axes for line in ax.lines): handles["a seed"] = plt.Line2D([], [], ls="", marker="o", mfc="none", mec=COLOURS["red"], ms=3.5)
+    if any(line.get_mfc() == "none" for ax in figure.axes for line in ax.lines):
+        handles["a seed"] = plt.Line2D([], [], ls="", marker="o", mfc="none", mec=COLOURS["red"], ms=3.5)
     labels = [name + (f" ({', '.join(values[name])})" if any(values.get(name, ())) else "") for name in handles]
-    if handles: figure.legend(handles.values(), labels, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8)
+    if handles:
+        figure.legend(handles.values(), labels, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8)
+
 
 def show_rows(
-    tabled: Tabled, # of `tabulate`
-) -> Figure:        # one panel per column of ours, and one for the published numbers
+    tabled: Tabled,  # of `tabulate`
+) -> Figure:  # one panel per column of ours, and one for the published numbers
     "Draw each row's number with its interval (line), its seeds (rings) and, apart, what the paper printed."
     columns, rows = accuracy_columns(tabled), tabled.numbers.row.unique().tolist()
     paper = tabled.paper if tabled.paper and set(rows) & set(tabled.paper.gains.index) else None
     count = len(columns) + (paper is not None)
     across = {1: 1, 4: 2}.get(count, min(count, 3))
     with plt.rc_context(figure_style() | {"lines.markersize": 4, "ytick.labelsize": 8}):
-        figure, axes = plt.subplots(-(-count // across), across, figsize=(3.5 if count == 1 else 7, .5 + (.8 + .3 * len(rows)) * -(-count // across)), layout="constrained", sharey=True, squeeze=False)
+        figure, axes = plt.subplots(
+            -(-count // across),
+            across,
+            figsize=(3.5 if count == 1 else 7, 0.5 + (0.8 + 0.3 * len(rows)) * -(-count // across)),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
         for ax, column in zip(axes.flat, columns):
             part = tabled.numbers[tabled.numbers.heading == column.heading]
-            each = {row: predictions(tabled.results, row, column.evaluation, column.measure).groupby("seed").correct.mean().tolist() for row in rows}
+            each = {
+                row: predictions(tabled.results, row, column.evaluation, column.measure)
+                .groupby("seed")
+                .correct.mean()
+                .tolist()
+                for row in rows
+            }
             lines = tabled.study.reference.get(column.evaluation) if column.measure in ("accuracy", "hit_1") else None
-            show_accuracies(ax, part.assign(label=["\n".join(textwrap.wrap(label, 22)) for label in part.label]), lines, f"ours: {column.heading}\nn = {part.n.max()}, {part.seeds.max()} seed(s)", each)
+            show_accuracies(
+                ax,
+                part.assign(label=["\n".join(textwrap.wrap(label, 22)) for label in part.label]),
+                lines,
+                f"ours: {column.heading}\nn = {part.n.max()}, {part.seeds.max()} seed(s)",
+                each,
+            )
             ax.set_xlabel("per cent")
-        if paper: show_published(axes.flat[len(columns)], paper, rows, "" if tabled.results.profile.iloc[0] == "paper" else ":\nother data and encoder")
-        for ax in axes.flat[count:]: ax.remove()
-        figure.suptitle(f"{tabled.study.title} ({', '.join(tabled.results.data_set.unique())}, {tabled.results.profile.iloc[0]} profile)", fontsize=9)
+        if paper:
+            show_published(
+                axes.flat[len(columns)],
+                paper,
+                rows,
+                "" if tabled.results.profile.iloc[0] == "paper" else ":\nother data and encoder",
+            )
+        for ax in axes.flat[count:]:
+            ax.remove()
+        figure.suptitle(
+            f"{tabled.study.title} ({', '.join(tabled.results.data_set.unique())}, {tabled.results.profile.iloc[0]} profile)",
+            fontsize=9,
+        )
         _gather_legends(figure)
     return figure
 
 # %% ../../nbs/6_study/62_panels.ipynb #c55eb67a
 def show_sweep(
-    upper: Axes,                 # ours
-    lower: Axes,                 # the paper's
-    tabled: Tabled,              # of `tabulate`
-    ticks: dict[str, str],       # row -> what is written below it, from left to right
-    default: str = "",           # row of the paper's choice, shaded
-    joined: bool = True,         # whether the setting is a quantity, so that a line between its values means something
+    upper: Axes,  # ours
+    lower: Axes,  # the paper's
+    tabled: Tabled,  # of `tabulate`
+    ticks: dict[str, str],  # row -> what is written below it, from left to right
+    default: str = "",  # row of the paper's choice, shaded
+    joined: bool = True,  # whether the setting is a quantity, so that a line between its values means something
 ) -> None:
     "Draw accuracy over a varied setting: ours with intervals above, as published below, each on its own scale."
     places = np.arange(len(ticks))
     styles = zip(("blue", "red", "green", "pink"), "oDvP")
     for (colour, marker), column in zip(styles, accuracy_columns(tabled)):
-        part = (100 * tabled.numbers[tabled.numbers.heading == column.heading].set_index("row")[["value", "low", "high"]]).reindex(ticks)
-        upper.errorbar(places, part.value, [part.value - part.low, part.high - part.value], marker=marker, ms=4.5, ls="-" if joined else "", lw=1, elinewidth=1, capsize=2, color=COLOURS[colour], label=column.heading)
-        for place in places[part.value.isna()]: upper.text(place, .5, "not run", rotation=90, ha="center", va="center", color="0.4", fontsize=7, transform=upper.get_xaxis_transform())
-    for name, column in tabled.paper.gains.items(): lower.plot(places, column.reindex(ticks), ls="-" if joined else "", lw=1, **paper_marker(name))
+        part = (
+            100 * tabled.numbers[tabled.numbers.heading == column.heading].set_index("row")[["value", "low", "high"]]
+        ).reindex(ticks)
+        upper.errorbar(
+            places,
+            part.value,
+            [part.value - part.low, part.high - part.value],
+            marker=marker,
+            ms=4.5,
+            ls="-" if joined else "",
+            lw=1,
+            elinewidth=1,
+            capsize=2,
+            color=COLOURS[colour],
+            label=column.heading,
+        )
+        for place in places[part.value.isna()]:
+            upper.text(
+                place,
+                0.5,
+                "not run",
+                rotation=90,
+                ha="center",
+                va="center",
+                color="0.4",
+                fontsize=7,
+                transform=upper.get_xaxis_transform(),
+            )
+    for name, column in tabled.paper.gains.items():
+        lower.plot(places, column.reindex(ticks), ls="-" if joined else "", lw=1, **paper_marker(name))
     for ax in (upper, lower):
-        ax.set(xticks=places, xticklabels=list(ticks.values()), xlim=(-.5, len(ticks) - .5))
-        ax.margins(y=.15)
-        if default: ax.axvspan(list(ticks).index(default) - .3, list(ticks).index(default) + .3, color="0.92", zorder=0)
+        ax.set(xticks=places, xticklabels=list(ticks.values()), xlim=(-0.5, len(ticks) - 0.5))
+        ax.margins(y=0.15)
+        if default:
+            ax.axvspan(list(ticks).index(default) - 0.3, list(ticks).index(default) + 0.3, color="0.92", zorder=0)
     upper.tick_params(labelbottom=False)
 
 # %% ../../nbs/6_study/62_panels.ipynb #2428a9f0
 def keep_figure(
-    figure: Figure,            # to save
-    name: str,                 # of the files
+    figure: Figure,  # to save
+    name: str,  # of the files
     tables: Sequence[Tabled],  # what it draws
-) -> list[Path]:               # a .png and a .svg
+) -> list[Path]:  # a .png and a .svg
     "Save a figure; where nothing of it was run, earlier files stay."
     files = [tables[0].folder / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
-    if all(tabled.results.metrics.isna().all() for tabled in tables) and all(file.exists() for file in files): return files
+    if all(tabled.results.metrics.isna().all() for tabled in tables) and all(file.exists() for file in files):
+        return files
     return save_figure(figure, name, tables[0].folder)

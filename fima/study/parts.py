@@ -24,100 +24,141 @@ from .outcomes import VERDICTS
 # %% ../../nbs/6_study/62_parts.ipynb #1b2cc962
 class Cell(NamedTuple):
     "Hold one cell of a table."
-    html: Markup # what is shown
-    text: str    # the same as plain words
-    kind: str    # "number", "verdict", "runs", "none" or "words"
+
+    html: Markup  # what is shown
+    text: str  # the same as plain words
+    kind: str  # "number", "verdict", "runs", "none" or "words"
+
 
 class Table(NamedTuple):
     "Hold a table of the page."
+
     caption: str
     head: list[Cell]
     body: list[list[Cell]]
 
+
 class Part(NamedTuple):
     "Hold what stands below one heading."
+
     heading: str
-    words: list[Markup] # paragraphs, lists, ...
+    words: list[Markup]  # paragraphs, lists, ...
     tables: list[Table]
+
 
 class Sheet(NamedTuple):
     "Hold a .md file."
+
     title: str
     parts: list[Part]
 
+
 @lru_cache
-def _reader() -> MarkdownIt: return MarkdownIt("commonmark", {"html": False}).enable("table")
+def _reader() -> MarkdownIt:
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
+
 
 def _html(node: SyntaxTreeNode, place: str) -> Markup:
     "Render a part of a Markdown file; links are moved from its folder to the page's."
     tokens = node.to_tokens()
     for link in (child for token in tokens for child in token.children or [] if child.type == "link_open"):
         target = str(link.attrGet("href"))
-        if not re.match(r"[a-z]+:|[#/]", target): link.attrSet("href", normpath(f"{place}/{target}"))
+        if not re.match(r"[a-z]+:|[#/]", target):
+            link.attrSet("href", normpath(f"{place}/{target}"))
     return Markup(_reader().renderer.render(tokens, _reader().options, {}))
 
+
 def dress(
-    text: str,                   # words of a cell
+    text: str,  # words of a cell
     html: Markup | None = None,  # the same, rendered; None: the words
 ) -> Cell:
     "Tell what a cell holds, and mark it up for it."
     text, html = text.strip(), escape(text.strip()) if html is None else html
-    if text in VERDICTS: return Cell(Markup('<span class="verdict {}">{}</span>').format(text.replace(" ", "-"), text), text, "verdict")
-    if text in ("", "-", "nan"): return Cell(Markup("&ndash;"), text, "none")
-    if html.count("<a ") > 1: return Cell(Markup("<details><summary>{} runs</summary>{}</details>").format(html.count("<a "), html), text, "runs")
+    if text in VERDICTS:
+        return Cell(Markup('<span class="verdict {}">{}</span>').format(text.replace(" ", "-"), text), text, "verdict")
+    if text in ("", "-", "nan"):
+        return Cell(Markup("&ndash;"), text, "none")
+    if html.count("<a ") > 1:
+        return Cell(
+            Markup("<details><summary>{} runs</summary>{}</details>").format(html.count("<a "), html), text, "runs"
+        )
     if re.fullmatch(r"[<>+±-]? ?\d[\d.,]*( ?%| ?M)?( \[.*\]| \([a-z, ]+\))?", text):
         return Cell(Markup(re.sub(r" (\[[^\]<]*\])", r' <span class="interval">\1</span>', str(html))), text, "number")
     return Cell(html, text, "words")
 
-def _words(node: SyntaxTreeNode) -> str: return "".join(n.content for n in node.walk() if n.type in ("text", "code_inline"))
+
+def _words(node: SyntaxTreeNode) -> str:
+    return "".join(n.content for n in node.walk() if n.type in ("text", "code_inline"))
+
 
 def _table(node: SyntaxTreeNode, caption: str, place: str) -> Table:
-    rows = [[dress(_words(cell), _html(cell.children[0], place)) if cell.children else dress("") for cell in row.children] for part in node.children for row in part.children]
+    rows = [
+        [dress(_words(cell), _html(cell.children[0], place)) if cell.children else dress("") for cell in row.children]
+        for part in node.children
+        for row in part.children
+    ]
     return Table(caption, rows[0], rows[1:])
 
+
 def read_table(
-    file: Path, # a .md file
-) -> Sheet:     # what stands before the first heading is a part without one
+    file: Path,  # a .md file
+) -> Sheet:  # what stands before the first heading is a part without one
     "Read a table that a results notebook wrote."
     title, parts = file.stem.replace("_", " "), [Part("", [], [])]
     for node in SyntaxTreeNode(_reader().parse(file.read_text())).children:
-        if node.type == "heading" and node.tag == "h1": title = _words(node)
-        elif node.type == "heading": parts.append(Part(_words(node), [], []))
-        elif node.type == "table": parts[-1].tables.append(_table(node, parts[-1].heading or title, file.parent.name))
-        else: parts[-1].words.append(_html(node, file.parent.name))
+        if node.type == "heading" and node.tag == "h1":
+            title = _words(node)
+        elif node.type == "heading":
+            parts.append(Part(_words(node), [], []))
+        elif node.type == "table":
+            parts[-1].tables.append(_table(node, parts[-1].heading or title, file.parent.name))
+        else:
+            parts[-1].words.append(_html(node, file.parent.name))
     return Sheet(title, [part for part in parts if part.words or part.tables])
 
 # %% ../../nbs/6_study/62_parts.ipynb #710dee33
 class Figure(NamedTuple):
     "Hold a picture of the page."
-    source: str      # data URI
-    width: int       # pixels
+
+    source: str  # data URI
+    width: int  # pixels
     height: int
     caption: str
-    alt: str         # what it shows, in words
-    files: list[str] # from the reports folder
+    alt: str  # what it shows, in words
+    files: list[str]  # from the reports folder
+
 
 def embed(
-    picture: Path,      # a .png file
-    widest: int = 1600, # pixels; a wider one is made smaller
-    most: int = 120_000, # bytes from which a picture without loss is too large
-) -> tuple[str, int, int]: # data URI, width, height
+    picture: Path,  # a .png file
+    widest: int = 1600,  # pixels; a wider one is made smaller
+    most: int = 120_000,  # bytes from which a picture without loss is too large
+) -> tuple[str, int, int]:  # data URI, width, height
     "Put a picture into a data URI: PNG, or WebP where that is smaller."
     image = cv2.imread(str(picture), cv2.IMREAD_COLOR)
-    if image is None: raise ValueError(f"picture must be an image file, got {picture.name}")
+    if image is None:
+        raise ValueError(f"picture must be an image file, got {picture.name}")
     height, width = image.shape[:2]
     data, kind = picture.read_bytes(), "png"
-    if width > widest: image, data = cv2.resize(image, (widest, round(height * widest / width)), interpolation=cv2.INTER_AREA), None
+    if width > widest:
+        image, data = cv2.resize(image, (widest, round(height * widest / width)), interpolation=cv2.INTER_AREA), None
     for quality in (101, 88):  # above 100: without loss
         packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
-        if data is None or len(packed) < len(data): data, kind = packed, "webp"
-        if len(data) <= most: break
+        if data is None or len(packed) < len(data):
+            data, kind = packed, "webp"
+        if len(data) <= most:
+            break
     return f"data:image/{kind};base64,{b64encode(data).decode()}", *image.shape[1::-1]
 
+
 def read_figure(
-    file: Path,                        # a .png file in reports/figures, perhaps with a .svg beside it
+    file: Path,  # a .png file in reports/figures, perhaps with a .svg beside it
     words: dict[str, dict[str, str]],  # pattern of a file's name -> caption and alt; "*" is among them
 ) -> Figure:
     "Read a figure; the longest pattern that fits its name gives the words."
     said = words[max((pattern for pattern in words if fnmatch(file.stem, pattern)), key=len)]
-    return Figure(*embed(file), said["caption"], said["alt"], [f"{file.parent.name}/{f.name}" for f in (file.with_suffix(".svg"), file) if f.exists()])
+    return Figure(
+        *embed(file),
+        said["caption"],
+        said["alt"],
+        [f"{file.parent.name}/{f.name}" for f in (file.with_suffix(".svg"), file) if f.exists()],
+    )

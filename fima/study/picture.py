@@ -18,39 +18,88 @@ __all__ = ['SHADES', 'MARKS', 'variants', 'draw_plan']
 
 # %% ../../nbs/6_study/60_plan_picture.ipynb #4a06d5ce
 def variants(
-    planned: pd.DataFrame, # of `plan`
-) -> pd.DataFrame:         # a line per variant: data, varies, runs, needed_by, state, hours
+    planned: pd.DataFrame,  # of `plan`
+) -> pd.DataFrame:  # a line per variant: data, varies, runs, needed_by, state, hours
     "Gather runs that differ in seed or split alone."
-    def states(column): return ", ".join(f"{count} {name}" for name in STATES if (count := int((column == name).sum())))
-    def users(column): return ", ".join(sorted({name for told in column for name in told.split(", ")}))
-    runs = planned.drop_duplicates("run_id")
-    return runs.groupby(["data", "varies"], sort=False).agg(runs=("run_id", "size"), needed_by=("needed_by", users), state=("state", states), hours=("hours", lambda h: h.sum(skipna=False))).reset_index()
 
-SHADES = {"done": "green", "recorded": "sky", "unverified": "blue", "outdated": "pink", "partial": "orange", "failed": "red", "missing": "black"} # state -> a colour that the colour-blind tell apart
-MARKS = {"done": "o", "recorded": "o", "unverified": "s", "outdated": "D", "partial": "^", "failed": "X", "missing": "."}
+    def states(column):
+        return ", ".join(f"{count} {name}" for name in STATES if (count := int((column == name).sum())))
+
+    def users(column):
+        return ", ".join(sorted({name for told in column for name in told.split(", ")}))
+
+    runs = planned.drop_duplicates("run_id")
+    return (
+        runs.groupby(["data", "varies"], sort=False)
+        .agg(
+            runs=("run_id", "size"),
+            needed_by=("needed_by", users),
+            state=("state", states),
+            hours=("hours", lambda h: h.sum(skipna=False)),
+        )
+        .reset_index()
+    )
+
+
+# state -> a colour that the colour-blind tell apart
+SHADES = {
+    "done": "green",
+    "recorded": "sky",
+    "unverified": "blue",
+    "outdated": "pink",
+    "partial": "orange",
+    "failed": "red",
+    "missing": "black",
+}
+MARKS = {
+    "done": "o",
+    "recorded": "o",
+    "unverified": "s",
+    "outdated": "D",
+    "partial": "^",
+    "failed": "X",
+    "missing": ".",
+}
+
 
 def draw_plan(
-    planned: pd.DataFrame, # of `plan`
+    planned: pd.DataFrame,  # of `plan`
 ) -> Figure:
     "Draw variants on the left, a mark a run in the colour of its state, and lines to the studies that need them."
     left, runs = variants(planned), planned.drop_duplicates("run_id")
     names = sorted({name for told in left.needed_by for name in told.split(", ")})
     middle = left.needed_by.map(lambda told: sum(map(names.index, told.split(", "))) / len(told.split(", ")))
-    left = left.assign(middle=middle).sort_values(["data", "middle"], kind="stable")                # fewer lines cross
+    left = left.assign(middle=middle).sort_values(["data", "middle"], kind="stable")  # fewer lines cross
     height = max(len(left), len(names))
-    place = {name: (number + .5) * height / len(names) for number, name in enumerate(names)}
-    figure, ax = plt.subplots(figsize=(7, .6 + .17 * height))
+    place = {name: (number + 0.5) * height / len(names) for number, name in enumerate(names)}
+    figure, ax = plt.subplots(figsize=(7, 0.6 + 0.17 * height))
     for number, line in enumerate(left.itertuples()):
-        y = (number + .5) * height / len(left)
-        ax.text(-.05, y, f"{'the base as it is' if line.varies == '-' else line.varies}  ({line.data})", ha="right", va="center", fontsize=6)
+        y = (number + 0.5) * height / len(left)
+        ax.text(
+            -0.05,
+            y,
+            f"{'the base as it is' if line.varies == '-' else line.varies}  ({line.data})",
+            ha="right",
+            va="center",
+            fontsize=6,
+        )
         mine = runs[(runs.data == line.data) & (runs.varies == line.varies)].reset_index()
         for state, some in mine.groupby("state"):
-            ax.plot(.02 + .022 * some.index, [y] * len(some), MARKS[state], color=COLOURS[SHADES[state]], ms=4, ls="")
-        for name in line.needed_by.split(", "): ax.plot([.04 + .022 * len(mine), .9], [y, place[name]], color="0.75", lw=.5, zorder=0)
-    for name, y in place.items(): ax.text(.92, y, name, va="center", fontsize=7)
+            ax.plot(0.02 + 0.022 * some.index, [y] * len(some), MARKS[state], color=COLOURS[SHADES[state]], ms=4, ls="")
+        for name in line.needed_by.split(", "):
+            ax.plot([0.04 + 0.022 * len(mine), 0.9], [y, place[name]], color="0.75", lw=0.5, zorder=0)
+    for name, y in place.items():
+        ax.text(0.92, y, name, va="center", fontsize=7)
     known = [state for state in STATES if (runs.state == state).any()]
-    ax.legend([Line2D([], [], marker=MARKS[state], color=COLOURS[SHADES[state]], ls="") for state in known], [f"{state} ({(runs.state == state).sum()})" for state in known],
-              loc="upper center", bbox_to_anchor=(.3, 0), ncols=len(known), fontsize=7, frameon=False)
+    ax.legend(
+        [Line2D([], [], marker=MARKS[state], color=COLOURS[SHADES[state]], ls="") for state in known],
+        [f"{state} ({(runs.state == state).sum()})" for state in known],
+        loc="upper center",
+        bbox_to_anchor=(0.3, 0),
+        ncols=len(known),
+        fontsize=7,
+        frameon=False,
+    )
     ax.set(xlim=(-1.1, 1.25), ylim=(height, 0))
     ax.axis("off")
     return figure

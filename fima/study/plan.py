@@ -16,7 +16,20 @@ from pydantic import ValidationError
 
 from ..data.catalog import CatalogError
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
-from .files import FOLDERS, Evaluated, Row, Study, check_parameters, left_out_at, load_study, record_places, reports_folder, runs_folder, study_names, template_parameters
+from fima.study.files import (
+    FOLDERS,
+    Evaluated,
+    Row,
+    Study,
+    check_parameters,
+    left_out_at,
+    load_study,
+    record_places,
+    reports_folder,
+    runs_folder,
+    study_names,
+    template_parameters,
+)
 from .verdicts import SURE, UNSURE, other_videos, verification
 from ..plugins import pandas as pd
 from ..training.faults import fault_line
@@ -32,86 +45,116 @@ __all__ = ['STATES', 'Evaluation', 'resolve', 'Run', 'fits', 'expand', 'records'
 # %% ../../nbs/6_study/60_plan.ipynb #9c6f575f
 class Evaluation(NamedTuple):
     "Name a template and all settings it is run with."
-    template: str            # notebook in nbs/studies
-    settings: dict[str, Any] # every setting, resolved
-    called: str              # what its study file calls it
+
+    template: str  # notebook in nbs/studies
+    settings: dict[str, Any]  # every setting, resolved
+    called: str  # what its study file calls it
 
     @property
     def name(self) -> str:
         "Name the evaluation's folder: its template and a hash of its settings."
         told = self.settings
-        if told.get("data"): told = told | {"data": {name: value for name, value in told["data"].items() if name not in PLACES}}  # what the videos hold, not where they lie
+        # what the videos hold, not where they lie
+        if told.get("data"):
+            told = told | {"data": {name: value for name, value in told["data"].items() if name not in PLACES}}
         return f"{self.template}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]}"
 
+
 def resolve(
-    evaluated: Evaluated, # entry of a study file
-    row: Row,             # its own settings come last
-    recipe: Recipe,       # its evaluation section comes first
-) -> Evaluation:          # complete settings
+    evaluated: Evaluated,  # entry of a study file
+    row: Row,  # its own settings come last
+    recipe: Recipe,  # its evaluation section comes first
+) -> Evaluation:  # complete settings
     "Complete the settings of an evaluation and check them against the template."
     template = template_file(evaluated.template)
     chosen = evaluated.settings | row.evaluation
     check_parameters(template, chosen)
-    if set(chosen) & set(FOLDERS): raise ValueError(f"settings of {evaluated.template} must not name {', '.join(FOLDERS)}: the launcher fills them in")
+    if set(chosen) & set(FOLDERS):
+        raise ValueError(
+            f"settings of {evaluated.template} must not name {', '.join(FOLDERS)}: the launcher fills them in"
+        )
     defaults = recipe.evaluation.model_dump(mode="json")
-    try: type(recipe.evaluation).model_validate(defaults | {name: chosen[name] for name in defaults if name in chosen})
-    except ValidationError as error: raise ValueError("; ".join(f"{evaluated.template}, {fault_line(e, 'settings')}" for e in error.errors())) from None
-    return Evaluation(evaluated.template, {k: v for k, v in defaults.items() if k in template_parameters(template)} | chosen, evaluated.name)
+    try:
+        type(recipe.evaluation).model_validate(defaults | {name: chosen[name] for name in defaults if name in chosen})
+    except ValidationError as error:
+        raise ValueError(
+            "; ".join(f"{evaluated.template}, {fault_line(e, 'settings')}" for e in error.errors())
+        ) from None
+    return Evaluation(
+        evaluated.template,
+        {k: v for k, v in defaults.items() if k in template_parameters(template)} | chosen,
+        evaluated.name,
+    )
 
 # %% ../../nbs/6_study/60_plan.ipynb #60144895
 class Run(NamedTuple):
     "Name one pre-training of a study and what is evaluated of it for one row."
+
     row: Row
     recipe: Recipe
-    factors: dict[str, Any]       # dotted name -> value
+    factors: dict[str, Any]  # dotted name -> value
     evaluations: list[Evaluation]
-    study: str                    # the study whose row it is
+    study: str  # the study whose row it is
 
-    def folder(self,
-        reports: Path, # reports folder
-    ) -> Path:         # the run's folder
+    def folder(
+        self,
+        reports: Path,  # reports folder
+    ) -> Path:  # the run's folder
         "Give the folder in which the run is made."
         return runs_folder(reports) / self.recipe.run_id
 
-    def record(self,
+    def record(
+        self,
         reports: Path,  # reports folder
-        name: str = "", # folder of an evaluation; empty: the pre-training
-    ) -> tuple[Path, Path]: # its metrics.json, and the reports folder that it lies in; where there is none, where it will lie
+        name: str = "",  # folder of an evaluation; empty: the pre-training
+        # its metrics.json, and the reports folder that it lies in; where there is none, where it will lie
+    ) -> tuple[Path, Path]:
         "Find a record: where the run is made, or among the published ones."
-        found = [(runs_folder(place) / self.recipe.run_id / name / "metrics.json", place) for place in record_places(reports)]
+        found = [
+            (runs_folder(place) / self.recipe.run_id / name / "metrics.json", place) for place in record_places(reports)
+        ]
         return next((each for each in found if each[0].exists()), found[0])
 
-    def has_weights(self,
-        reports: Path, # reports folder
+    def has_weights(
+        self,
+        reports: Path,  # reports folder
     ) -> bool:
         "Tell whether the trained encoder is here, beside its own record."
         folder = self.folder(reports)
         return (folder / "metrics.json").exists() and (folder / "checkpoint" / "encoder.safetensors").exists()
 
+
 def fits(
-    study: Study, # at some profile
+    study: Study,  # at some profile
 ) -> bool:
     "Tell whether the data set of a study has settings at its profile."
     return not study.base.base or (study.base.base, study.base.profile) in BASES
+
 
 def _borrowed(study: Study) -> list[Run]:
     "List the runs that a figure shows; a study that has no settings at this scale lends none."
     runs = []
     for shown in study.shows:
         lender = load_study(shown.study, study.base.profile)
-        if not fits(lender): continue
+        if not fits(lender):
+            continue
         other = expand(lender)
         named = {run.row.name: run for run in reversed(other)}  # the first one of a row stays
         unknown = [row for row in shown.rows if row not in named]
-        if unknown: raise ValueError(f"{study.name}: shows must name rows of {shown.study} ({', '.join(sorted(named))}), got {', '.join(unknown)}")
+        if unknown:
+            raise ValueError(
+                f"{study.name}: shows must name rows of {shown.study} ({', '.join(sorted(named))}), got {', '.join(unknown)}"
+            )
         runs += [named[row]._replace(evaluations=[]) for row in shown.rows]
     return runs
 
+
 def expand(
-    study: Study, # a study file
-) -> list[Run]:   # row by row, then factors, then seeds
+    study: Study,  # a study file
+) -> list[Run]:  # row by row, then factors, then seeds
     "List every run of a study; raise ValueError naming the row whose recipe is refused."
-    if study.shows: return _borrowed(study)
+    if study.shows:
+        return _borrowed(study)
     runs, own = [], study.data.overrides() if study.data else {}
     base = study.base.base or (default_base(study.data.name, study.base.profile) if study.data else None)
     for row, values, seed in product(study.rows, product(*study.factors.values()), study.seeds):
@@ -121,91 +164,124 @@ def expand(
             recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
             check_used(recipe, row.overrides)
             runs.append(Run(row, recipe, factors, [resolve(e, row, recipe) for e in study.evaluations], study.name))
-        except ValueError as error: raise ValueError(f"{study.name}, row {row.name}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{study.name}, row {row.name}: {error}") from None
     return runs
 
 # %% ../../nbs/6_study/60_plan.ipynb #33d9b833
 STATES = ("done", "recorded", "unverified", "outdated", "partial", "failed", "missing")
 
+
 def records(
-    run: Run,      # a run of a study
-    reports: Path, # reports folder
-) -> list[tuple[Path, str, Path]]: # metrics.json of the pre-training and of each evaluation, the template that makes it ("": the pre-training), the reports folder it lies in
+    run: Run,  # a run of a study
+    reports: Path,  # reports folder
+    # metrics.json of the pre-training and of each evaluation, the template that makes it ("": the pre-training), the
+    # reports folder it lies in
+) -> list[tuple[Path, str, Path]]:
     "List the records that a run leaves, wherever they are found."
     first, place = run.record(reports)
-    return [(first, "", place), *((file, e.template, where) for e in run.evaluations for file, where in [run.record(reports, e.name)])]
+    return [
+        (first, "", place),
+        *((file, e.template, where) for e in run.evaluations for file, where in [run.record(reports, e.name)]),
+    ]
+
 
 def verdicts(
-    run: Run,                   # a run of a study
-    reports: Path,              # reports folder
-    state: tuple | None = None, # of `sources_state`, where many are asked for
-) -> list[str]:                 # of each record that is there: "same code", "unverified", "identical", ...
+    run: Run,  # a run of a study
+    reports: Path,  # reports folder
+    state: tuple | None = None,  # of `sources_state`, where many are asked for
+) -> list[str]:  # of each record that is there: "same code", "unverified", "identical", ...
     "Say what is known of the records of a run."
-    return [verification(file, run.recipe, place, template, state) for file, template, place in records(run, reports) if file.exists()]
+    return [
+        verification(file, run.recipe, place, template, state)
+        for file, template, place in records(run, reports)
+        if file.exists()
+    ]
+
 
 def state(
-    run: Run,                    # a run of a study
-    reports: Path,               # reports folder
-    sources: tuple | None = None, # of `sources_state`, where many are asked for
-) -> str:                        # one of `STATES`
+    run: Run,  # a run of a study
+    reports: Path,  # reports folder
+    sources: tuple | None = None,  # of `sources_state`, where many are asked for
+) -> str:  # one of `STATES`
     "Tell how far a run is: done means that every record and the weights are here; recorded, that the weights are not; unverified, that other code made some of it; outdated, that the code that is here gives other numbers."
     told = verdicts(run, reports, sources)
     if len(told) == 1 + len(run.evaluations):
-        if "different" in told: return "outdated"
-        if set(told) & set(UNSURE): return "unverified"
+        if "different" in told:
+            return "outdated"
+        if set(told) & set(UNSURE):
+            return "unverified"
         return "done" if run.has_weights(reports) else "recorded"
-    if (run.folder(reports) / "failure.json").exists(): return "failed"
+    if (run.folder(reports) / "failure.json").exists():
+        return "failed"
     return "partial" if told or (run.folder(reports) / "log.jsonl").exists() else "missing"
 
+
 def verified(
-    told: list[str], # of `verdicts`
-) -> str:            # e.g. "identical, 3 unverified"
+    told: list[str],  # of `verdicts`
+) -> str:  # e.g. "identical, 3 unverified"
     "Sum up what is known of the records of a run: its training, then its evaluations."
-    if not told: return "-"
+    if not told:
+        return "-"
     counts = {name: told[1:].count(name) for name in (*SURE, *UNSURE, "different") if name in told[1:]}
     return ", ".join([told[0], *(f"{count} {name}" for name, count in counts.items())])
 
+
 def absent(
-    runs: Sequence[Run], # runs of any studies
-) -> set[str]:           # names of data sets
+    runs: Sequence[Run],  # runs of any studies
+) -> set[str]:  # names of data sets
     "Name the data sets that runs are trained on and that are not on this machine."
     found = {run.recipe.data.title: run.recipe.data for run in runs if run.recipe.data.name != "motion_sprites"}
+
     def lacking(data):
-        try: data_folder(data)
-        except CatalogError: return True
+        try:
+            data_folder(data)
+        except CatalogError:
+            return True
         return False
+
     return {name for name, data in found.items() if lacking(data)}
 
 # %% ../../nbs/6_study/60_plan.ipynb #720eff18
 def varied(
-    run: Run, # of a row
-) -> str:     # e.g. "frame=False", or "-" for the base itself
+    run: Run,  # of a row
+) -> str:  # e.g. "frame=False", or "-" for the base itself
     "Say what a row changes of its study's base; the method's own settings go without their section."
     changes = ({"method": run.row.method} if run.row.method else {}) | flat(run.row.overrides)
     return ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in changes.items()) or "-"
+
 
 def _recorded_seconds(file: Path) -> float:
     "Read how long a finished run took; NaN where it is not finished."
     told = json.loads(file.read_text()) if file.exists() else {}
     return float(told.get("training_seconds", told.get("seconds", "nan")))
 
+
 def load_studies(
-    studies: str | Path | Sequence[str | Path], # names or files
-    profile: str | None = None,                 # scale; None: each study's own
-) -> list[Study]:                               # those that can be run at that scale
+    studies: str | Path | Sequence[str | Path],  # names or files
+    profile: str | None = None,  # scale; None: each study's own
+) -> list[Study]:  # those that can be run at that scale
     "Read several study files; of several, one whose data set has no settings at a scale is left out, and said so."
     given = [studies] if isinstance(studies, (str, Path)) else list(studies)
     loaded = [load_study(study, profile) for study in given]
     unfit = [study for study in loaded if not fits(study)]
-    if unfit and len(loaded) > 1: print(f"left out: {', '.join(study.name for study in unfit)}: no settings for {unfit[0].base.base} at profile {profile}", file=sys.stderr)
-    for line in filter(None, (left_out_at(study, study.base.profile) for study in loaded)): print(line, file=sys.stderr)
+    if unfit and len(loaded) > 1:
+        print(
+            f"left out: {', '.join(study.name for study in unfit)}: no settings for {unfit[0].base.base} at profile {profile}",
+            file=sys.stderr,
+        )
+    for line in filter(None, (left_out_at(study, study.base.profile) for study in loaded)):
+        print(line, file=sys.stderr)
     return [study for study in loaded if study not in unfit] if len(loaded) > 1 else loaded
 
+
 def plan(
-    studies: str | Path | Study | Sequence[str | Path] | Sequence[Study], # names, files or studies
+    studies: str | Path | Study | Sequence[str | Path] | Sequence[Study],  # names, files or studies
     reports: Path | str | None = None,  # reports folder
-    profile: str | None = None,         # scale; None: each study's own
-) -> pd.DataFrame:                      # a line per run and row: study, row, label, run_id, varies, split, seed, needed_by, evaluations, state, verified, steps, seconds (taken), hours (estimated, 0 when done)
+    profile: str | None = None,  # scale; None: each study's own
+    # a line per run and row: study, row, label, run_id, varies, split, seed, needed_by, evaluations, state, verified,
+    # steps, seconds (taken), hours (estimated, 0 when done)
+) -> pd.DataFrame:
     "Show the runs of studies, what each varies, who needs it, how far it is, what it cost or will cost on this device."
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
@@ -213,24 +289,48 @@ def plan(
     folder, users = reports_folder(reports, profile), needed_by(profile, loaded)
     measured, sources = measured_steps(folder, this_device()), sources_state()
     others = other_videos((run.recipe.run_id, run.record(folder)[0], run.recipe.data) for _, run in runs)
-    for name, (made, here) in others.items(): print(f"{name} was made from videos with fingerprint {made}; those that are here have {here}", file=sys.stderr)
-    lines = [dict(study=study.name, row=run.row.name, label=run.row.label, run_id=run.recipe.run_id, varies=varied(run), data=run.recipe.data.title, split=run.recipe.data.split, seed=run.recipe.seed,
-                  needed_by=", ".join(sorted(users[run.recipe.run_id])), evaluations=", ".join(e.name for e in run.evaluations), state=state(run, folder, sources), verified=verified(verdicts(run, folder, sources)), steps=steps_of(run.recipe),
-                  seconds=_recorded_seconds(run.record(folder)[0]), hours=estimated_seconds(run.recipe, measured) / 3600) for study, run in runs]
+    for name, (made, here) in others.items():
+        print(f"{name} was made from videos with fingerprint {made}; those that are here have {here}", file=sys.stderr)
+    lines = [
+        dict(
+            study=study.name,
+            row=run.row.name,
+            label=run.row.label,
+            run_id=run.recipe.run_id,
+            varies=varied(run),
+            data=run.recipe.data.title,
+            split=run.recipe.data.split,
+            seed=run.recipe.seed,
+            needed_by=", ".join(sorted(users[run.recipe.run_id])),
+            evaluations=", ".join(e.name for e in run.evaluations),
+            state=state(run, folder, sources),
+            verified=verified(verdicts(run, folder, sources)),
+            steps=steps_of(run.recipe),
+            seconds=_recorded_seconds(run.record(folder)[0]),
+            hours=estimated_seconds(run.recipe, measured) / 3600,
+        )
+        for study, run in runs
+    ]
     table = pd.DataFrame(lines)
-    return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded", "unverified"]), 0.))
+    return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded", "unverified"]), 0.0))
+
 
 def needed_by(
-    profile: str | None = None,     # scale
+    profile: str | None = None,  # scale
     further: Sequence[Study] = (),  # studies that may not be of the repository
-) -> dict[str, set[str]]:           # run id -> names of the studies that need it
+) -> dict[str, set[str]]:  # run id -> names of the studies that need it
     "Map every run of the repository's studies to who needs it; a study file that cannot be read is passed over."
     users, studies = {}, {study.name: study for study in further}
     for name in study_names():
-        try: studies.setdefault(name, load_study(name, profile))
-        except ValueError: continue
+        try:
+            studies.setdefault(name, load_study(name, profile))
+        except ValueError:
+            continue
     for study in studies.values():
-        try: runs = expand(study)
-        except ValueError: continue
-        for run in runs: users.setdefault(run.recipe.run_id, set()).add(study.name)
+        try:
+            runs = expand(study)
+        except ValueError:
+            continue
+        for run in runs:
+            users.setdefault(run.recipe.run_id, set()).add(study.name)
     return users

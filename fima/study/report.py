@@ -23,107 +23,253 @@ __all__ = ['LATEX', 'COLOURS', 'run_links', 'published', 'costs', 'latex_table',
 
 # %% ../../nbs/6_study/62_report.ipynb #523c1723
 def run_links(
-    results: pd.DataFrame, # of `load_results`
-    row: str,              # name of a row
-    template: str,         # name of a template
-) -> str:                  # Markdown: a link per run, named after seed and fold
+    results: pd.DataFrame,  # of `load_results`
+    row: str,  # name of a row
+    template: str,  # name of a template
+) -> str:  # Markdown: a link per run, named after seed and fold
     "Link the metrics.json files behind a row's number, from a file in reports/tables."
     mine = results[(results.row == row) & (results.template == template) & results.metrics.notna()]
     return " ".join(f"[s{line.seed}f{line.split}](../{line.file})" for line in mine.itertuples()) or "not run"
 
+
 def published(
-    table: str = "",   # "table_01", "table_03a", ... or "readme"; empty: all
-) -> pd.DataFrame:     # a number a line: table, row, method, backbone, pretrain, frames, resolution, column, value, unit, source, remark
+    table: str = "",  # "table_01", "table_03a", ... or "readme"; empty: all
+    # a number a line: table, row, method, backbone, pretrain, frames, resolution, column, value, unit, source, remark
+) -> pd.DataFrame:
     "Read what the paper and its repository printed, from nbs/results/published.csv."
     told = pd.read_csv(results_folder() / "published.csv", dtype=str, keep_default_na=False).astype({"value": float})
-    if table and table not in set(told.table): raise ValueError(f"table must be one of {', '.join(told.table.unique())}, got {table!r}")
+    if table and table not in set(told.table):
+        raise ValueError(f"table must be one of {', '.join(told.table.unique())}, got {table!r}")
     return told[told.table == table].reset_index(drop=True) if table else told
 
+
 def costs(
-    study: str | Path,                 # name or file
-    reports: Path | str | None = None, # reports folder
-    profile: str | None = None,        # scale; None or empty: the study's own
-) -> pd.DataFrame:                     # a line per row: runs made, steps, seconds a run, device, commits, terms at chance, videos left out
+    study: str | Path,  # name or file
+    reports: Path | str | None = None,  # reports folder
+    profile: str | None = None,  # scale; None or empty: the study's own
+) -> pd.DataFrame:  # a line per row: runs made, steps, seconds a run, device, commits, terms at chance, videos left out
     "Read what the pre-trainings cost, and what went wrong in them."
     folder, lines = reports_folder(reports, profile), []
     for run in expand(load_study(study, profile or None)):
         file, _ = run.record(folder)
         told = json.loads(file.read_text()) if file.exists() else {}
-        lines.append(dict(row=run.row.label, made=bool(told), steps=told.get("steps", 0), seconds=told.get("training_seconds", told.get("seconds", np.nan)), device=told.get("device", ""),
-                          commit=told.get("commit") or "", at_chance=", ".join(told.get("at_chance", [])), left_out=len(told.get("left_out", []))))
-    def each(values): return ", ".join(sorted({str(v) for v in values if v})) or "-"
-    return pd.DataFrame(lines).groupby("row", sort=False).agg(runs=("made", "size"), made=("made", "sum"), steps=("steps", "max"), seconds=("seconds", "median"),
-                                                              device=("device", each), commit=("commit", lambda made: each(made) if made.nunique() < 3 else f"{made.nunique()} states"), at_chance=("at_chance", each), left_out=("left_out", "max")).reset_index()
+        lines.append(
+            dict(
+                row=run.row.label,
+                made=bool(told),
+                steps=told.get("steps", 0),
+                seconds=told.get("training_seconds", told.get("seconds", np.nan)),
+                device=told.get("device", ""),
+                commit=told.get("commit") or "",
+                at_chance=", ".join(told.get("at_chance", [])),
+                left_out=len(told.get("left_out", [])),
+            )
+        )
 
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-                       "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", "×": r"$\times$", "β": r"$\beta$", "†": r"$\dagger$", "·": r"$\cdot$", "–": "--", "’": "'"})
+    def each(values):
+        return ", ".join(sorted({str(v) for v in values if v})) or "-"
+
+    return (
+        pd.DataFrame(lines)
+        .groupby("row", sort=False)
+        .agg(
+            runs=("made", "size"),
+            made=("made", "sum"),
+            steps=("steps", "max"),
+            seconds=("seconds", "median"),
+            device=("device", each),
+            commit=("commit", lambda made: each(made) if made.nunique() < 3 else f"{made.nunique()} states"),
+            at_chance=("at_chance", each),
+            left_out=("left_out", "max"),
+        )
+        .reset_index()
+    )
+
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        ">": "$>$",
+        "|": "$|$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "β": r"$\beta$",
+        "†": r"$\dagger$",
+        "·": r"$\cdot$",
+        "–": "--",
+        "’": "'",
+    }
+)
+
 
 def latex_table(
-    part: pd.DataFrame, # as printed; a column `runs` holds links and is left out
-    caption: str,       # what it shows, on what
-) -> str:               # a table environment, for the package booktabs
+    part: pd.DataFrame,  # as printed; a column `runs` holds links and is left out
+    caption: str,  # what it shows, on what
+) -> str:  # a table environment, for the package booktabs
     "Print a table in LaTeX, every special character escaped."
     part = part.drop(columns=["runs"], errors="ignore")
-    lines = [" & ".join(str(cell).translate(LATEX) for cell in line).replace("[", "{[}", 1 if str(line[0]).startswith("[") else 0) + r" \\" for line in (part.columns, *part.itertuples(index=False))]
-    return "\n".join([r"\begin{table*}", rf"\caption{{{caption.translate(LATEX)}}}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}", rf"\begin{{tabular}}{{{'l' * len(part.columns)}}}", r"\toprule", lines[0], r"\midrule",
-                      *lines[1:], r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
+    lines = [
+        " & ".join(str(cell).translate(LATEX) for cell in line).replace(
+            "[", "{[}", 1 if str(line[0]).startswith("[") else 0
+        )
+        + r" \\"
+        for line in (part.columns, *part.itertuples(index=False))
+    ]
+    return (
+        "\n".join(
+            [
+                r"\begin{table*}",
+                rf"\caption{{{caption.translate(LATEX)}}}",
+                r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+                rf"\begin{{tabular}}{{{'l' * len(part.columns)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table*}",
+            ]
+        )
+        + "\n"
+    )
+
 
 def write_tables(
-    name: str,                         # of the files
-    title: str,                        # heading
-    parts: dict[str, pd.DataFrame],    # heading of a part -> its table, as printed
-    tidy: pd.DataFrame,                # one number a line, for the .csv
-    notes: Sequence[str] = (),         # sentences below the title; the first one also ends every caption in LaTeX
-    reports: Path | str | None = None, # reports folder
-) -> list[Path]:                       # the three files
+    name: str,  # of the files
+    title: str,  # heading
+    parts: dict[str, pd.DataFrame],  # heading of a part -> its table, as printed
+    tidy: pd.DataFrame,  # one number a line, for the .csv
+    notes: Sequence[str] = (),  # sentences below the title; the first one also ends every caption in LaTeX
+    reports: Path | str | None = None,  # reports folder
+) -> list[Path]:  # the three files
     "Write a table as Markdown, CSV and LaTeX."
     target = reports_folder(reports) / "tables"
     target.mkdir(parents=True, exist_ok=True)
     files = [target / f"{name}.{kind}" for kind in ("md", "csv", "tex")]
-    write_text(files[0], "\n\n".join([f"# {title}", *notes, *(f"## {head}\n\n{part.to_markdown(index=False, disable_numparse=True)}" for head, part in parts.items())]) + "\n")
+    write_text(
+        files[0],
+        "\n\n".join(
+            [
+                f"# {title}",
+                *notes,
+                *(
+                    f"## {head}\n\n{part.to_markdown(index=False, disable_numparse=True)}"
+                    for head, part in parts.items()
+                ),
+            ]
+        )
+        + "\n",
+    )
     write_text(files[1], tidy.to_csv(index=False))
-    write_text(files[2], "\n".join(["% needs \\usepackage{booktabs}", *(latex_table(part, " ".join([f"{title}: {head}.", *notes[:1]])) for head, part in parts.items())]))
+    write_text(
+        files[2],
+        "\n".join(
+            [
+                "% needs \\usepackage{booktabs}",
+                *(latex_table(part, " ".join([f"{title}: {head}.", *notes[:1]])) for head, part in parts.items()),
+            ]
+        ),
+    )
     return files
 
 # %% ../../nbs/6_study/62_report.ipynb #3fff632e
-COLOURS = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442", "blue": "#0072B2", "red": "#D55E00", "pink": "#CC79A7"}
+COLOURS = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "pink": "#CC79A7",
+}
+
 
 def figure_style() -> dict[str, Any]:
     "Give matplotlib's settings for every figure of the study; use it as `plt.rc_context(figure_style())`."
-    import matplotlib.pyplot as plt # here and below: tables do not wait for it
-    return {"figure.dpi": 80, "savefig.dpi": 160, "savefig.bbox": "tight", "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-            "axes.prop_cycle": plt.cycler(color=[COLOURS[c] for c in ("blue", "red", "green", "orange", "pink", "sky", "black")]), "svg.hashsalt": "fima", "svg.fonttype": "none"}
+    import matplotlib.pyplot as plt  # here and below: tables do not wait for it
+
+    return {
+        "figure.dpi": 80,
+        "savefig.dpi": 160,
+        "savefig.bbox": "tight",
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "axes.prop_cycle": plt.cycler(
+            color=[COLOURS[c] for c in ("blue", "red", "green", "orange", "pink", "sky", "black")]
+        ),
+        "svg.hashsalt": "fima",
+        "svg.fonttype": "none",
+    }
+
 
 def save_figure(
-    figure: "Figure",                  # to save
-    name: str,                         # of the files
-    reports: Path | str | None = None, # reports folder
-) -> list[Path]:                       # a .png and a .svg, without a date: the same figure is the same file
+    figure: "Figure",  # to save
+    name: str,  # of the files
+    reports: Path | str | None = None,  # reports folder
+) -> list[Path]:  # a .png and a .svg, without a date: the same figure is the same file
     "Write a figure to reports/figures."
     import matplotlib.pyplot as plt
+
     target = reports_folder(reports) / "figures"
     target.mkdir(parents=True, exist_ok=True)
     files = [target / f"{name}.png", target / f"{name}.svg"]
     with plt.rc_context(figure_style()):
-        for file, date in zip(files, ({"Software": None}, {"Date": None})): figure.savefig(file, metadata=date)
+        for file, date in zip(files, ({"Software": None}, {"Date": None})):
+            figure.savefig(file, metadata=date)
     return files
 
+
 def show_accuracies(
-    ax: "Axes",                                # where to draw
-    summary: pd.DataFrame,                     # of `summarise`
-    reference: dict[str, float] | None = None, # name of a line -> accuracy in [0, 1]
-    title: str = "",                           # of the panel
-    seeds: dict[str, Sequence[float]] | None = None, # row -> accuracy of each seed, drawn as small rings
-) -> "Axes":                                   # the same axes
+    ax: "Axes",  # where to draw
+    summary: pd.DataFrame,  # of `summarise`
+    reference: dict[str, float] | None = None,  # name of a line -> accuracy in [0, 1]
+    title: str = "",  # of the panel
+    seeds: dict[str, Sequence[float]] | None = None,  # row -> accuracy of each seed, drawn as small rings
+) -> "Axes":  # the same axes
     "Draw each row's accuracy with its 95% interval, beside reference lines; a row that was not run says so."
     for place, line in enumerate(summary.itertuples()):
-        if np.isnan(line.value): ax.text(.02, place, "not run", va="center", color="0.4", bbox={"fc": "white", "ec": "none", "pad": 1}, transform=ax.get_yaxis_transform()); continue
+        if np.isnan(line.value):
+            ax.text(
+                0.02,
+                place,
+                "not run",
+                va="center",
+                color="0.4",
+                bbox={"fc": "white", "ec": "none", "pad": 1},
+                transform=ax.get_yaxis_transform(),
+            )
+            continue
         ax.plot([100 * line.low, 100 * line.high], [place, place], color=COLOURS["blue"], lw=2, solid_capstyle="butt")
         ax.plot(100 * line.value, place, "o", color=COLOURS["blue"])
         each = [100 * value for value in (seeds or {}).get(line.row, [])]
-        if len(each) > 1: ax.plot(each, [place + .22] * len(each), "o", mfc="none", mec=COLOURS["red"], ms=3.5)
+        if len(each) > 1:
+            ax.plot(each, [place + 0.22] * len(each), "o", mfc="none", mec=COLOURS["red"], ms=3.5)
     styles = [":", "--", "-."]
-    for style, (name, value) in zip(styles, (reference or {}).items()): ax.axvline(100 * value, color="0.35", ls=style, lw=1, label=f"{name} ({100 * value:.3g})")
-    ax.set(yticks=range(len(summary)), yticklabels=summary.label, ylim=(len(summary) - .5, -.5), xlim=(0, None), xlabel="accuracy, per cent", title=title)
-    if reference: ax.legend(loc="upper center", bbox_to_anchor=(.5, -.2), ncols=min(2, len(reference)), fontsize=7)
+    for style, (name, value) in zip(styles, (reference or {}).items()):
+        ax.axvline(100 * value, color="0.35", ls=style, lw=1, label=f"{name} ({100 * value:.3g})")
+    ax.set(
+        yticks=range(len(summary)),
+        yticklabels=summary.label,
+        ylim=(len(summary) - 0.5, -0.5),
+        xlim=(0, None),
+        xlabel="accuracy, per cent",
+        title=title,
+    )
+    if reference:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(2, len(reference)), fontsize=7)
     return ax

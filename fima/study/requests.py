@@ -27,47 +27,76 @@ from ..training.weights import load_encoder
 
 # %% ../../nbs/6_study/60_requests.ipynb #34e72735
 def read_numbers(
-    text: str, # e.g. "1,2,3"
-    name: str, # of the option, for messages
+    text: str,  # e.g. "1,2,3"
+    name: str,  # of the option, for messages
 ) -> list[int]:
     "Read whole numbers with commas between them, each once."
-    try: numbers = [int(number) for number in text.split(",") if number.strip()]
-    except ValueError: raise ValueError(f"{name} must be numbers with commas between them, e.g. 1,2,3, got {text!r}") from None
-    if len(set(numbers)) < len(numbers): raise ValueError(f"{name} must name each {name.strip('-').removesuffix('s')} once, got {text!r}")
+    try:
+        numbers = [int(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers with commas between them, e.g. 1,2,3, got {text!r}") from None
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name} must name each {name.strip('-').removesuffix('s')} once, got {text!r}")
     return numbers
 
+
 def _check_own(
-    about: Data, # a folder of one's own
+    about: Data,  # a folder of one's own
 ) -> None:
     "Refuse videos that no evaluation can use, before a kernel is started."
     catalog = read_catalog(about, data_folder(about))
     tested, classes = catalog[catalog.split.eq("test")], set(catalog["class"][catalog.split.eq("train")]) - {UNLABELLED}
-    if not len(tested): raise ValueError(f"{about.title}: test must hold videos, got none{NO_TEST}")
-    if len(classes) < 2: raise ValueError(f"{about.title}: an evaluation needs training videos of at least 2 classes (class folders, or lists with lines 'path label', labels from 1), got {len(classes)}")
-    if tested.group.nunique() < 2: raise ValueError(f"{about.title}: test videos must be of at least 2 groups, since intervals draw whole groups (--groups), got {tested.group.iloc[0]} alone")
+    if not len(tested):
+        raise ValueError(f"{about.title}: test must hold videos, got none{NO_TEST}")
+    if len(classes) < 2:
+        raise ValueError(
+            f"{about.title}: an evaluation needs training videos of at least 2 classes (class folders, or lists with lines 'path label', labels from 1), got {len(classes)}"
+        )
+    if tested.group.nunique() < 2:
+        raise ValueError(
+            f"{about.title}: test videos must be of at least 2 groups, since intervals draw whole groups (--groups), got {tested.group.iloc[0]} alone"
+        )
+
 
 def request_evaluation(
-    checkpoint: Path,          # folder of a finished pre-training, or a checkpoint file
-    template: str,             # name of a template
-    splits: str = "",          # splits of a named set, e.g. "1,2"
-    data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`; none: the run's own videos
-    changes: dict[str, Any] | None = None, # parameters of the template
-    folder: Path | None = None, # where the numbers go; None: a folder of their own
-) -> tuple[dict[str, Any], Path]: # parameters of the template; the folder
+    checkpoint: Path,  # folder of a finished pre-training, or a checkpoint file
+    template: str,  # name of a template
+    splits: str = "",  # splits of a named set, e.g. "1,2"
+    data: dict[str, Any] | None = None,  # dotted fields of a recipe's section `data`; none: the run's own videos
+    changes: dict[str, Any] | None = None,  # parameters of the template
+    folder: Path | None = None,  # where the numbers go; None: a folder of their own
+) -> tuple[dict[str, Any], Path]:  # parameters of the template; the folder
     "Say how one encoder is evaluated, and where its numbers go; raise ValueError, one line, before anything is computed."
     template_file(template)  # refuses a name that there is not
     recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
-    plain = fields.get("name", "own") != "own" and "classes" not in fields # a named set as it is: the template's own parameters
-    if fields and not plain and recipe.data.name == OWN: fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields # as in training, unless said otherwise
-    about = evaluated_data(recipe, fields["name"] if plain else "", numbers[0] if numbers else 0, data=None if plain else fields or None)
-    if about.name == OWN: _check_own(about)
+    # a named set as it is: the template's own parameters
+    plain = fields.get("name", "own") != "own" and "classes" not in fields
+    # as in training, unless said otherwise
+    if fields and not plain and recipe.data.name == OWN:
+        fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields
+    about = evaluated_data(
+        recipe, fields["name"] if plain else "", numbers[0] if numbers else 0, data=None if plain else fields or None
+    )
+    if about.name == OWN:
+        _check_own(about)
     if fields and not plain:
         fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
-    asked = dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", "")) if plain else dict(splits=numbers, data=fields)
-    chosen = resolve(Evaluated(template=template, settings=(changes or {}) | {name: value for name, value in asked.items() if value}), Row(name="row", label=""), recipe)
+    asked = (
+        dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", ""))
+        if plain
+        else dict(splits=numbers, data=fields)
+    )
+    chosen = resolve(
+        Evaluated(
+            template=template, settings=(changes or {}) | {name: value for name, value in asked.items() if value}
+        ),
+        Row(name="row", label=""),
+        recipe,
+    )
     place = checkpoint.resolve()
-    if not place.is_dir(): place = work_root() / "encoders" / fingerprint(place)[:16]
+    if not place.is_dir():
+        place = work_root() / "encoders" / fingerprint(place)[:16]
     folder = (folder or place / chosen.name).resolve()
     return {"run": str(checkpoint.resolve()), "folder": str(folder)} | chosen.settings, folder
 
@@ -76,40 +105,62 @@ def _changed_name(name: str, told: dict[str, Any]) -> str:
     "Name a changed study after the other one and its changes."
     return f"{name}_{sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:6]}"
 
+
 def _words(changes: dict[str, Any], seeds: Sequence[int], data: dict[str, Any]) -> str:
     "Say what is changed, without paths."
     words = [f"{name}={value}" for name, value in changes.items()]
-    if seeds: words.append(f"seeds {', '.join(map(str, seeds))}")
-    if data: words.append("videos " + (data.get("name", "own") if data.get("name", "own") != "own" else Path(data["videos"]).name))
+    if seeds:
+        words.append(f"seeds {', '.join(map(str, seeds))}")
+    if data:
+        words.append(
+            "videos " + (data.get("name", "own") if data.get("name", "own") != "own" else Path(data["videos"]).name)
+        )
     return ", ".join(words)
 
+
 def changed_study(
-    study: str | Path,         # name or file
-    changes: dict[str, Any],   # dotted names and values for every row
-    seeds: Sequence[int] = (), # in place of the study's; none: as they are
-    data: dict[str, Any] | None = None, # dotted fields of a recipe's section `data`
-    profile: str | None = None, # scale at which its recipes must hold; None: the study's own
-) -> Path | str:               # the file of the changed study; the study itself where nothing changes
+    study: str | Path,  # name or file
+    changes: dict[str, Any],  # dotted names and values for every row
+    seeds: Sequence[int] = (),  # in place of the study's; none: as they are
+    data: dict[str, Any] | None = None,  # dotted fields of a recipe's section `data`
+    profile: str | None = None,  # scale at which its recipes must hold; None: the study's own
+) -> Path | str:  # the file of the changed study; the study itself where nothing changes
     "Write a study with changed settings, other seeds or videos as one's own; where a recipe is refused, write nothing."
     whole, path = read_study(study)
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
     only_fewer = seeds and set(seeds) <= set(whole.seeds)
-    if not changes and not fields and (only_fewer or not seeds): return study
-    if whole.shows: raise ValueError(f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got {_words(changes, seeds, fields)}")
+    if not changes and not fields and (only_fewer or not seeds):
+        return study
+    if whole.shows:
+        raise ValueError(
+            f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got {_words(changes, seeds, fields)}"
+        )
     told = yaml.safe_load(path.read_text())
     base = told.get("base", {})
     base["overrides"] = base.get("overrides", {}) | changes
     words = _words(changes, seeds, fields)
-    told |= dict(base=base, name=_changed_name(whole.name, dict(changes=changes, seeds=list(seeds), data=fields)), title=f"{whole.title} ({words})", results=[],
-                 notes=[f"Made from the study {whole.name}; changed: {words}.", *whole.notes])
-    if seeds: told |= dict(seeds=list(seeds), every_seed=True)
+    told |= dict(
+        base=base,
+        name=_changed_name(whole.name, dict(changes=changes, seeds=list(seeds), data=fields)),
+        title=f"{whole.title} ({words})",
+        results=[],
+        notes=[f"Made from the study {whole.name}; changed: {words}.", *whole.notes],
+    )
+    if seeds:
+        told |= dict(seeds=list(seeds), every_seed=True)
     if fields:
         base.pop("base", None)
-        told |= dict(data=fields, factors={name: values for name, values in whole.factors.items() if not name.startswith("data.")}, untouched=[], published="")
+        told |= dict(
+            data=fields,
+            factors={name: values for name, values in whole.factors.items() if not name.startswith("data.")},
+            untouched=[],
+            published="",
+        )
     file = own_folder() / "studies" / f"{told['name']}.yaml"
     text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
     made = checked_study(yaml.safe_load(text), file)
     expand(made.scaled(profile or made.base.profile))
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists() or file.read_text() != text: write_text(file, text)
+    if not file.exists() or file.read_text() != text:
+        write_text(file, text)
     return file

@@ -32,7 +32,7 @@ from ..training.share import check_share
 __all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'results_state', 'run']
 
 # %% ../../nbs/6_study/61_run.ipynb #717ff3a7
-SNAKEFILE = '''# written by fima.study.run for one call; its processes are in processes.json
+SNAKEFILE = """# written by fima.study.run for one call; its processes are in processes.json
 import json
 from pathlib import Path
 from fima.study.slurm import forward_stop
@@ -53,204 +53,358 @@ for process in processes:
         resources: **process["resources"]
         params: command=process["command"]
         shell: "exec {params.command} 2> {log.error:q}"
-'''
+"""
+
 
 def graph(
-    work: Path,                 # scratch folder
-    jobs: list[dict[str, Any]], # what to do
-    slurm: Slurm | None = None, # what to ask of Slurm; None: the processes run here
-    on_gpus: bool = True,       # does Slurm give GPUs to runs?
-) -> list[dict[str, Any]]:      # a rule of Snakemake each: name, needs, stamp, log, priority, threads, resources, command
+    work: Path,  # scratch folder
+    jobs: list[dict[str, Any]],  # what to do
+    slurm: Slurm | None = None,  # what to ask of Slurm; None: the processes run here
+    on_gpus: bool = True,  # does Slurm give GPUs to runs?
+) -> list[dict[str, Any]]:  # a rule of Snakemake each: name, needs, stamp, log, priority, threads, resources, command
     "Gather jobs into processes: data first, then everything that reads them."
     together = {}
-    for job in jobs: together.setdefault(job["process"], []).append(job)
+    for job in jobs:
+        together.setdefault(job["process"], []).append(job)
     stamp = lambda name: str(work / "processes" / name)
-    call = lambda name: [sys.executable, "-c", "import sys; from fima.study.jobs import work; work(*sys.argv[1:])", str(work / "jobs.json"), name]
+    call = lambda name: [
+        sys.executable,
+        "-c",
+        "import sys; from fima.study.jobs import work; work(*sys.argv[1:])",
+        str(work / "jobs.json"),
+        name,
+    ]
+
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
-        if slurm: return slurm.rule(call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data", places())
-        return dict(threads=1, resources={"gpu": first["processes"]} if first["gpus"] else {}, command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)))
-    return [dict(name=name, needs=[stamp("data")] if name != "data" else [], stamp=stamp(name), log=[file for job in mine for file in job["log"]], priority=max(job["priority"] for job in mine),
-                 **needs(name, mine[0])) for name, mine in together.items()]
+        if slurm:
+            return slurm.rule(
+                call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data", places()
+            )
+        return dict(
+            threads=1,
+            resources={"gpu": first["processes"]} if first["gpus"] else {},
+            command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)),
+        )
+
+    return [
+        dict(
+            name=name,
+            needs=[stamp("data")] if name != "data" else [],
+            stamp=stamp(name),
+            log=[file for job in mine for file in job["log"]],
+            priority=max(job["priority"] for job in mine),
+            **needs(name, mine[0]),
+        )
+        for name, mine in together.items()
+    ]
+
 
 def start_snakemake(
-    work: Path,                 # scratch folder; Snakefile, jobs.json and snakemake.log go there
-    jobs: list[dict[str, Any]], # what to do
-    cores: int,                 # processes at a time
-    gpus: int | None,           # GPUs to share out; None: as many as Slurm gives
-    options: Sequence[str] = (), # further arguments
-    slurm: Slurm | None = None, # submit the processes instead of running them here
-) -> subprocess.Popen:          # Snakemake, in a process group of its own
+    work: Path,  # scratch folder; Snakefile, jobs.json and snakemake.log go there
+    jobs: list[dict[str, Any]],  # what to do
+    cores: int,  # processes at a time
+    gpus: int | None,  # GPUs to share out; None: as many as Slurm gives
+    options: Sequence[str] = (),  # further arguments
+    slurm: Slurm | None = None,  # submit the processes instead of running them here
+) -> subprocess.Popen:  # Snakemake, in a process group of its own
     "Write the Snakefile and start Snakemake on it."
-    for folder in ("stamps", "processes"): (work / folder).mkdir(parents=True, exist_ok=True)
+    for folder in ("stamps", "processes"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
     write_json(work / "jobs.json", jobs)
     write_json(work / "processes.json", graph(work, jobs, slurm, gpus != 0))
     (work / "Snakefile").write_text(SNAKEFILE)
-    call = [sys.executable, "-m", "snakemake", "--snakefile", str(work / "Snakefile"), "--directory", str(work), "--keep-going", "--nolock", "--rerun-triggers", "mtime",
-            *(slurm.options(job_name(work)) if slurm else ["--cores", str(cores)]), *(["--resources", f"gpu={gpus}"] if gpus is not None else []), *options]
-    if slurm: (work / "slurm").write_text(job_name(work))
+    call = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(work / "Snakefile"),
+        "--directory",
+        str(work),
+        "--keep-going",
+        "--nolock",
+        "--rerun-triggers",
+        "mtime",
+        *(slurm.options(job_name(work)) if slurm else ["--cores", str(cores)]),
+        *(["--resources", f"gpu={gpus}"] if gpus is not None else []),
+        *options,
+    ]
+    if slurm:
+        (work / "slurm").write_text(job_name(work))
     with (work / "snakemake.log").open("w") as log:
-        process = subprocess.Popen(call, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=os.environ | places() | {name: "1" for name in THREADS}) # one computing thread a job: jobs run beside each other
+        # one computing thread a job: jobs run beside each other
+        process = subprocess.Popen(
+            call,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | places() | {name: "1" for name in THREADS},
+        )
     (work / "group").write_text(str(process.pid))
     return process
 
+
 def stop(
-    group: int,          # process group of Snakemake
-    work: Path,          # scratch folder
-    patience: float = 30, # seconds for jobs to keep a checkpoint
+    group: int,  # process group of Snakemake
+    work: Path,  # scratch folder
+    patience: float = 30,  # seconds for jobs to keep a checkpoint
 ) -> None:
     "Ask every job to stop, then end those that do not; what was submitted to Slurm is cancelled there."
     (work / "stopping").touch()
-    if (work / "slurm").exists(): return stop_submitted(work, group)
+    if (work / "slurm").exists():
+        return stop_submitted(work, group)
     deadline = time.monotonic() + patience
     try:
         os.killpg(group, signal.SIGTERM)
         while time.monotonic() < deadline + 5:
-            try: os.waitpid(group, os.WNOHANG)
-            except ChildProcessError: pass
+            try:
+                os.waitpid(group, os.WNOHANG)
+            except ChildProcessError:
+                pass
             os.killpg(group, 0)
-            if time.monotonic() > deadline: os.killpg(group, signal.SIGKILL)
-            time.sleep(.2)
-    except ProcessLookupError: pass
+            if time.monotonic() > deadline:
+                os.killpg(group, signal.SIGKILL)
+            time.sleep(0.2)
+    except ProcessLookupError:
+        pass
+
 
 def stop_orphan(
-    work: Path, # scratch folder of an earlier call
+    work: Path,  # scratch folder of an earlier call
 ) -> None:
     "Stop the Snakemake of a call that was killed without a chance to do so (only where /proc tells whose a process is) and what it submitted."
     file = work / "group"
     told = Path("/proc") / file.read_text() / "cmdline" if file.exists() else None
-    if told and told.exists() and str(work).encode() in told.read_bytes(): stop(int(file.read_text()), work)
-    elif (work / "slurm").exists(): stop_submitted(work)
+    if told and told.exists() and str(work).encode() in told.read_bytes():
+        stop(int(file.read_text()), work)
+    elif (work / "slurm").exists():
+        stop_submitted(work)
 
 # %% ../../nbs/6_study/61_run.ipynb #3536b0ff
 def results_notebooks(
     studies: list[Study],  # whose outcome is to be shown
-    reports: Path,         # reports folder
-) -> list[tuple[Path, Path, dict[str, Any]]]: # results notebook, executed notebook, parameters
+    reports: Path,  # reports folder
+) -> list[tuple[Path, Path, dict[str, Any]]]:  # results notebook, executed notebook, parameters
     "List the results notebooks of studies, each with the parameters that its tagged cell declares."
     found = {}
     for study in studies:
         for name in study.results:
             template = results_folder() / f"{name}.ipynb"
-            if not template.exists(): continue  # an installed package makes plain tables
-            given = {"study": study.file if is_own(study) else study.name, "reports": str(reports), "profile": study.base.profile}
+            if not template.exists():
+                continue  # an installed package makes plain tables
+            given = {
+                "study": study.file if is_own(study) else study.name,
+                "reports": str(reports),
+                "profile": study.base.profile,
+            }
             given = {key: value for key, value in given.items() if key in template_parameters(template)}
             label = name if "study" not in given or study.name == name else f"{study.name}-{name}"
             found[name, json.dumps(given)] = (template, reports / "notebooks" / f"{label}.ipynb", given)
     return list(found.values())
 
+
 def report(
-    studies: str | Path | Sequence[str | Path], # names or files
-    reports: Path | str | None = None,          # reports folder
-    profile: str | None = None,                 # scale; None: each study's own
-    progress: bool = True,                      # show a bar
-) -> list[Path]:                                # the executed notebooks and the page
+    studies: str | Path | Sequence[str | Path],  # names or files
+    reports: Path | str | None = None,  # reports folder
+    profile: str | None = None,  # scale; None: each study's own
+    progress: bool = True,  # show a bar
+) -> list[Path]:  # the executed notebooks and the page
     "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
     folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
     with Kernel() as kernel:
-        for template, notebook, given in tqdm(results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1):
-            try: execute(template, notebook, given, kernel)
-            except JobError as error: failed.append(f"{notebook.name}: {error}")
+        for template, notebook, given in tqdm(
+            results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1
+        ):
+            try:
+                execute(template, notebook, given, kernel)
+            except JobError as error:
+                failed.append(f"{notebook.name}: {error}")
             made.append(notebook)
     for study in loaded:
-        if not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results): made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
+        if not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results):
+            made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
     profiles = {study.base.profile for study in loaded}
-    own = "" if folder in (own_folder(), published_folder()) or len(profiles) > 1 else profiles.pop()  # another folder holds what was asked for
+    # another folder holds what was asked for
+    own = "" if folder in (own_folder(), published_folder()) or len(profiles) > 1 else profiles.pop()
     made.append(build_page(folder, profile or own))
-    if failed: raise JobError("; ".join(failed))
+    if failed:
+        raise JobError("; ".join(failed))
     return made
 
+
 def results_state(
-    runs: list[Run],         # every run of the studies
-    notebooks: list[Path],   # results notebooks
-    reports: Path,           # reports folder
-) -> str:                    # changes when a number or a results notebook does
+    runs: list[Run],  # every run of the studies
+    notebooks: list[Path],  # results notebooks
+    reports: Path,  # reports folder
+) -> str:  # changes when a number or a results notebook does
     "Fingerprint what the results notebooks read."
     files = {file for run in runs for file, *_ in records(run, reports)} | set(notebooks)
-    return sha256("".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()).hexdigest()
+    return sha256(
+        "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()
+    ).hexdigest()
 
 # %% ../../nbs/6_study/61_run.ipynb #6a84bd0c
-def _interrupt(number, frame): raise KeyboardInterrupt
+def _interrupt(number, frame):
+    raise KeyboardInterrupt
 
-def _run_jobs(name: str, jobs: list[dict[str, Any]], work: Path, cores: int, gpus: int | None, options: Sequence[str], slurm: Slurm | None, progress: bool) -> None:
+
+def _run_jobs(
+    name: str,
+    jobs: list[dict[str, Any]],
+    work: Path,
+    cores: int,
+    gpus: int | None,
+    options: Sequence[str],
+    slurm: Slurm | None,
+    progress: bool,
+) -> None:
     "Run jobs to their end; raise RuntimeError where Snakemake itself failed."
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _interrupt) if main else None
     process = start_snakemake(work, jobs, cores, gpus, options, slurm)
-    try: failures = watch(process, jobs, work, name, progress)
+    try:
+        failures = watch(process, jobs, work, name, progress)
     finally:
-        if process.poll() is None: stop(process.pid, work)
-        elif slurm: stop_submitted(work)
-        if main: signal.signal(signal.SIGTERM, before)
-    if process.returncode and not failures: raise RuntimeError(f"Snakemake failed: {' '.join((work / 'snakemake.log').read_text().split())[-500:]}")
+        if process.poll() is None:
+            stop(process.pid, work)
+        elif slurm:
+            stop_submitted(work)
+        if main:
+            signal.signal(signal.SIGTERM, before)
+    if process.returncode and not failures:
+        raise RuntimeError(f"Snakemake failed: {' '.join((work / 'snakemake.log').read_text().split())[-500:]}")
+
 
 def _check(cores: int | None, processes: int, gpus: int | None, slurm: Slurm | None) -> None:
     "Refuse a call before anything is read."
     for name, value, least in (("cores", cores, 1), ("processes", processes, 1), ("gpus", gpus, 0)):
-        if value is not None and value < least: raise ValueError(f"{name} must be at least {least}, got {value}")
-    if slurm: slurm.check()
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if slurm:
+        slurm.check()
+
 
 def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     "List the runs of studies; of several, those whose videos are not here are left out, and said so."
     runs = [run for study in studies for run in expand(study)]
     unknown = sorted(set(seeds) - {run.recipe.seed for run in runs})
-    if unknown: raise ValueError(f"seeds must be among those of the studies, {', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}")
+    if unknown:
+        raise ValueError(
+            f"seeds must be among those of the studies, {', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}"
+        )
     runs = [run for run in runs if not seeds or run.recipe.seed in seeds]
     gone = absent(runs) if len(studies) > 1 else set()
-    if gone: print(f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)", file=sys.stderr)
+    if gone:
+        print(
+            f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)",
+            file=sys.stderr,
+        )
     return [run for run in runs if run.recipe.data.title not in gone]
+
 
 def _refuse_other_videos(runs: list[Run], reports: Path) -> None:
     "Refuse to take runs that were made from other videos for those of the videos that are here."
     others = other_videos((run.recipe.run_id, run.folder(reports) / "metrics.json", run.recipe.data) for run in runs)
     for name, (made, here) in others.items():
-        raise ValueError(f"{reports} holds the finished run {name}, made from videos with fingerprint {made}; those that are here have {here}: bring back the others, or name these with --videos: they make runs of their own")
+        raise ValueError(
+            f"{reports} holds the finished run {name}, made from videos with fingerprint {made}; those that are here have {here}: bring back the others, or name these with --videos: they make runs of their own"
+        )
+
 
 def _scratch(studies: list[Study], reports: Path) -> Path:
     "Name the scratch folder of a call after its studies; stop what an earlier call that was killed left running of any of them."
     names = sorted(study.name for study in studies)
     for file in (reports / ".work").glob("*/studies"):
-        if set(file.read_text().split()) & set(names): stop_orphan(file.parent)
-    return reports / ".work" / (names[0] if len(names) == 1 else f"{len(names)}_studies_{sha256(' '.join(names).encode()).hexdigest()[:6]}")
+        if set(file.read_text().split()) & set(names):
+            stop_orphan(file.parent)
+    return (
+        reports
+        / ".work"
+        / (names[0] if len(names) == 1 else f"{len(names)}_studies_{sha256(' '.join(names).encode()).hexdigest()[:6]}")
+    )
 
-def _make(todo: dict[str, list[Run]], studies: list[Study], reports: Path, work: Path, cores: int, gpus: int | None, devices: list[str], processes: int, recorded: bool, options: Sequence[str], slurm: Slurm | None, progress: bool) -> None:
+
+def _make(
+    todo: dict[str, list[Run]],
+    studies: list[Study],
+    reports: Path,
+    work: Path,
+    cores: int,
+    gpus: int | None,
+    devices: list[str],
+    processes: int,
+    recorded: bool,
+    options: Sequence[str],
+    slurm: Slurm | None,
+    progress: bool,
+) -> None:
     "Make what is missing, in a new scratch folder."
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     write_text(work / "studies", " ".join(study.name for study in studies))
     make_way(todo, reports, recorded)
-    _run_jobs(work.name, build_jobs(todo, reports, work, devices, cores, processes, recorded), work, cores, gpus if slurm else len(devices), options, slurm, progress)
+    _run_jobs(
+        work.name,
+        build_jobs(todo, reports, work, devices, cores, processes, recorded),
+        work,
+        cores,
+        gpus if slurm else len(devices),
+        options,
+        slurm,
+        progress,
+    )
+
 
 def run(
-    studies: str | Path | Sequence[str | Path], # names or files
-    cores: int | None = None,          # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
-    gpus: int | None = None,           # GPUs to use; None: all that are visible; 0: none
-    reports: Path | str | None = None, # reports folder; None: one's own, runs/ or runs/<profile>
-    recorded: bool = False,            # be content with numbers whose weights are not here, or that this code would not give
-    results: bool = True,              # execute the results notebooks at the end
-    progress: bool = True,             # show a bar
-    options: Sequence[str] = (),       # further arguments of Snakemake
-    profile: str | None = None,        # scale; None: each study's own
-    seeds: Sequence[int] = (),         # only these of the studies' seeds; none: all
-    processes: int = 1,                # GPUs of one pre-training (on a CPU: processes)
-    slurm: Slurm | None = None,        # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
-) -> pd.DataFrame:                     # the plan afterwards
+    studies: str | Path | Sequence[str | Path],  # names or files
+    # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
+    cores: int | None = None,
+    gpus: int | None = None,  # GPUs to use; None: all that are visible; 0: none
+    reports: Path | str | None = None,  # reports folder; None: one's own, runs/ or runs/<profile>
+    recorded: bool = False,  # be content with numbers whose weights are not here, or that this code would not give
+    results: bool = True,  # execute the results notebooks at the end
+    progress: bool = True,  # show a bar
+    options: Sequence[str] = (),  # further arguments of Snakemake
+    profile: str | None = None,  # scale; None: each study's own
+    seeds: Sequence[int] = (),  # only these of the studies' seeds; none: all
+    processes: int = 1,  # GPUs of one pre-training (on a CPU: processes)
+    slurm: Slurm | None = None,  # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
+) -> pd.DataFrame:  # the plan afterwards
     "Run what studies lack as one graph, then show the results; the same call after a stop or a failure continues."
     _check(cores, processes, gpus, slurm)
     loaded, folder = load_studies(studies, profile), writable(reports_folder(reports, profile), "--reports")
     runs, devices = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus]
-    if devices and processes > len(devices): raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
-    for each in runs: check_share(each.recipe, processes)
+    if devices and processes > len(devices):
+        raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
+    for each in runs:
+        check_share(each.recipe, processes)
     _refuse_other_videos(runs, folder)
     with ExitStack() as stack:
         for study in loaded:
             held = hold(folder / ".work" / "locks" / f"study-{study.name}", wait=False)
-            if not held: raise ValueError(f"study {study.name} is being run by another call; wait for it or stop it")
+            if not held:
+                raise ValueError(f"study {study.name} is being run by another call; wait for it or stop it")
             stack.enter_context(held)
         work = _scratch(loaded, folder)
         todo, shown = pending(runs, folder, recorded), work.with_suffix(".shown")
         try:
-            if todo: _make(todo, loaded, folder, work, cores or max(2, len(devices) // processes), gpus, devices, processes, recorded, options, slurm, progress)
+            if todo:
+                _make(
+                    todo,
+                    loaded,
+                    folder,
+                    work,
+                    cores or max(2, len(devices) // processes),
+                    gpus,
+                    devices,
+                    processes,
+                    recorded,
+                    options,
+                    slurm,
+                    progress,
+                )
         finally:
             told = [template for template, *_ in results_notebooks(loaded, folder)]
             now = results_state(runs, told, folder)

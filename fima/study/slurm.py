@@ -16,128 +16,187 @@ from pathlib import Path
 from typing import Any
 
 # %% ../../nbs/6_study/61_slurm.ipynb #262eeca9
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") # what tells a process how many threads to compute with
+# what tells a process how many threads to compute with
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
 
 @dataclass(frozen=True)
 class Slurm:
     "Say what each job of a study asks of Slurm."
-    partition: str             # where it is submitted; several with commas between
-    hours: float | None = None # its time limit; None: the partition's
-    account: str = ""          # who is charged; empty: the user's own account
-    memory: float = 16         # GB for each of its GPUs (on CPUs: processes)
-    cpus: int = 8              # cores for each of its GPUs: one computes, the others load videos
-    jobs: int = 100            # jobs waiting or running at a time
+
+    partition: str  # where it is submitted; several with commas between
+    hours: float | None = None  # its time limit; None: the partition's
+    account: str = ""  # who is charged; empty: the user's own account
+    memory: float = 16  # GB for each of its GPUs (on CPUs: processes)
+    cpus: int = 8  # cores for each of its GPUs: one computes, the others load videos
+    jobs: int = 100  # jobs waiting or running at a time
 
     def __post_init__(self):
         "Refuse what sbatch would refuse later, job by job."
         for name in ("partition", "account"):
-            if not re.fullmatch(r"[\w.,+@-]*", value := getattr(self, name)): raise ValueError(f"{name} must be a name that Slurm can have, got {value!r}")
-        if not self.partition: raise ValueError("partition must be named, got ''")
+            if not re.fullmatch(r"[\w.,+@-]*", value := getattr(self, name)):
+                raise ValueError(f"{name} must be a name that Slurm can have, got {value!r}")
+        if not self.partition:
+            raise ValueError("partition must be named, got ''")
         for name in ("hours", "memory", "cpus", "jobs"):
-            if (value := getattr(self, name)) is not None and value <= 0: raise ValueError(f"{name} must be above 0, got {value}")
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
 
     def check(self) -> None:
         "Refuse a machine that cannot submit."
-        if not find_spec("snakemake_executor_plugin_slurm"): raise ValueError("slurm needs Snakemake's plugin snakemake-executor-plugin-slurm, which is not installed: pip install -e '.[slurm]'")
+        if not find_spec("snakemake_executor_plugin_slurm"):
+            raise ValueError(
+                "slurm needs Snakemake's plugin snakemake-executor-plugin-slurm, which is not installed: pip install -e '.[slurm]'"
+            )
         missing = [name for name in ("sbatch", "squeue", "scancel") if not shutil.which(name)]
-        if missing: raise ValueError(f"slurm must be called where Slurm's commands are, on a login node; not found: {', '.join(missing)}")
+        if missing:
+            raise ValueError(
+                f"slurm must be called where Slurm's commands are, on a login node; not found: {', '.join(missing)}"
+            )
 
-    def options(self,
-        name: str,   # what the jobs of the call are called
+    def options(
+        self,
+        name: str,  # what the jobs of the call are called
     ) -> list[str]:  # arguments of Snakemake
         "Tell Snakemake to submit; it waits up to a minute for a file that another machine wrote."
         return ["--executor", "slurm", "--jobs", str(self.jobs), "--slurm-jobname-prefix", name, "--latency-wait", "60"]
 
-    def resources(self,
-        gpus: int = 0,       # GPUs of the job
+    def resources(
+        self,
+        gpus: int = 0,  # GPUs of the job
         processes: int = 1,  # processes that compute in it
-    ) -> dict[str, str | int]: # resources of its rule, in the plugin's words
+    ) -> dict[str, str | int]:  # resources of its rule, in the plugin's words
         "Say what one job asks for; all of it on one node, and told to stop two minutes before its time is up."
-        asked = dict(slurm_partition=self.partition, mem_mb=ceil(1024 * self.memory) * processes, nodes=1, slurm_extra="--signal=TERM@120")
-        if self.hours: asked["runtime"] = ceil(60 * self.hours)
-        if self.account: asked["slurm_account"] = self.account
+        asked = dict(
+            slurm_partition=self.partition,
+            mem_mb=ceil(1024 * self.memory) * processes,
+            nodes=1,
+            slurm_extra="--signal=TERM@120",
+        )
+        if self.hours:
+            asked["runtime"] = ceil(60 * self.hours)
+        if self.account:
+            asked["slurm_account"] = self.account
         return asked | ({"gpu": gpus} if gpus else {})
 
-    def rule(self,
+    def rule(
+        self,
         command: Sequence[str],  # the process to start
-        processes: int = 1,      # how many compute in the job
-        on_gpus: bool = True,    # each with a GPU?
-        variables: dict[str, str] | None = None, # of its environment; Slurm may be set up to hand none on
-    ) -> dict[str, Any]:         # threads, resources and command of its rule
+        processes: int = 1,  # how many compute in the job
+        on_gpus: bool = True,  # each with a GPU?
+        variables: dict[str, str] | None = None,  # of its environment; Slurm may be set up to hand none on
+    ) -> dict[str, Any]:  # threads, resources and command of its rule
         "Let each process compute with its own cores, and a job without GPUs see none."
         told = dict.fromkeys(THREADS, self.cpus) | (variables or {})
-        if not on_gpus: told["CUDA_VISIBLE_DEVICES"] = ""
+        if not on_gpus:
+            told["CUDA_VISIBLE_DEVICES"] = ""
         environment = ["env", *(f"{name}={value}" for name, value in told.items())]
-        return dict(threads=self.cpus * processes, resources=self.resources(processes * on_gpus, processes), command=shlex.join([*environment, *command]))
+        return dict(
+            threads=self.cpus * processes,
+            resources=self.resources(processes * on_gpus, processes),
+            command=shlex.join([*environment, *command]),
+        )
 
 # %% ../../nbs/6_study/61_slurm.ipynb #6db5cf90
 def forward_stop() -> None:
     "In a step of a Slurm job, hand the first SIGTERM on to the process group; elsewhere do nothing."
-    if "SLURM_STEP_ID" not in os.environ: return
+    if "SLURM_STEP_ID" not in os.environ:
+        return
     heard, told = socket.socketpair()
     told.setblocking(False)
     signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+
     def listen():
-        while heard.recv(1)[0] != signal.SIGTERM: pass
+        while heard.recv(1)[0] != signal.SIGTERM:
+            pass
         os.killpg(os.getpgrp(), signal.SIGTERM)
-        while heard.recv(1): pass # this process has just told itself too
+        while heard.recv(1):
+            pass  # this process has just told itself too
+
     threading.Thread(target=listen, daemon=True).start()
 
 # %% ../../nbs/6_study/61_slurm.ipynb #48b3235a
 def job_name(
-    work: Path, # scratch folder of the call
-) -> str:       # what the names of its jobs begin with
+    work: Path,  # scratch folder of the call
+) -> str:  # what the names of its jobs begin with
     "Name the jobs of a call."
     return f"fima-{sha256(str(work).encode()).hexdigest()[:12]}"
 
+
 def ask(
-    *words: str, # a command of Slurm and its arguments
-) -> str:        # what it says
+    *words: str,  # a command of Slurm and its arguments
+) -> str:  # what it says
     "Call Slurm; raise RuntimeError, one line, where it does not answer."
-    try: told = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    except (OSError, subprocess.TimeoutExpired) as error: raise RuntimeError(f"{words[0]} does not answer ({error}); jobs may still be in Slurm: call again where it does") from None
-    if told.returncode: raise RuntimeError(f"{words[0]} failed: {' '.join(told.stderr.split())[:300]}; jobs may still be in Slurm: call again where it answers")
+    try:
+        told = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(
+            f"{words[0]} does not answer ({error}); jobs may still be in Slurm: call again where it does"
+        ) from None
+    if told.returncode:
+        raise RuntimeError(
+            f"{words[0]} failed: {' '.join(told.stderr.split())[:300]}; jobs may still be in Slurm: call again where it answers"
+        )
     return told.stdout
 
+
 def queued(
-    name: str, # what the jobs' names begin with
-) -> set[str]: # numbers of those that wait, run or end
+    name: str,  # what the jobs' names begin with
+) -> set[str]:  # numbers of those that wait, run or end
     "List the jobs of a call that Slurm has not done with."
-    lines = [line.partition("|") for line in ask("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%j").splitlines()]
+    lines = [
+        line.partition("|")
+        for line in ask("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%j").splitlines()
+    ]
     return {number.strip() for number, _, called in lines if called.startswith(name)}
 
+
 def end_jobs(
-    name: str,             # what the jobs' names begin with
-    patience: float = 120, # seconds for jobs to keep a checkpoint and go
-    pause: float = 2,      # seconds between two looks
+    name: str,  # what the jobs' names begin with
+    patience: float = 120,  # seconds for jobs to keep a checkpoint and go
+    pause: float = 2,  # seconds between two looks
 ) -> None:
     "Cancel the jobs of a call and wait until they are gone; raise RuntimeError where some stay."
     deadline, cancelled, looks = time.monotonic() + patience, set(), 0
-    while (left := queued(name)) or looks < 2: # a second look: the last sbatch may have been on its way
-        if time.monotonic() > deadline: raise RuntimeError(f"Slurm has not ended the jobs {', '.join(sorted(left))} yet; call again when squeue lists them no more")
-        if left - cancelled: ask("scancel", *sorted(left - cancelled))
+    while (left := queued(name)) or looks < 2:  # a second look: the last sbatch may have been on its way
+        if time.monotonic() > deadline:
+            raise RuntimeError(
+                f"Slurm has not ended the jobs {', '.join(sorted(left))} yet; call again when squeue lists them no more"
+            )
+        if left - cancelled:
+            ask("scancel", *sorted(left - cancelled))
         cancelled, looks = cancelled | left, looks + 1
         time.sleep(pause)
 
 # %% ../../nbs/6_study/61_slurm.ipynb #a0ddd87a
 def slurm_said(
-    log: Path,        # Snakemake's log
+    log: Path,  # Snakemake's log
 ) -> dict[str, str]:  # process -> one line
     "Read why Slurm refused or ended jobs."
     told = {}
-    for rule, words in re.findall(r"^Error in rule (\S+):$(.*?)(?=^Error in rule|^\[|\Z)", log.read_text() if log.exists() else "", re.M | re.S):
-        refused, ended = re.search(r"The error message was '(.*?)'\.?\s", words, re.S), re.search(r"SLURM status is: '(\w+)'", words)
-        if refused: told[rule] = f"Slurm refused it: {' '.join(refused[1].split())}"
-        elif ended and ended[1] != "FAILED": told[rule] = f"Slurm ended it: {ended[1]}"
+    for rule, words in re.findall(
+        r"^Error in rule (\S+):$(.*?)(?=^Error in rule|^\[|\Z)", log.read_text() if log.exists() else "", re.M | re.S
+    ):
+        refused, ended = (
+            re.search(r"The error message was '(.*?)'\.?\s", words, re.S),
+            re.search(r"SLURM status is: '(\w+)'", words),
+        )
+        if refused:
+            told[rule] = f"Slurm refused it: {' '.join(refused[1].split())}"
+        elif ended and ended[1] != "FAILED":
+            told[rule] = f"Slurm ended it: {ended[1]}"
     return told
 
+
 def stop_submitted(
-    work: Path,               # scratch folder of the call
-    group: int | None = None, # process group of its Snakemake; None: it is gone
+    work: Path,  # scratch folder of the call
+    group: int | None = None,  # process group of its Snakemake; None: it is gone
 ) -> None:
     "End Snakemake, so that nothing more is submitted, then what was submitted."
     try:
-        if group: os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError: pass
+        if group:
+            os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
     end_jobs((work / "slurm").read_text())
     (work / "slurm").unlink()

@@ -27,61 +27,119 @@ __all__ = ['Printed', 'printed', 'Column', 'columns_of', 'gather', 'beside', 'so
 # %% ../../nbs/6_study/62_tables.ipynb #4dfc368a
 class Printed(NamedTuple):
     "Carry a table of the paper as it is shown."
-    table: pd.DataFrame # index: row; what was compared (method, backbone, ...) where the table says so, then the numbers, as text
-    notes: list[str]    # footnotes, "(a) ..."
-    gains: pd.DataFrame # index: row; the numbers in per cent, for differences
+
+    # index: row; what was compared (method, backbone, ...) where the table says so, then the numbers, as text
+    table: pd.DataFrame
+    notes: list[str]  # footnotes, "(a) ..."
+    gains: pd.DataFrame  # index: row; the numbers in per cent, for differences
+
 
 def printed(
-    table: str, # as `published` takes it
-) -> Printed:   # text, footnotes, numbers
+    table: str,  # as `published` takes it
+) -> Printed:  # text, footnotes, numbers
     "Lay a published table out, with a letter at every number that there is a doubt about."
     told = published(table)
     doubts = [set(filter(None, remark.split("; "))) for remark in told.remark]
-    common = {row: set.intersection(*(doubts[i] for i in where)) if told.method[where[0]] else set() for row, where in told.groupby("row", sort=False).indices.items()}
-    letters = {doubt: chr(ord("a") + place) for place, doubt in enumerate(dict.fromkeys(doubt for remark in told.remark for doubt in filter(None, remark.split("; "))))}
-    def marked(text: str, told_of: set) -> str: return text + (f" ({', '.join(sorted(letters[doubt] for doubt in told_of))})" if told_of else "")
-    told["text"] = [marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", doubt - common[row]) for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row)]
+    common = {
+        row: set.intersection(*(doubts[i] for i in where)) if told.method[where[0]] else set()
+        for row, where in told.groupby("row", sort=False).indices.items()
+    }
+    letters = {
+        doubt: chr(ord("a") + place)
+        for place, doubt in enumerate(
+            dict.fromkeys(doubt for remark in told.remark for doubt in filter(None, remark.split("; ")))
+        )
+    }
+
+    def marked(text: str, told_of: set) -> str:
+        return text + (f" ({', '.join(sorted(letters[doubt] for doubt in told_of))})" if told_of else "")
+
+    told["text"] = [
+        marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", doubt - common[row])
+        for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row)
+    ]
     told["method"] = [marked(method, common[row]) for method, row in zip(told.method, told.row)]
-    rows, longest = told.row.unique(), max((list(columns) for _, columns in told.groupby("row", sort=False).column), key=len)
+    rows, longest = (
+        told.row.unique(),
+        max((list(columns) for _, columns in told.groupby("row", sort=False).column), key=len),
+    )
     columns = list(dict.fromkeys([*longest, *told.column]))  # as the paper orders them: the first row may lack some
     spread = lambda name: told.pivot(index="row", columns="column", values=name).reindex(index=rows, columns=columns)
     about = told.groupby("row")[["method", "backbone", "pretrain", "frames", "resolution"]].first().reindex(rows)
-    if not told.method.any(): about = about[[]]
-    return Printed(about.loc[:, (about != "").any()].join(spread("text").fillna("-")), [f"({letter}) {doubt}" for doubt, letter in letters.items()],
-                   spread("value")[[name for name in columns if (told.unit[told.column == name] == "per cent").all()]])
+    if not told.method.any():
+        about = about[[]]
+    return Printed(
+        about.loc[:, (about != "").any()].join(spread("text").fillna("-")),
+        [f"({letter}) {doubt}" for doubt, letter in letters.items()],
+        spread("value")[[name for name in columns if (told.unit[told.column == name] == "per cent").all()]],
+    )
 
 # %% ../../nbs/6_study/62_tables.ipynb #38f77f9e
 class Column(NamedTuple):
     "Name a column of our numbers."
-    evaluation: str # name of an evaluation; `template` in the results
-    measure: str    # "accuracy", or a column of the per-video rows
-    heading: str    # as printed
+
+    evaluation: str  # name of an evaluation; `template` in the results
+    measure: str  # "accuracy", or a column of the per-video rows
+    heading: str  # as printed
+
 
 def columns_of(
-    study: Study, # whose evaluations
-) -> list[Column]: # in the order of the study file
+    study: Study,  # whose evaluations
+) -> list[Column]:  # in the order of the study file
     "List what a study shows of its evaluations."
+
     def heading(evaluation: Evaluated, measure: str) -> str:
-        if len(evaluation.measures) == 1: return evaluation.label
+        if len(evaluation.measures) == 1:
+            return evaluation.label
         words = measure.replace("hit_", "R@")
         return words if evaluation.label in ("R@1", "retrieval") else f"{evaluation.label}, {words}"
-    columns = [Column(evaluation.name, measure, heading(evaluation, measure)) for evaluation in study.evaluations for measure in evaluation.measures]
+
+    columns = [
+        Column(evaluation.name, measure, heading(evaluation, measure))
+        for evaluation in study.evaluations
+        for measure in evaluation.measures
+    ]
     headings = [column.heading for column in columns]
-    return [column._replace(heading=f"{column.evaluation}: {column.heading}") if headings.count(column.heading) > 1 else column for column in columns]
+    return [
+        column._replace(heading=f"{column.evaluation}: {column.heading}")
+        if headings.count(column.heading) > 1
+        else column
+        for column in columns
+    ]
+
 
 def gather(
-    study: Study,          # a study file
-    results: pd.DataFrame, # of `load_results`
-) -> pd.DataFrame:         # a line per number: what `summarise` tells, run_ids, study, data_set, profile, preset, heading, state, files
+    study: Study,  # a study file
+    results: pd.DataFrame,  # of `load_results`
+    # a line per number: what `summarise` tells, run_ids, study, data_set, profile, preset, heading, state, files
+) -> pd.DataFrame:
     "Summarise every column of a study, with the runs behind each number."
     parts = []
     for column in columns_of(study):
-        summary, chosen = summarise(results, column.evaluation, column.measure), results[results.template == column.evaluation]
+        summary, chosen = (
+            summarise(results, column.evaluation, column.measure),
+            results[results.template == column.evaluation],
+        )
         mine = {row: chosen[chosen.row == row] for row in summary.row}
-        def each(name): return [" ".join(mine[row][name].unique()) for row in summary.row]
-        files = [" ".join(line.file for line in mine[row][mine[row].metrics.notna()].itertuples()) for row in summary.row]
-        parts.append(summary.assign(run_ids=each("run_id"), study=study.name, data_set=each("data_set"), profile=each("profile"), preset=each("preset"), heading=column.heading,
-                                    state=np.where(summary.value.notna(), "run", np.where(summary.made > 0, "incomplete", "not run")), files=files))
+
+        def each(name):
+            return [" ".join(mine[row][name].unique()) for row in summary.row]
+
+        files = [
+            " ".join(line.file for line in mine[row][mine[row].metrics.notna()].itertuples()) for row in summary.row
+        ]
+        parts.append(
+            summary.assign(
+                run_ids=each("run_id"),
+                study=study.name,
+                data_set=each("data_set"),
+                profile=each("profile"),
+                preset=each("preset"),
+                heading=column.heading,
+                state=np.where(summary.value.notna(), "run", np.where(summary.made > 0, "incomplete", "not run")),
+                files=files,
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/6_study/62_tables.ipynb #64956424
@@ -90,166 +148,320 @@ def _several(values: pd.Series) -> str:
     made = values[values != 0]
     return ", ".join(str(value) for value in sorted(made.unique())) or "0"
 
+
 def beside(
-    numbers: pd.DataFrame,          # of `gather`
-    paper: Printed | None = None,   # published rows of the same names
-    rows: str = "row",              # heading of the first column
-) -> pd.DataFrame:                  # as printed: label, "paper: ..." columns, "ours: ..." columns, spread (of the first), n, seeds
+    numbers: pd.DataFrame,  # of `gather`
+    paper: Printed | None = None,  # published rows of the same names
+    rows: str = "row",  # heading of the first column
+) -> pd.DataFrame:  # as printed: label, "paper: ..." columns, "ours: ..." columns, spread (of the first), n, seeds
     "Print published numbers and ours in columns of their own."
     order, first = numbers.row.unique(), numbers.drop_duplicates("row")
     table = pd.DataFrame({rows: first.label.tolist()})
-    known = paper.table.reindex(order)[paper.table.columns.intersection(published().column)].dropna(how="all", axis=1) if paper else pd.DataFrame()
-    for name in known: table[f"paper: {name}"] = known[name].fillna("-").tolist()
-    for heading, part in numbers.groupby("heading", sort=False): table[f"ours: {heading}"] = [percent(line) for line in part.itertuples()]
+    known = (
+        paper.table.reindex(order)[paper.table.columns.intersection(published().column)].dropna(how="all", axis=1)
+        if paper
+        else pd.DataFrame()
+    )
+    for name in known:
+        table[f"paper: {name}"] = known[name].fillna("-").tolist()
+    for heading, part in numbers.groupby("heading", sort=False):
+        table[f"ours: {heading}"] = [percent(line) for line in part.itertuples()]
     table["spread"] = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in first.spread]
-    return table.assign(**{name: [_several(numbers[numbers.row == row][name]) for row in order] for name in ("n", "seeds", *(name for name in ("data_set",) if numbers[name].nunique() > 1))})
+    return table.assign(
+        **{
+            name: [_several(numbers[numbers.row == row][name]) for row in order]
+            for name in ("n", "seeds", *(name for name in ("data_set",) if numbers[name].nunique() > 1))
+        }
+    )
+
 
 def _verified(
-    chosen: pd.DataFrame, # of `load_results`
-) -> str:                 # e.g. "3 same code, 2 unverified"
+    chosen: pd.DataFrame,  # of `load_results`
+) -> str:  # e.g. "3 same code, 2 unverified"
     "Count what is known of the records behind a number."
     counts = chosen.verified[chosen.verified != ""].value_counts()
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "-"
 
+
 def sources(
-    numbers: pd.DataFrame, # of `gather`
-    results: pd.DataFrame, # of `load_results`
-) -> pd.DataFrame:         # as printed: a line per row and evaluation
+    numbers: pd.DataFrame,  # of `gather`
+    results: pd.DataFrame,  # of `load_results`
+) -> pd.DataFrame:  # as printed: a line per row and evaluation
     "Link every number to its runs."
     lines = []
     for (row, evaluation), part in numbers.groupby(["row", "template"], sort=False):
         shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples())]
         spread = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in part.spread]
-        lines.append({"row": part.label.iloc[0], "numbers": "; ".join(shown), "spread": ", ".join(spread), "n": part.n.iloc[0], "seeds": part.seeds.iloc[0], "data set": part.data_set.iloc[0], "profile": part.profile.iloc[0],
-                      "made": f"{part.made.iloc[0]} of {part.runs.iloc[0]}", "verified": _verified(results[(results.row == row) & (results.template == evaluation)]), "runs": run_links(results, row, evaluation)})
+        lines.append(
+            {
+                "row": part.label.iloc[0],
+                "numbers": "; ".join(shown),
+                "spread": ", ".join(spread),
+                "n": part.n.iloc[0],
+                "seeds": part.seeds.iloc[0],
+                "data set": part.data_set.iloc[0],
+                "profile": part.profile.iloc[0],
+                "made": f"{part.made.iloc[0]} of {part.runs.iloc[0]}",
+                "verified": _verified(results[(results.row == row) & (results.template == evaluation)]),
+                "runs": run_links(results, row, evaluation),
+            }
+        )
     return pd.DataFrame(lines)
 
 # %% ../../nbs/6_study/62_tables.ipynb #fb0c4bc8
 def floor_claims(
-    study: Study,     # a study file
-) -> list[Claim]:     # every pre-trained row above every untrained one
+    study: Study,  # a study file
+) -> list[Claim]:  # every pre-trained row above every untrained one
     "State that pre-training gives more than an untrained encoder does."
     runs = {run.row.name: run for run in reversed(expand(study))}
     kinds = {row.name: runs[row.name].recipe.method.name for row in study.rows}
-    def words(row): return "above the untrained encoder" + (" fed differences" if row.evaluation.get("modality") == "difference" else "")
-    judged = [evaluation.name for evaluation in study.evaluations if evaluation.template != "bias"]  # more of a bias is not better
-    return [Claim(better=row, worse=floor.name, words=words(floor), evaluations=judged) for floor in study.rows if kinds[floor.name] == "random" for row, kind in kinds.items() if kind not in ("random", "supervised")]
+
+    def words(row):
+        return "above the untrained encoder" + (
+            " fed differences" if row.evaluation.get("modality") == "difference" else ""
+        )
+
+    # more of a bias is not better
+    judged = [evaluation.name for evaluation in study.evaluations if evaluation.template != "bias"]
+    return [
+        Claim(better=row, worse=floor.name, words=words(floor), evaluations=judged)
+        for floor in study.rows
+        if kinds[floor.name] == "random"
+        for row, kind in kinds.items()
+        if kind not in ("random", "supervised")
+    ]
+
 
 def orderings(
-    study: Study,                 # a study file
-    results: pd.DataFrame,        # of `load_results`
-    claims: Sequence[Claim],      # to test
-) -> pd.DataFrame:                # a line per column and claim: what `compare` tells, evaluation, measure, heading
+    study: Study,  # a study file
+    results: pd.DataFrame,  # of `load_results`
+    claims: Sequence[Claim],  # to test
+) -> pd.DataFrame:  # a line per column and claim: what `compare` tells, evaluation, measure, heading
     "Test claims in every column of a study."
-    def meant(column): return [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
-    parts = [compare(results, meant(column), column.evaluation, column.measure).assign(**column._asdict()) for column in columns_of(study)]
+
+    def meant(column):
+        return [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
+
+    parts = [
+        compare(results, meant(column), column.evaluation, column.measure).assign(**column._asdict())
+        for column in columns_of(study)
+    ]
     return pd.concat(parts, ignore_index=True)
 
+
 def show_orderings(
-    tested: pd.DataFrame,         # of `orderings`
-    labels: dict[str, str],       # row -> label
-    paper: Printed | None = None, # for the differences that the paper printed
-) -> pd.DataFrame:                # as printed
+    tested: pd.DataFrame,  # of `orderings`
+    labels: dict[str, str],  # row -> label
+    paper: Printed | None = None,  # for the differences that the paper printed
+) -> pd.DataFrame:  # as printed
     "Print tested claims, with what the paper's numbers say of each."
-    def p(value): return "-" if np.isnan(value) else "< 0.001" if value < .001 else f"{value:.3f}"
-    def gain(column, line): return "-" if {line.better, line.worse} - set(column.dropna().index) else f"{column[line.better] - column[line.worse]:+.1f}"
+
+    def p(value):
+        return "-" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+    def gain(column, line):
+        return (
+            "-"
+            if {line.better, line.worse} - set(column.dropna().index)
+            else f"{column[line.better] - column[line.worse]:+.1f}"
+        )
+
     lines = list(tested.itertuples())
-    return pd.DataFrame({"claim": [line.words for line in lines], "rows": [f"{labels[line.better]} > {labels[line.worse]}" for line in lines],
-                         **{f"paper: {name}": [gain(column, line) for line in lines] for name, column in (paper.gains.items() if paper and set(labels) & set(paper.gains.index) else ())},
-                         "measure": tested.heading, "ours: difference": [percent(line) for line in lines], "p (Holm)": [p(line.p_holm) for line in lines], "n": tested.n, "seeds agree": [f"{line.agree} of {line.seeds}" for line in lines], "verdict": tested.verdict})
+    return pd.DataFrame(
+        {
+            "claim": [line.words for line in lines],
+            "rows": [f"{labels[line.better]} > {labels[line.worse]}" for line in lines],
+            **{
+                f"paper: {name}": [gain(column, line) for line in lines]
+                for name, column in (paper.gains.items() if paper and set(labels) & set(paper.gains.index) else ())
+            },
+            "measure": tested.heading,
+            "ours: difference": [percent(line) for line in lines],
+            "p (Holm)": [p(line.p_holm) for line in lines],
+            "n": tested.n,
+            "seeds agree": [f"{line.agree} of {line.seeds}" for line in lines],
+            "verdict": tested.verdict,
+        }
+    )
+
 
 def in_short(
-    tested: pd.DataFrame, # of `orderings`
-) -> str:                 # e.g. "linear probe: 3 supported, 1 contradicted"; empty without claims
+    tested: pd.DataFrame,  # of `orderings`
+) -> str:  # e.g. "linear probe: 3 supported, 1 contradicted"; empty without claims
     "Count the verdicts of each column."
-    def count(part): return ", ".join(f"{(part.verdict == verdict).sum()} {verdict}" for verdict in VERDICTS if (part.verdict == verdict).any())
+
+    def count(part):
+        return ", ".join(
+            f"{(part.verdict == verdict).sum()} {verdict}" for verdict in VERDICTS if (part.verdict == verdict).any()
+        )
+
     return "; ".join(f"{heading}: {count(part)}" for heading, part in tested.groupby("heading", sort=False))
 
 # %% ../../nbs/6_study/62_tables.ipynb #f7af818a
 class Tabled(NamedTuple):
     "Carry what a results notebook shows of a study."
+
     study: Study
-    folder: Path              # of reports
-    results: pd.DataFrame     # of `load_results`
-    numbers: pd.DataFrame     # of `gather`
-    table: pd.DataFrame       # of `beside`
-    tested: pd.DataFrame      # of `orderings`, of the paper's claims
-    claims: pd.DataFrame      # the same as printed
-    floor: pd.DataFrame       # comparisons with untrained encoders, as printed
-    sources: pd.DataFrame     # of `sources`
-    cost: pd.DataFrame        # of `costs`, as printed
-    notes: list[str]          # sentences below the title
-    paper: Printed | None     # the published table
+    folder: Path  # of reports
+    results: pd.DataFrame  # of `load_results`
+    numbers: pd.DataFrame  # of `gather`
+    table: pd.DataFrame  # of `beside`
+    tested: pd.DataFrame  # of `orderings`, of the paper's claims
+    claims: pd.DataFrame  # the same as printed
+    floor: pd.DataFrame  # comparisons with untrained encoders, as printed
+    sources: pd.DataFrame  # of `sources`
+    cost: pd.DataFrame  # of `costs`, as printed
+    notes: list[str]  # sentences below the title
+    paper: Printed | None  # the published table
+
 
 def stated_by(
-    study: Study, # a study file
-) -> str:         # a heading
+    study: Study,  # a study file
+) -> str:  # a heading
     "Head the orderings of a study: the paper's, or those of whoever wrote the study."
     return "Orderings that this study of yours states" if is_own(study) else "Orderings that the paper claims"
 
+
 def notes_of(
-    study: Study,                  # a study file
-    results: pd.DataFrame,         # of `load_results`
-    numbers: pd.DataFrame,         # of `gather`
-    tested: pd.DataFrame,          # of `orderings`
-    footnotes: Sequence[str] = (), # to published numbers
-) -> list[str]:                    # sentences
+    study: Study,  # a study file
+    results: pd.DataFrame,  # of `load_results`
+    numbers: pd.DataFrame,  # of `gather`
+    tested: pd.DataFrame,  # of `orderings`
+    footnotes: Sequence[str] = (),  # to published numbers
+) -> list[str]:  # sentences
     "Say what the numbers of a study are, and what they are not."
     made, profile, seeds = results.metrics.notna(), results.profile.iloc[0], numbers.seeds.max()
-    scale = "" if not study.published else "; the profile is the published setting; compare data sets and backbones before numbers" if profile == "paper" else "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
-    notes = [f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; {made.sum()} of {len(made)} evaluations made{scale}."]
-    if profile == "smoke": notes.append("The smoke profile proves that everything runs; its numbers mean nothing.")
-    spread = "With one seed nothing is known of the spread between seeds, and the tests below do not cover it." if seeds < 2 else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not seeds; spread is the standard deviation over seeds, of the first of our columns."
+    scale = (
+        ""
+        if not study.published
+        else "; the profile is the published setting; compare data sets and backbones before numbers"
+        if profile == "paper"
+        else "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
+    )
+    notes = [
+        f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; {made.sum()} of {len(made)} evaluations made{scale}."
+    ]
+    if profile == "smoke":
+        notes.append("The smoke profile proves that everything runs; its numbers mean nothing.")
+    spread = (
+        "With one seed nothing is known of the spread between seeds, and the tests below do not cover it."
+        if seeds < 2
+        else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not seeds; spread is the standard deviation over seeds, of the first of our columns."
+    )
     averaged = f"{seeds} seed(s)" if (numbers.seeds[numbers.seeds > 0] == seeds).all() else "the seeds of each row"
-    if made.any(): notes.append(f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged over {averaged}]. {spread}")
-    notes.append("n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. Links: s = seed, f = split.")
-    if len(tested): notes.append(f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}.")
+    if made.any():
+        notes.append(
+            f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged over {averaged}]. {spread}"
+        )
+    notes.append(
+        "n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. Links: s = seed, f = split."
+    )
+    if len(tested):
+        notes.append(
+            f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}."
+        )
     unsure = int(results.verified[made].isin(UNSURE).sum())
-    if unsure: notes.append(f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their training's, and `fima study verify` has not found them equal.")
+    if unsure:
+        notes.append(
+            f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their training's, and `fima study verify` has not found them equal."
+        )
     commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
     if any(str(commit).endswith("+changes") for commit in commits) or len(commits) > 1:
-        notes.append(f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); the commit of each is in its metrics.json.")
+        notes.append(
+            f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); the commit of each is in its metrics.json."
+        )
     return [*notes, *study.notes, *footnotes]
 
+
 def comparable(
-    study: Study, # a study file
-    paper: str,   # table of the paper; empty: none
-) -> str:         # the same; empty where its numbers may not stand beside ours
+    study: Study,  # a study file
+    paper: str,  # table of the paper; empty: none
+) -> str:  # the same; empty where its numbers may not stand beside ours
     "Keep published numbers away from a subset of a data set, and from somebody's own videos."
-    return paper if all(run.recipe.data.name != OWN and run.recipe.data.classes is None for run in expand(study)) else ""
+    return (
+        paper if all(run.recipe.data.name != OWN and run.recipe.data.classes is None for run in expand(study)) else ""
+    )
+
 
 def tabulate(
     study: str | Path,  # name or file
     reports: str = "",  # reports folder; empty: the repository's
     profile: str = "",  # scale; empty: the study's own
     rows: str = "row",  # heading of the first column
-    paper: str = "",    # table of the paper, where the study file names none
-) -> Tabled:            # everything that is shown of it
+    paper: str = "",  # table of the paper, where the study file names none
+) -> Tabled:  # everything that is shown of it
     "Read a finished study, lay it out beside the paper's table, and test what the paper claims."
     loaded, folder = load_study(study, profile or None), reports_folder(reports, profile or None)
     results, told = load_results(study, folder, profile), comparable(loaded, loaded.published or paper)
-    paper, numbers, labels = printed(told) if told else None, gather(loaded, results), {row.name: row.label for row in loaded.rows}
-    table, tested, cost = beside(numbers, paper, rows), orderings(loaded, results, loaded.claims), costs(study, folder, profile)
+    paper, numbers, labels = (
+        printed(told) if told else None,
+        gather(loaded, results),
+        {row.name: row.label for row in loaded.rows},
+    )
+    table, tested, cost = (
+        beside(numbers, paper, rows),
+        orderings(loaded, results, loaded.claims),
+        costs(study, folder, profile),
+    )
     if loaded.untouched:
         apart = gather(loaded, results[results.split.isin(loaded.untouched)])
         head, last = apart.heading.iloc[0], table.columns.get_loc("spread")
         apart = apart[apart.heading == head]
-        table.insert(last, f"{head}, folds {', '.join(map(str, loaded.untouched))} (n = {apart.n.max()})", [percent(line) for line in apart.itertuples()])
-    return Tabled(loaded, folder, results, numbers, table, tested, show_orderings(tested, labels, paper), show_orderings(orderings(loaded, results, floor_claims(loaded)), labels),
-                  sources(numbers, results), cost.assign(seconds=["-" if np.isnan(value) else f"{value:.0f}" for value in cost.seconds]), notes_of(loaded, results, numbers, tested, paper.notes if paper and set(labels) & set(paper.gains.index) else ()), paper)
+        table.insert(
+            last,
+            f"{head}, folds {', '.join(map(str, loaded.untouched))} (n = {apart.n.max()})",
+            [percent(line) for line in apart.itertuples()],
+        )
+    return Tabled(
+        loaded,
+        folder,
+        results,
+        numbers,
+        table,
+        tested,
+        show_orderings(tested, labels, paper),
+        show_orderings(orderings(loaded, results, floor_claims(loaded)), labels),
+        sources(numbers, results),
+        cost.assign(seconds=["-" if np.isnan(value) else f"{value:.0f}" for value in cost.seconds]),
+        notes_of(
+            loaded, results, numbers, tested, paper.notes if paper and set(labels) & set(paper.gains.index) else ()
+        ),
+        paper,
+    )
+
 
 def keep(
-    tabled: Tabled,                                # of `tabulate`
-    further: dict[str, pd.DataFrame] | None = None, # heading -> table that comes first
-    notes: Sequence[str] = (),                     # further sentences
-    heading: str = "",                             # of the table of `beside`; empty: whose numbers stand in it
-) -> list[Path]:                                   # the files
+    tabled: Tabled,  # of `tabulate`
+    further: dict[str, pd.DataFrame] | None = None,  # heading -> table that comes first
+    notes: Sequence[str] = (),  # further sentences
+    heading: str = "",  # of the table of `beside`; empty: whose numbers stand in it
+) -> list[Path]:  # the files
     "Write a table as Markdown, CSV and LaTeX, and its orderings as CSV; where nothing was run, earlier files stay."
     name, target = tabled.study.name, tabled.folder / "tables"
     files = [target / f"{name}.{kind}" for kind in ("md", "csv", "tex")] + [target / f"{name}_orderings.csv"]
-    if tabled.results.metrics.isna().all() and all(file.exists() for file in files): return files
-    heading = heading or ("Your numbers" if is_own(tabled.study) and not tabled.paper else "Published and ours" if tabled.paper else "Ours")
-    parts = (further or {}) | {heading: tabled.table, stated_by(tabled.study): tabled.claims, "Against untrained encoders": tabled.floor, "Runs behind every number": tabled.sources, "Cost": tabled.cost}
-    write_tables(name, tabled.study.title, {head: part for head, part in parts.items() if len(part)}, tabled.numbers, [*tabled.notes, *notes], tabled.folder)
+    if tabled.results.metrics.isna().all() and all(file.exists() for file in files):
+        return files
+    heading = heading or (
+        "Your numbers"
+        if is_own(tabled.study) and not tabled.paper
+        else "Published and ours"
+        if tabled.paper
+        else "Ours"
+    )
+    parts = (further or {}) | {
+        heading: tabled.table,
+        stated_by(tabled.study): tabled.claims,
+        "Against untrained encoders": tabled.floor,
+        "Runs behind every number": tabled.sources,
+        "Cost": tabled.cost,
+    }
+    write_tables(
+        name,
+        tabled.study.title,
+        {head: part for head, part in parts.items() if len(part)},
+        tabled.numbers,
+        [*tabled.notes, *notes],
+        tabled.folder,
+    )
     write_text(files[-1], tabled.tested.assign(study=name).to_csv(index=False))
     return files

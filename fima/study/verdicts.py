@@ -18,9 +18,10 @@ from ..training.recipe import Data, Recipe
 from ..training.videos import content_here
 
 # %% ../../nbs/6_study/60_verdicts.ipynb #d85f3c80
-VERDICT_FILE = "verified.json"                  # in a reports folder
-SURE = ("same code", "identical", "close")      # what counts as verified
-UNSURE = ("unverified", "other environment")    # what is shown as unverified
+VERDICT_FILE = "verified.json"  # in a reports folder
+SURE = ("same code", "identical", "close")  # what counts as verified
+UNSURE = ("unverified", "other environment")  # what is shown as unverified
+
 
 @lru_cache(maxsize=8192)
 def _made(file: Path, changed: int) -> tuple[str | None, str, str]:
@@ -29,63 +30,77 @@ def _made(file: Path, changed: int) -> tuple[str | None, str, str]:
     record = json.loads(content)
     return record.get("code"), sha256(content).hexdigest()[:16], record.get("tested_on", "")
 
+
 def made_with(
-    file: Path,              # a metrics.json that exists
-) -> tuple[str | None, str]: # fingerprint of the code, None where the record does not tell; digest of the record, 16 hexadecimal digits
+    file: Path,  # a metrics.json that exists
+    # fingerprint of the code, None where the record does not tell; digest of the record, 16 hexadecimal digits
+) -> tuple[str | None, str]:
     "Tell which code made a record, and which record it is."
     return _made(file, file.stat().st_mtime_ns)[:2]
+
 
 @lru_cache(maxsize=64)
 def _verdicts(file: Path, changed: int) -> dict[str, dict[str, Any]]:
     "Read a file of verdicts."
     return json.loads(file.read_text())
 
+
 def read_verdicts(
-    reports: Path, # reports folder
-) -> dict[str, dict[str, Any]]: # run id, or "run id/evaluation" -> verdict, record, code, and how far the two are apart
+    reports: Path,  # reports folder
+    # run id, or "run id/evaluation" -> verdict, record, code, and how far the two are apart
+) -> dict[str, dict[str, Any]]:
     "Read what `fima study verify` found in a reports folder."
     file = reports / VERDICT_FILE
     return _verdicts(file, file.stat().st_mtime_ns) if file.exists() else {}
 
+
 def code_here(
-    recipe: Recipe,            # of the run
-    template: str = "",        # of an evaluation; empty: the pre-training
-    state: tuple | None = None, # of `sources_state`, where many are asked for
-    tested: str = "",          # data set of the evaluation; empty: that of the recipe
-) -> str:                      # 16 hexadecimal digits
+    recipe: Recipe,  # of the run
+    template: str = "",  # of an evaluation; empty: the pre-training
+    state: tuple | None = None,  # of `sources_state`, where many are asked for
+    tested: str = "",  # data set of the evaluation; empty: that of the recipe
+) -> str:  # 16 hexadecimal digits
     "Fingerprint the code that a pre-training, or an evaluation of it, executes here."
     return code_fingerprint(recipe, template_cells(template) if template else "", state, tested)
 
+
 def verification(
-    file: Path,                 # a metrics.json that exists
-    recipe: Recipe,             # of its run
-    reports: Path,              # reports folder that it lies in
-    template: str = "",         # of an evaluation; empty: the pre-training
-    state: tuple | None = None, # of `sources_state`, where many are asked for
-) -> str:                       # "same code", "unverified", or a verdict
+    file: Path,  # a metrics.json that exists
+    recipe: Recipe,  # of its run
+    reports: Path,  # reports folder that it lies in
+    template: str = "",  # of an evaluation; empty: the pre-training
+    state: tuple | None = None,  # of `sources_state`, where many are asked for
+) -> str:  # "same code", "unverified", or a verdict
     "Say what is known of a record."
     made, record, tested = _made(file, file.stat().st_mtime_ns)
     here = code_here(recipe, template, state, tested)
-    if made == here: return "same code"
+    if made == here:
+        return "same code"
     name = file.parent.name if not template else f"{file.parent.parent.name}/{file.parent.name}"
     told = read_verdicts(reports).get(name, {})
     return told["verdict"] if (told.get("record"), told.get("code")) == (record, here) else "unverified"
 
 # %% ../../nbs/6_study/60_verdicts.ipynb #6e0c0002
 def other_videos(
-    recorded: Iterable[tuple[str, Path, Data]], # name of a run, its metrics.json (it need not be there), its videos
-) -> dict[str, tuple[str, str]]:                # of finished runs: fingerprint recorded, and of the videos that are here
+    recorded: Iterable[tuple[str, Path, Data]],  # name of a run, its metrics.json (it need not be there), its videos
+) -> dict[str, tuple[str, str]]:  # of finished runs: fingerprint recorded, and of the videos that are here
     "Find finished runs whose videos are on this machine and are others than the run was made from; generated ones follow from the recipe."
     found, here = {}, {}
     for name, file, data in recorded:
-        if data.name == "motion_sprites" or not file.exists(): continue
+        if data.name == "motion_sprites" or not file.exists():
+            continue
         key = data.model_dump_json()
-        if key not in here: here[key] = _content(data)
+        if key not in here:
+            here[key] = _content(data)
         made = json.loads(file.read_text()).get("data_fingerprint")
-        if made and here[key] not in (None, made): found[name] = made, here[key]
+        if made and here[key] not in (None, made):
+            found[name] = made, here[key]
     return found
+
 
 def _content(data: Data) -> str | None:
     "Fingerprint videos; None where they are not here, or not as their lists say."
-    try: return content_here(data)
-    except ValueError: return None
+    try:
+        return content_here(data)
+    except ValueError:
+        return None

@@ -36,88 +36,138 @@ __all__ = ['IDLE', 'recorded_steps', 'repeated_steps', 'environment_of', 'other_
 
 # %% ../../nbs/6_study/61_verify.ipynb #62fb9924
 def recorded_steps(
-    told: dict[str, Any],      # metrics.json of a pre-training
-    count: int = TRACED,       # steps that are repeated
-) -> list[dict[str, float]]:   # numbers of the first steps; of an older record one line, the means over its first ten
+    told: dict[str, Any],  # metrics.json of a pre-training
+    count: int = TRACED,  # steps that are repeated
+) -> list[dict[str, float]]:  # numbers of the first steps; of an older record one line, the means over its first ten
     "Read what can be compared off a record."
-    if told.get("trace"): return read_trace(told["trace"][:count])
+    if told.get("trace"):
+        return read_trace(told["trace"][:count])
     return [told["first"]] if told.get("first") and count >= TRACED else []
+
 
 def repeated_steps(
     recipe: Recipe,  # of a recorded run
-    count: int,      # steps
-    means: bool,     # their means alone, as an older record has them
+    count: int,  # steps
+    means: bool,  # their means alone, as an older record has them
 ) -> list[dict[str, float]]:
     "Take the first steps of a run anew, in a scratch folder."
     with tempfile.TemporaryDirectory() as scratch:
-        try: pretrain(recipe, scratch, device="cpu", stop_after=count, progress=False)
-        except Stopped: pass
+        try:
+            pretrain(recipe, scratch, device="cpu", stop_after=count, progress=False)
+        except Stopped:
+            pass
         rows = read_trace(json.loads((Path(scratch) / "trace.json").read_text()))
     return [{name: float(np.mean([row[name] for row in rows])) for name in rows[0]}] if means else rows
 
-IDLE = ("threads opencv", "threads OMP_NUM_THREADS") # of an environment: what changes no bit, or is told by another entry
+
+# of an environment: what changes no bit, or is told by another entry
+IDLE = ("threads opencv", "threads OMP_NUM_THREADS")
+
 
 def environment_of(
-    told: dict[str, Any], # a record, or what `provenance` tells
-) -> dict[str, str]:      # e.g. "libraries torch" -> "2.13.0"
+    told: dict[str, Any],  # a record, or what `provenance` tells
+) -> dict[str, str]:  # e.g. "libraries torch" -> "2.13.0"
     "Read off a record what may change bits."
-    parts = dict(libraries=told.get("libraries", {}), threads={"torch": told.get("threads")}, device={"name": told.get("device")})
-    for name, values in told.get("environment", {}).items(): parts[name] = parts.get(name, {}) | values
-    flat = {f"{part} {name}": str(value) for part, values in parts.items() for name, value in values.items() if value is not None}
+    parts = dict(
+        libraries=told.get("libraries", {}), threads={"torch": told.get("threads")}, device={"name": told.get("device")}
+    )
+    for name, values in told.get("environment", {}).items():
+        parts[name] = parts.get(name, {}) | values
+    flat = {
+        f"{part} {name}": str(value)
+        for part, values in parts.items()
+        for name, value in values.items()
+        if value is not None
+    }
     return {name: value for name, value in flat.items() if name not in IDLE}
 
+
 def other_environment(
-    told: dict[str, Any], # a record
-    here: dict[str, Any], # what `provenance` tells here
-) -> dict[str, list[str]]: # name -> recorded and here; only what both tell and what differs
+    told: dict[str, Any],  # a record
+    here: dict[str, Any],  # what `provenance` tells here
+) -> dict[str, list[str]]:  # name -> recorded and here; only what both tell and what differs
     "Compare where a record was made with where we are; an older record does not tell its processor, and so may be from another."
     first, second = environment_of(told), environment_of(here)
-    if "environment" not in told: first = {"processor": "not recorded"} | first
+    if "environment" not in told:
+        first = {"processor": "not recorded"} | first
     second = {"processor": "this one"} | second
-    return {name: [first[name], second[name]] for name in sorted(first.keys() & second.keys()) if first[name] != second[name]}
+    return {
+        name: [first[name], second[name]]
+        for name in sorted(first.keys() & second.keys())
+        if first[name] != second[name]
+    }
 
 # %% ../../nbs/6_study/61_verify.ipynb #5fbe36c6
 def judge(
-    compared: Comparison,              # recorded and repeated steps
-    elsewhere: dict[str, list[str]],   # how the environments differ
-) -> str:                              # the verdict
+    compared: Comparison,  # recorded and repeated steps
+    elsewhere: dict[str, list[str]],  # how the environments differ
+) -> str:  # the verdict
     "Say what a comparison means."
     return "other environment" if compared.verdict == "different" and elsewhere else compared.verdict
 
+
 def verify_run(
-    folder: str,         # of a recorded run
-    steps: int = TRACED, # how many are repeated
-) -> dict[str, Any]:     # verdict, steps, step, largest, term, environment
+    folder: str,  # of a recorded run
+    steps: int = TRACED,  # how many are repeated
+) -> dict[str, Any]:  # verdict, steps, step, largest, term, environment
     "Repeat the first steps of one run and compare them with its record."
     torch.set_num_threads(1)
     place = Path(folder)
-    told, recipe = json.loads((place / "metrics.json").read_text()), read_recipe((place / "recipe.json").read_text(), place / "recipe.json")
+    told, recipe = (
+        json.loads((place / "metrics.json").read_text()),
+        read_recipe((place / "recipe.json").read_text(), place / "recipe.json"),
+    )
     elsewhere = other_environment(told, provenance())
     try:
-        if recipe.method.name == "random": compared = _same_weights(told, recipe)
+        if recipe.method.name == "random":
+            compared = _same_weights(told, recipe)
         else:
             rows = recorded_steps(told, steps)
             here = repeated_steps(recipe, steps, means="trace" not in told) if rows else []
             here = here if "trace" in told else [{name: row[name] for name in rows[0]} for row in here]
             compared = compare_steps(rows, here)
-    except CatalogError as error: return _not_repeated("unverified", error, elsewhere)  # the videos are at fault, not the code
-    except (ValueError, RuntimeError, FloatingPointError, KeyError) as error: return _not_repeated("different", error, elsewhere)
-    return dict(verdict=judge(compared, elsewhere), steps=compared.steps, step=compared.step, largest=compared.largest, term=compared.term, environment=elsewhere)
+    except CatalogError as error:
+        return _not_repeated("unverified", error, elsewhere)  # the videos are at fault, not the code
+    except (ValueError, RuntimeError, FloatingPointError, KeyError) as error:
+        return _not_repeated("different", error, elsewhere)
+    return dict(
+        verdict=judge(compared, elsewhere),
+        steps=compared.steps,
+        step=compared.step,
+        largest=compared.largest,
+        term=compared.term,
+        environment=elsewhere,
+    )
+
 
 def _not_repeated(verdict: str, error: Exception, elsewhere: dict[str, list[str]]) -> dict[str, Any]:
     "Keep why something could not be repeated."
-    return dict(verdict=verdict, steps=0, step=0, largest=None, term=f"cannot be repeated: {type(error).__name__}: {' '.join(str(error).split())[:200]}", environment=elsewhere)
+    return dict(
+        verdict=verdict,
+        steps=0,
+        step=0,
+        largest=None,
+        term=f"cannot be repeated: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        environment=elsewhere,
+    )
+
 
 def verify_evaluations(
-    folder: str, # of a recorded run whose weights are here
-) -> dict[str, dict[str, Any]]: # name of an evaluation -> verdict, ...; of those on the run's own videos whose record has features
+    folder: str,  # of a recorded run whose weights are here
+    # name of an evaluation -> verdict, ...; of those on the run's own videos whose record has features
+) -> dict[str, dict[str, Any]]:
     "Compute the features of the first videos anew, for every evaluation of a run."
     torch.set_num_threads(1)
     place, found, opened = Path(folder), {}, None
     trained = json.loads((place / "metrics.json").read_text())
     for file in sorted(place.glob("*/metrics.json")):
         told = json.loads(file.read_text())
-        if not isinstance(told.get("features"), dict) or not told["features"] or told["data_fingerprint"] != trained["data_fingerprint"]: continue
+        if (
+            not isinstance(told.get("features"), dict)
+            or not told["features"]
+            or told["data_fingerprint"] != trained["data_fingerprint"]
+        ):
+            continue
         elsewhere = other_environment(told, provenance())
         try:
             opened = opened or open_run(place, device="cpu")
@@ -125,50 +175,73 @@ def verify_evaluations(
         except (ValueError, RuntimeError, OSError) as error:
             found[file.parent.name] = _not_repeated("unverified", error, elsewhere)
             continue
-        compared = compare_steps(*([{f"{name}, video {row}": float.fromhex(value) for name, pair in pairs.items() for row, value in enumerate(pair[side]["lengths"])}] for side in (0, 1)))
-        if compared.verdict == "identical" and any(kept["digest"] != here["digest"] for kept, here in pairs.values()): compared = compared._replace(verdict="close")
-        found[file.parent.name] = dict(verdict=judge(compared, elsewhere), largest=compared.largest, term=compared.term, environment=elsewhere)
+        compared = compare_steps(
+            *(
+                [
+                    {
+                        f"{name}, video {row}": float.fromhex(value)
+                        for name, pair in pairs.items()
+                        for row, value in enumerate(pair[side]["lengths"])
+                    }
+                ]
+                for side in (0, 1)
+            )
+        )
+        if compared.verdict == "identical" and any(kept["digest"] != here["digest"] for kept, here in pairs.values()):
+            compared = compared._replace(verdict="close")
+        found[file.parent.name] = dict(
+            verdict=judge(compared, elsewhere), largest=compared.largest, term=compared.term, environment=elsewhere
+        )
     return found
+
 
 def _same_weights(told: dict[str, Any], recipe: Recipe) -> Comparison:
     "Compare the digest of an untrained encoder's weights; an older record has none."
-    if "weights" not in told: return Comparison("nothing to compare")
-    with tempfile.TemporaryDirectory() as scratch: here = pretrain(recipe, scratch, device="cpu", progress=False)["weights"]
+    if "weights" not in told:
+        return Comparison("nothing to compare")
+    with tempfile.TemporaryDirectory() as scratch:
+        here = pretrain(recipe, scratch, device="cpu", progress=False)["weights"]
     return Comparison("identical") if here == told["weights"] else Comparison("different", term="weights")
 
 # %% ../../nbs/6_study/61_verify.ipynb #921a4763
 def sample_runs(
-    runs: Sequence[Run], # recorded runs, each once
-    count: int,          # how many; 0: all
-    seed: int = 0,       # of the draw
-) -> list[Run]:          # as evenly as can be over methods and data sets
+    runs: Sequence[Run],  # recorded runs, each once
+    count: int,  # how many; 0: all
+    seed: int = 0,  # of the draw
+) -> list[Run]:  # as evenly as can be over methods and data sets
     "Draw runs to verify."
-    if not count or count >= len(runs): return list(runs)
+    if not count or count >= len(runs):
+        return list(runs)
     order = np.random.default_rng(seed).permutation(len(runs))
     kinds: dict[tuple, list[Run]] = {}
-    for place in order: kinds.setdefault((runs[place].recipe.method.name, runs[place].recipe.data.title), []).append(runs[place])
+    for place in order:
+        kinds.setdefault((runs[place].recipe.method.name, runs[place].recipe.data.title), []).append(runs[place])
     drawn = []
-    while len(drawn) < count: drawn += [mine.pop() for mine in kinds.values() if mine]
+    while len(drawn) < count:
+        drawn += [mine.pop() for mine in kinds.values() if mine]
     return drawn[:count]
 
+
 def recorded_runs(
-    studies: Sequence[str | Path], # names or files
-    reports: Path,                 # reports folder
-    profile: str | None = None,    # scale
-) -> list[tuple[Run, Path]]:       # each run once, with the reports folder that its record lies in
+    studies: Sequence[str | Path],  # names or files
+    reports: Path,  # reports folder
+    profile: str | None = None,  # scale
+) -> list[tuple[Run, Path]]:  # each run once, with the reports folder that its record lies in
     "List the pre-trainings of studies that have a record."
     runs = {run.recipe.run_id: run for study in load_studies(studies, profile) for run in expand(study)}
     found = [(run, *run.record(reports)) for run in runs.values()]
     return [(run, place) for run, file, place in found if file.exists()]
 
+
 def comparable(
-    run: Run,    # with a record
-    place: Path, # reports folder that it lies in
+    run: Run,  # with a record
+    place: Path,  # reports folder that it lies in
     steps: int,  # that would be repeated
 ) -> bool:
     "Tell whether a record has what it takes to be verified."
     told = json.loads(run.record(place)[0].read_text())
     return "weights" in told if run.recipe.method.name == "random" else bool(recorded_steps(told, steps))
+
 
 def _judged(run: Run, place: Path) -> bool:
     "Tell whether the file of verdicts has one about this record and the code that is here."
@@ -176,30 +249,35 @@ def _judged(run: Run, place: Path) -> bool:
     told = read_verdicts(place).get(file.parent.name, {})
     return (told.get("record"), told.get("code")) == (made_with(file)[1], code_here(run.recipe))
 
+
 class Verified(NamedTuple):
     "Carry what a call of `verify` found."
-    table: pd.DataFrame      # a line a run: run_id, method, data, verdict, steps, step, largest, term
-    counts: dict[str, int]   # verdict -> how many
-    evaluations: dict[str, int] # the same of evaluations
-    bare: int                # recorded runs that have nothing to compare
-    files: list[Path]        # the files of verdicts
-    left_out: list[str]      # data sets whose videos are not here
-    others: dict[str, tuple[str, str]] # runs whose videos are not those that are here: fingerprint recorded, and here
+
+    table: pd.DataFrame  # a line a run: run_id, method, data, verdict, steps, step, largest, term
+    counts: dict[str, int]  # verdict -> how many
+    evaluations: dict[str, int]  # the same of evaluations
+    bare: int  # recorded runs that have nothing to compare
+    files: list[Path]  # the files of verdicts
+    left_out: list[str]  # data sets whose videos are not here
+    others: dict[str, tuple[str, str]]  # runs whose videos are not those that are here: fingerprint recorded, and here
+
 
 def verify(
-    studies: str | Path | Sequence[str | Path] = (), # names or files; none: all
-    sample: int = 0,                    # verify so many; 0: all
-    steps: int = TRACED,                # steps that are repeated
+    studies: str | Path | Sequence[str | Path] = (),  # names or files; none: all
+    sample: int = 0,  # verify so many; 0: all
+    steps: int = TRACED,  # steps that are repeated
     reports: Path | str | None = None,  # reports folder; None: one's own, and the published records
-    profile: str | None = None,         # scale
-    cores: int = 2,                     # processes of one thread each
-    progress: bool = True,              # show a bar
-    unverified: bool = False,           # leave out what has a verdict for this code, e.g. of an interrupted call
+    profile: str | None = None,  # scale
+    cores: int = 2,  # processes of one thread each
+    progress: bool = True,  # show a bar
+    unverified: bool = False,  # leave out what has a verdict for this code, e.g. of an interrupted call
 ) -> Verified:
     "Repeat the first steps of recorded runs and write down what came out."
-    if not 1 <= steps <= TRACED: raise ValueError(f"steps must be from 1 to {TRACED}, the steps that a record keeps, got {steps}")
+    if not 1 <= steps <= TRACED:
+        raise ValueError(f"steps must be from 1 to {TRACED}, the steps that a record keeps, got {steps}")
     for name, value, least in (("sample", sample, 0), ("cores", cores, 1)):
-        if value < least: raise ValueError(f"{name} must be at least {least}, got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     given = [studies] if isinstance(studies, (str, Path)) else list(studies) or study_names()
     recorded = recorded_runs(given, reports_folder(reports, profile), profile)
     gone = absent([run for run, _ in recorded])
@@ -208,37 +286,77 @@ def verify(
     here = {name: held for name, held in here.items() if name not in others}
     able = [run for run, place in here.values() if comparable(run, place, steps)]
     chosen = sample_runs([run for run in able if not (unverified and _judged(run, here[run.recipe.run_id][1]))], sample)
-    found, evaluations = _repeat({run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress)
-    table = pd.DataFrame([dict(run_id=name, method=here[name][0].recipe.method.name, data=here[name][0].recipe.data.title, **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")}) for name, told in found.items()],
-                         columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"])
-    return Verified(table, table.verdict.value_counts().to_dict(), dict(Counter(evaluations)), len(here) - len(able), sorted({here[name][1] / VERDICT_FILE for name in found}), sorted(gone), others)
+    found, evaluations = _repeat(
+        {run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress
+    )
+    table = pd.DataFrame(
+        [
+            dict(
+                run_id=name,
+                method=here[name][0].recipe.method.name,
+                data=here[name][0].recipe.data.title,
+                **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")},
+            )
+            for name, told in found.items()
+        ],
+        columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"],
+    )
+    return Verified(
+        table,
+        table.verdict.value_counts().to_dict(),
+        dict(Counter(evaluations)),
+        len(here) - len(able),
+        sorted({here[name][1] / VERDICT_FILE for name in found}),
+        sorted(gone),
+        others,
+    )
+
 
 def _prepare(chosen: dict[str, tuple[Run, Path]]) -> None:
     "Generate and decode the videos of the runs once, before several processes ask for them."
     told = {run.recipe.data.model_dump_json(): run.recipe for run, _ in chosen.values()}
-    for recipe in told.values(): open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
+    for recipe in told.values():
+        open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
+
 
 def _verify_both(folder: str, steps: int, weights: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     "Verify a training, and its evaluations where the weights are here."
     return verify_run(folder, steps), verify_evaluations(folder) if weights else {}
+
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     "Let the processes that are started compute with one thread each."
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    try: yield
-    finally: os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
 
-def _repeat(chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progress: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+
+def _repeat(
+    chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progress: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     "Verify runs side by side; keep every verdict as it comes. Give the verdicts of trainings by run, and those of evaluations."
     found, evaluations = {}, []
-    if not chosen: return found, evaluations
+    if not chosen:
+        return found, evaluations
     _prepare(chosen)
     with _one_thread(), ProcessPoolExecutor(min(cores, len(chosen)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(_verify_both, str(run.record(place)[0].parent), steps, run.has_weights(place)): name for name, (run, place) in chosen.items()}
+        waiting = {
+            pool.submit(_verify_both, str(run.record(place)[0].parent), steps, run.has_weights(place)): name
+            for name, (run, place) in chosen.items()
+        }
         try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), desc="verify", unit="run", disable=not progress, mininterval=1):
+            for done in tqdm(
+                as_completed(waiting),
+                total=len(waiting),
+                desc="verify",
+                unit="run",
+                disable=not progress,
+                mininterval=1,
+            ):
                 name = waiting[done]
                 found[name], read = done.result()
                 evaluations += [told["verdict"] for told in read.values()]
@@ -248,9 +366,15 @@ def _repeat(chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progres
             raise
     return {name: found[name] for name in chosen}, evaluations
 
+
 def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> None:
     "Write the verdicts of a run into the file of its reports folder."
-    def entry(told, file, *of): return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(record=made_with(file)[1], code=code_here(run.recipe, *of))
+
+    def entry(told, file, *of):
+        return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(
+            record=made_with(file)[1], code=code_here(run.recipe, *of)
+        )
+
     file = run.record(place)[0]
     new = {file.parent.name: entry(told, file)}
     for name, each in evaluations.items():
@@ -259,8 +383,9 @@ def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, di
         new[f"{file.parent.name}/{name}"] = entry(each, mine, record["template"], None, record.get("tested_on", ""))
     write_text(place / VERDICT_FILE, verdict_lines(dict(sorted((read_verdicts(place) | new).items()))))
 
+
 def verdict_lines(
-    verdicts: dict[str, dict[str, Any]], # name -> verdict
-) -> str:                                # JSON, a line each
+    verdicts: dict[str, dict[str, Any]],  # name -> verdict
+) -> str:  # JSON, a line each
     "Write verdicts so that git shows which of them changed."
     return "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(told)}" for name, told in verdicts.items()) + "\n}\n"

@@ -16,55 +16,67 @@ from .slurm import slurm_said
 from ..training.checkpoint import write_json
 
 # %% ../../nbs/6_study/61_watch.ipynb #95cbf449
-EVALUATION_STEPS = 40 # what an evaluation counts for in the bar
+EVALUATION_STEPS = 40  # what an evaluation counts for in the bar
+
 
 def units(
-    job: dict[str, Any], # a job
-) -> int:                # its share of the bar
+    job: dict[str, Any],  # a job
+) -> int:  # its share of the bar
     "Count the steps of a job; data and each notebook of an evaluation count as so many steps."
-    if job["kind"] == "data": return EVALUATION_STEPS
+    if job["kind"] == "data":
+        return EVALUATION_STEPS
     return (job["steps"] or EVALUATION_STEPS) * bool(job["recipe"]) + EVALUATION_STEPS * len(job["evaluations"])
 
+
 def done_units(
-    job: dict[str, Any], # a job
-) -> int:                # how much of it is done, up to `units(job)`
+    job: dict[str, Any],  # a job
+) -> int:  # how much of it is done, up to `units(job)`
     "Read how far a job is."
-    if Path(job["stamp"]).exists(): return units(job)
-    if job["kind"] == "data": return 0
+    if Path(job["stamp"]).exists():
+        return units(job)
+    if job["kind"] == "data":
+        return 0
     folder = Path(job["folder"])
     evaluated = EVALUATION_STEPS * sum((folder / name / "metrics.json").exists() for _, name, _ in job["evaluations"])
-    if not job["recipe"] or (folder / "metrics.json").exists(): return evaluated + units(job | {"evaluations": []})
+    if not job["recipe"] or (folder / "metrics.json").exists():
+        return evaluated + units(job | {"evaluations": []})
     log = folder / "log.jsonl"
     lines = log.read_text().split("\n")[:-1] if log.exists() else []
     return min(json.loads(lines[-1])["step"] if lines else 0, units(job)) + evaluated
 
+
 def told_failure(
-    file: Path, # a run's failure.json
-) -> str:       # one line
+    file: Path,  # a run's failure.json
+) -> str:  # one line
     "Say what failed, why, and in which notebook it can be seen."
     said = json.loads(file.read_text())
     return f"failed: {file.parent.name}, {said['job']}: {said['error']} (notebook: {said['notebook']})"
 
+
 def failure(
     job: dict[str, Any],  # a job
-    errors: Path,         # what its process said on its way out
-    fell: bool = False,   # did its process end with this job begun and not finished?
-    said: str = "",       # what Slurm said of its process
-) -> str:                 # one line, or nothing
+    errors: Path,  # what its process said on its way out
+    fell: bool = False,  # did its process end with this job begun and not finished?
+    said: str = "",  # what Slurm said of its process
+) -> str:  # one line, or nothing
     "Say why a job failed; one that died without a word gets what Slurm said, or the last line of its process's error output."
     file = Path(job.get("folder", errors.parent)) / "failure.json"
-    if file.exists(): return told_failure(file)
-    if not fell: return ""
+    if file.exists():
+        return told_failure(file)
+    if not fell:
+        return ""
     lines = errors.read_text().strip().splitlines() if errors.exists() else []
     error = "; ".join([*([said] if said else []), *lines[-1:]]) or "killed (out of memory?)"
-    if "folder" in job: write_json(file, {"job": "process", "error": error, "notebook": str(errors)})
+    if "folder" in job:
+        write_json(file, {"job": "process", "error": error, "notebook": str(errors)})
     return f"failed: {job['name']}: {error} (see {errors if errors.exists() else errors.parents[1] / 'snakemake.log'})"
 
+
 def failures(
-    jobs: list[dict[str, Any]], # of a call
-    work: Path,                 # its scratch folder
-    ended: bool,                # is no process left?
-) -> list[str]:                 # one line for each
+    jobs: list[dict[str, Any]],  # of a call
+    work: Path,  # its scratch folder
+    ended: bool,  # is no process left?
+) -> list[str]:  # one line for each
     "List what failed so far; of a process that fell over, its first unfinished job."
     told, fallen, said = [], set(), slurm_said(work / "snakemake.log") if ended else {}
     for job in jobs:
@@ -76,24 +88,36 @@ def failures(
             fallen.add(job["process"])
     return told
 
+
 def watch(
     process: subprocess.Popen,  # Snakemake
-    jobs: list[dict[str, Any]], # its jobs
-    work: Path,                 # scratch folder of the call
-    title: str,                 # what the bar is called
-    progress: bool = True,      # show the bar; failures are printed all the same
-) -> list[str]:                 # one line for each failure
+    jobs: list[dict[str, Any]],  # its jobs
+    work: Path,  # scratch folder of the call
+    title: str,  # what the bar is called
+    progress: bool = True,  # show the bar; failures are printed all the same
+) -> list[str]:  # one line for each failure
     "Move the bar until Snakemake ends; print each failure once, with its notebook."
     told = []
-    with tqdm(total=sum(map(units, jobs)), initial=sum(map(done_units, jobs)), desc=title, unit="step", disable=not progress,
-              mininterval=1 if sys.stderr.isatty() else 15, smoothing=.05) as bar:
+    with tqdm(
+        total=sum(map(units, jobs)),
+        initial=sum(map(done_units, jobs)),
+        desc=title,
+        unit="step",
+        disable=not progress,
+        mininterval=1 if sys.stderr.isatty() else 15,
+        smoothing=0.05,
+    ) as bar:
         while True:
             ended = process.poll() is not None
             for line in failures(jobs, work, ended):
-                if line in told: continue
+                if line in told:
+                    continue
                 told.append(line)
                 tqdm.write(line, file=sys.stderr)
             bar.update(sum(map(done_units, jobs)) - bar.n)
-            bar.set_postfix_str(f"{sum(Path(j['stamp']).exists() for j in jobs)} of {len(jobs)} jobs, {len(told)} failed", refresh=False)
-            if ended: return told
-            time.sleep(.5)
+            bar.set_postfix_str(
+                f"{sum(Path(j['stamp']).exists() for j in jobs)} of {len(jobs)} jobs, {len(told)} failed", refresh=False
+            )
+            if ended:
+                return told
+            time.sleep(0.5)

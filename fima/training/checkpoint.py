@@ -24,16 +24,17 @@ from .recipe import Recipe
 # %% ../../nbs/4_training/41_checkpoint.ipynb #90d55cf1
 def write_text(
     path: Path,  # file to write
-    text: str,   # its content
+    text: str,  # its content
 ) -> None:
     "Write a text file atomically: a reader sees the old content or the new one."
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(text)
     scratch.replace(path)
 
+
 def write_json(
     path: Path,  # file to write
-    content: Any, # anything JSON can hold
+    content: Any,  # anything JSON can hold
 ) -> None:
     "Write a JSON file atomically."
     write_text(path, json.dumps(content, indent=1, default=str) + "\n")
@@ -42,73 +43,113 @@ def write_json(
 def _blas() -> dict[str, str]:
     "Name the BLAS of NumPy, SciPy and torch: library, version and the kernels that it chose for this processor."
     from threadpoolctl import threadpool_info
+
     used = {}
     for held in threadpool_info():
-        owner = next((name for name in ("numpy", "scipy", "opencv") if name in Path(held["filepath"]).parent.name), "shared")
-        if held["user_api"] == "blas": used[owner] = " ".join(str(held.get(key) or "?") for key in ("internal_api", "version", "architecture"))
+        owner = next(
+            (name for name in ("numpy", "scipy", "opencv") if name in Path(held["filepath"]).parent.name), "shared"
+        )
+        if held["user_api"] == "blas":
+            used[owner] = " ".join(str(held.get(key) or "?") for key in ("internal_api", "version", "architecture"))
     patterns = {"mkl": r"Math Kernel Library Version (\S+)", "oneDNN": r"MKL-DNN v(\S+)", "BLAS": r"BLAS_INFO=(\w+)"}
     found = {name: re.search(pattern, torch.__config__.show()) for name, pattern in patterns.items()}
     return dict(sorted(used.items())) | {"torch": ", ".join(f"{name} {hit[1]}" for name, hit in found.items() if hit)}
 
-def environment() -> dict[str, dict[str, Any]]: # libraries, processor, blas, threads
+
+def environment() -> dict[str, dict[str, Any]]:  # libraries, processor, blas, threads
     "Name everything beside code, recipe and data that can change bits; no name of a machine, a user or a folder."
-    import av, cv2, numpy, scipy.linalg # here, so that reading a checkpoint does not wait for them
-    known = {dist: importlib.metadata.version(dist) for dist in ("torch", "numpy", "av", "scipy", "scikit-learn", "kornia")}
+    import av, cv2, numpy, scipy.linalg  # here, so that reading a checkpoint does not wait for them
+
+    known = {
+        dist: importlib.metadata.version(dist) for dist in ("torch", "numpy", "av", "scipy", "scikit-learn", "kornia")
+    }
     known |= {"opencv": cv2.__version__, "libavcodec": ".".join(map(str, av.library_versions["libavcodec"]))}
-    if torch.cuda.is_available(): known |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    if torch.cuda.is_available():
+        known |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     extensions = numpy.show_config(mode="dicts").get("SIMD Extensions", {})
-    processor = dict(architecture=platform.machine(), torch=torch.backends.cpu.get_cpu_capability(), opencv=cv2.getCPUFeaturesLine(),
-                     numpy=" ".join([*extensions.get("baseline", []), *extensions.get("found", [])]))
-    threads = dict(torch=torch.get_num_threads(), opencv=cv2.getNumThreads(), OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS"))
+    processor = dict(
+        architecture=platform.machine(),
+        torch=torch.backends.cpu.get_cpu_capability(),
+        opencv=cv2.getCPUFeaturesLine(),
+        numpy=" ".join([*extensions.get("baseline", []), *extensions.get("found", [])]),
+    )
+    threads = dict(
+        torch=torch.get_num_threads(), opencv=cv2.getNumThreads(), OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS")
+    )
     return dict(libraries=known, processor=processor, blas=_blas(), threads=threads)
 
 # %% ../../nbs/4_training/41_checkpoint.ipynb #55e5b17d
 def _commit() -> str | None:
     "Give the commit of the code, with `+changes` when files differ from it, or None outside a checkout."
-    git = lambda *words: subprocess.run(["git", "-C", str(Path(fima.__file__).parent), *words], capture_output=True, text=True)
-    try: head = git("rev-parse", "--short=12", "HEAD")
-    except OSError: return None
-    if head.returncode: return None
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(Path(fima.__file__).parent), *words], capture_output=True, text=True
+    )
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+    except OSError:
+        return None
+    if head.returncode:
+        return None
     return head.stdout.strip() + ("+changes" if git("status", "--porcelain", "--", ".").stdout.strip() else "")
 
+
 def provenance(
-    device: torch.device | str = "cpu", # where the run computed
-) -> dict[str, Any]:                    # version, commit, environment, device and peak memory; no name of a machine or folder
+    device: torch.device | str = "cpu",  # where the run computed
+) -> dict[str, Any]:  # version, commit, environment, device and peak memory; no name of a machine or folder
     "Tell which version, libraries and device a number was computed with."
     libraries = {name: importlib.metadata.version(name) for name in ("torch", "av", "numpy", "scikit-learn", "kornia")}
     on_gpu = torch.device(device).type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return dict(code_version=fima.__version__, commit=_commit(), python=platform.python_version(), libraries=libraries,
-                device=torch.cuda.get_device_name() if on_gpu else f"cpu ({torch.backends.cpu.get_cpu_capability()})",
-                threads=torch.get_num_threads(), peak_memory_mb=round(peak / 2**20), environment=environment())
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    )
+    return dict(
+        code_version=fima.__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        libraries=libraries,
+        device=torch.cuda.get_device_name() if on_gpu else f"cpu ({torch.backends.cpu.get_cpu_capability()})",
+        threads=torch.get_num_threads(),
+        peak_memory_mb=round(peak / 2**20),
+        environment=environment(),
+    )
 
 # %% ../../nbs/4_training/41_checkpoint.ipynb #d6d1be5f
 def save_checkpoint(
-    folder: Path,                     # the run's folder
-    step: int,                        # steps done
-    method: nn.Module,                # encoder, key encoder, queues, ...
-    optimiser: torch.optim.Optimizer, # its state is kept too
+    folder: Path,  # the run's folder
+    step: int,  # steps done
+    method: nn.Module,  # encoder, key encoder, queues, ...
+    optimiser: torch.optim.Optimizer,  # its state is kept too
 ) -> None:
     "Keep the state after a step, then drop older ones."
     new = folder / "checkpoint" / f"step_{step:07d}"
     scratch = new.with_name(f".{new.name}.{os.getpid()}")
     scratch.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in method.state_dict().items()}, scratch / "method.safetensors", metadata={"holds": "the training state of a run"})
+    save_file(
+        {k: v.contiguous() for k, v in method.state_dict().items()},
+        scratch / "method.safetensors",
+        metadata={"holds": "the training state of a run"},
+    )
     torch.save({"step": step, "optimiser": optimiser.state_dict()}, scratch / "training.pt")
-    if new.exists(): shutil.rmtree(new)
+    if new.exists():
+        shutil.rmtree(new)
     scratch.replace(new)
     write_text(folder / "checkpoint" / "latest", new.name)
     for old in (folder / "checkpoint").iterdir():
-        if old.is_dir() and old != new: shutil.rmtree(old)
+        if old.is_dir() and old != new:
+            shutil.rmtree(old)
+
 
 def load_checkpoint(
-    folder: Path,                     # the run's folder
-    method: nn.Module,                # filled in place
-    optimiser: torch.optim.Optimizer, # filled in place
-) -> int:                             # steps done; 0 when there is no checkpoint
+    folder: Path,  # the run's folder
+    method: nn.Module,  # filled in place
+    optimiser: torch.optim.Optimizer,  # filled in place
+) -> int:  # steps done; 0 when there is no checkpoint
     "Restore the newest complete state; no code of the file is executed."
     latest = folder / "checkpoint" / "latest"
-    if not latest.exists(): return 0
+    if not latest.exists():
+        return 0
     kept = folder / "checkpoint" / latest.read_text().strip()
     device = next(method.parameters()).device
     method.load_state_dict(load_file(kept / "method.safetensors", device=str(device)))
@@ -118,73 +159,101 @@ def load_checkpoint(
 
 # %% ../../nbs/4_training/41_checkpoint.ipynb #6ff1ad8d
 def name_some(
-    names: list[str], # what to name
-    most: int = 4,    # so many by name
-) -> str:             # "a, b and 7 more"
+    names: list[str],  # what to name
+    most: int = 4,  # so many by name
+) -> str:  # "a, b and 7 more"
     "Name the first few and count the rest."
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
+
 def misfits(
-    weights: dict[str, Tensor], # what is there
+    weights: dict[str, Tensor],  # what is there
     wanted: dict[str, Tensor],  # what there should be; shapes alone count
-) -> str:                       # "" where all fits
+) -> str:  # "" where all fits
     "Tell which names are unknown, missing or of another shape."
     shapes = lambda name: f"{name} {tuple(weights[name].shape)} for {tuple(wanted[name].shape)}"
     faults = dict(unknown=[n for n in weights if n not in wanted], missing=[n for n in wanted if n not in weights])
     faults["mis-shaped"] = [shapes(n) for n in weights if n in wanted and weights[n].shape != wanted[n].shape]
     return "; ".join(f"{len(names)} {fault} ({name_some(names)})" for fault, names in faults.items() if names)
 
+
 def unusable(
-    weights: dict[str, Tensor], # any tensors; of `running_var` none may be negative
-) -> str:                       # "" where all are usable
+    weights: dict[str, Tensor],  # any tensors; of `running_var` none may be negative
+) -> str:  # "" where all are usable
     "Tell which tensors hold what no trained encoder holds, as float32."
     faults = {"NaN or infinite": [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]}
-    faults["negative variances"] = [name for name, value in weights.items() if name.endswith("running_var") and (value.float() < 0).any()]
-    return "; ".join(f"{len(names)} weights are {fault}: {name_some(names)}" for fault, names in faults.items() if names)
+    faults["negative variances"] = [
+        name for name, value in weights.items() if name.endswith("running_var") and (value.float() < 0).any()
+    ]
+    return "; ".join(
+        f"{len(names)} weights are {fault}: {name_some(names)}" for fault, names in faults.items() if names
+    )
 
 # %% ../../nbs/4_training/41_checkpoint.ipynb #54feceac
 def save_encoder(
-    path: Path,         # a .safetensors file
-    encoder: nn.Module, # the trained query encoder
-    recipe: Recipe,     # what it was trained by
+    path: Path,  # a .safetensors file
+    encoder: nn.Module,  # the trained query encoder
+    recipe: Recipe,  # what it was trained by
 ) -> None:
     "Write an encoder with its recipe in the header."
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, scratch, metadata={"recipe": recipe.model_dump_json()})
+    save_file(
+        {k: v.contiguous() for k, v in encoder.state_dict().items()},
+        scratch,
+        metadata={"recipe": recipe.model_dump_json()},
+    )
     scratch.replace(path)
 
+
 def read_header(
-    path: Path,       # a .safetensors file
+    path: Path,  # a .safetensors file
 ) -> dict[str, str]:  # its metadata
     "Read the header of a safetensors file; raise ValueError where it is none."
     try:
-        with safe_open(path, "pt") as file: return file.metadata() or {}
-    except (SafetensorError, OSError): raise ValueError(f"{path}: is not a complete safetensors file") from None
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        raise ValueError(f"{path}: is not a complete safetensors file") from None
+
 
 def read_recipe(
-    told: str | bytes, # a recipe as JSON
-    path: Path,        # where it stands
-) -> Recipe:           # the validated recipe; its method, view change and data set may be of a plugin that is not here
+    told: str | bytes,  # a recipe as JSON
+    path: Path,  # where it stands
+) -> Recipe:  # the validated recipe; its method, view change and data set may be of a plugin that is not here
     "Read a recorded recipe; raise ValueError, one line that names the file, where it is none."
-    try: return Recipe.model_validate_json(told, context={"recorded": True})
-    except (ValidationError, RuntimeError) as error: # RuntimeError: layers of impossible sizes
+    try:
+        return Recipe.model_validate_json(told, context={"recorded": True})
+    except (ValidationError, RuntimeError) as error:  # RuntimeError: layers of impossible sizes
         first = error.errors()[0] if isinstance(error, ValidationError) else dict(loc=(), msg=str(error))
         where, said = ".".join(map(str, first["loc"])), first["msg"].splitlines()[0][:200]
     raise ValueError(f"{path}: its recipe does not fit this version of fima: {where + ': ' if where else ''}{said}")
 
+
 def read_encoder(
-    run: Path | str, # a run's folder, or an encoder's file that `save_encoder` wrote
-) -> tuple[nn.Module, Recipe]: # the encoder in evaluation mode, and its recipe
+    run: Path | str,  # a run's folder, or an encoder's file that `save_encoder` wrote
+) -> tuple[nn.Module, Recipe]:  # the encoder in evaluation mode, and its recipe
     "Read an encoder of ours and its recipe; raise ValueError, one line, where it is not whole."
     path = Path(run) / "checkpoint" / "encoder.safetensors" if Path(run).is_dir() else Path(run)
-    if not path.exists(): raise ValueError(f"{run}: holds no finished encoder (checkpoint/encoder.safetensors); run the pre-training first")
+    if not path.exists():
+        raise ValueError(
+            f"{run}: holds no finished encoder (checkpoint/encoder.safetensors); run the pre-training first"
+        )
     told = read_header(path).get("recipe")
-    if told is None: raise ValueError(f"{path}: holds no recipe in its header, so it was not written by fima; import it as another's checkpoint")
+    if told is None:
+        raise ValueError(
+            f"{path}: holds no recipe in its header, so it was not written by fima; import it as another's checkpoint"
+        )
     recipe = read_recipe(told, path)
-    with torch.device("meta"): encoder = build_encoder(recipe.encoder.name, **recipe.encoder.options)
+    with torch.device("meta"):
+        encoder = build_encoder(recipe.encoder.name, **recipe.encoder.options)
     weights, wanted = load_file(path), encoder.state_dict()
-    if faults := misfits(weights, wanted): raise ValueError(f"{path}: weights do not fit the recipe's {recipe.encoder.name}: {faults}")
-    if faults := unusable(weights): raise ValueError(f"{path}: {faults}")
-    encoder.load_state_dict({name: value.to(wanted[name].dtype, copy=True) for name, value in weights.items()}, assign=True) # copied: the file may change later
+    if faults := misfits(weights, wanted):
+        raise ValueError(f"{path}: weights do not fit the recipe's {recipe.encoder.name}: {faults}")
+    if faults := unusable(weights):
+        raise ValueError(f"{path}: {faults}")
+    # copied: the file may change later
+    encoder.load_state_dict(
+        {name: value.to(wanted[name].dtype, copy=True) for name, value in weights.items()}, assign=True
+    )
     return encoder.eval(), recipe

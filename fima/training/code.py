@@ -22,57 +22,88 @@ from .recipe import OWN, Recipe
 # %% ../../nbs/4_training/41_code.ipynb #14d13c08
 class Module(NamedTuple):
     "Hold what can be told of a module without importing it."
-    code: dict[str, list[str]]             # name -> bare code of its definitions; "": statements that run at import
-    uses: dict[str, set[str]]              # name -> names that it mentions
-    imports: dict[str, tuple[str, str]]    # name -> (module, name there); an empty name: the module itself
+
+    code: dict[str, list[str]]  # name -> bare code of its definitions; "": statements that run at import
+    uses: dict[str, set[str]]  # name -> names that it mentions
+    imports: dict[str, tuple[str, str]]  # name -> (module, name there); an empty name: the module itself
+
 
 def _from(node: ast.ImportFrom, module: str) -> str:
     "Give the absolute name of the module that something is imported from."
-    if not node.level: return node.module or ""
-    parts = module.split(".")[:-node.level]
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")[: -node.level]
     return ".".join([*parts, *([node.module] if node.module else [])])
+
 
 def _imports(tree: ast.AST, module: str) -> dict[str, tuple[str, str]]:
     "Read the imports of this package, those inside functions included."
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.asname or alias.name: (alias.name, "") for alias in node.names if alias.name.startswith("fima.")}
+            found |= {
+                alias.asname or alias.name: (alias.name, "") for alias in node.names if alias.name.startswith("fima.")
+            }
         if isinstance(node, ast.ImportFrom) and (_from(node, module) + ".").startswith("fima."):
             found |= {alias.asname or alias.name: (_from(node, module), alias.name) for alias in node.names}
     return found
 
+
 def _owner(node: ast.stmt) -> list[str]:
     "Name what a statement defines; a patched function belongs to the class of its first parameter."
-    if isinstance(node, ast.FunctionDef) and any("patch" in ast.unparse(each) for each in node.decorator_list) and node.args.args[0].annotation:
+    if (
+        isinstance(node, ast.FunctionDef)
+        and any("patch" in ast.unparse(each) for each in node.decorator_list)
+        and node.args.args[0].annotation
+    ):
         return [ast.unparse(node.args.args[0].annotation)]
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, (ast.AnnAssign, ast.AugAssign)) else []
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, (ast.AnnAssign, ast.AugAssign))
+        else []
+    )
     return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
 
 def _registers(node: ast.stmt) -> bool:
     "Tell whether a statement is a line of a registry: it runs at import, and concerns nobody but the run that asks for the name."
     called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-    return isinstance(called, ast.Attribute) and ast.unparse(called) in [f"{registry}.add" for registry in ("METHODS", "ENCODERS", "VIEW_CHANGES", "DATA_SETS")]
+    return isinstance(called, ast.Attribute) and ast.unparse(called) in [
+        f"{registry}.add" for registry in ("METHODS", "ENCODERS", "VIEW_CHANGES", "DATA_SETS")
+    ]
+
 
 def _mentioned(node: ast.AST) -> set[str]:
     "List the names, dotted ones too, that code mentions outside the annotations of parameters."
     for each in ast.walk(node):
-        if isinstance(each, ast.arg): each.annotation = None
-        if isinstance(each, ast.FunctionDef): each.returns = None
+        if isinstance(each, ast.arg):
+            each.annotation = None
+        if isinstance(each, ast.FunctionDef):
+            each.returns = None
     names = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-    return names | {ast.unparse(each) for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name)}
+    return names | {
+        ast.unparse(each)
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name)
+    }
+
 
 def read_module(
-    source: str,      # Python
-    module: str = "", # its name, e.g. "fima.training.pretrain"; empty: a notebook's cells
+    source: str,  # Python
+    module: str = "",  # its name, e.g. "fima.training.pretrain"; empty: a notebook's cells
 ) -> Module:
     "Read what a module defines."
     tree = ast.parse(source)
     found = Module({}, {}, _imports(tree, module))
     for node in without_prose(tree).body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)) or _registers(node): continue
-        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test): continue
+        if isinstance(node, (ast.Import, ast.ImportFrom)) or _registers(node):
+            continue
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+            continue
         owners, uses, code = _owner(node) or [""], _mentioned(node), ast.unparse(node)
         for name in owners:
             found.code.setdefault(name, []).append(code)
@@ -80,55 +111,82 @@ def read_module(
     return found
 
 # %% ../../nbs/4_training/41_code.ipynb #88b5125c
-OUTSIDE = ("fima.report", "fima.study", "fima.commands", "fima.cli", "fima.plugins", "fima.training.code", "fima._modidx") # without influence on a number
-MOTION = ("fima.data.motion", "fima.data.tubelets") # entered where views follow the motion, or a method aligns with it
-FLOW = ("fima.data.flow", *MOTION)                    # all of it; the flow itself an evaluation may compute without the rest
-GENERATED = ("fima.data.sprites", "fima.data.motions")              # entered where the videos are generated
-LISTED = ("fima.data.datasets", "fima.data.lists", "fima.data.catalog") # entered where they are not
-TRAINED = ("fima.training.pretrain:pretrain",)                      # entered by a pre-training: the record of an evaluation is not the one of its training
-OWN_FOLDER = ("fima.data.own",)                                     # entered where the videos are a folder of one's own
+# without influence on a number
+OUTSIDE = (
+    "fima.report",
+    "fima.study",
+    "fima.commands",
+    "fima.cli",
+    "fima.plugins",
+    "fima.training.code",
+    "fima._modidx",
+)
+MOTION = ("fima.data.motion", "fima.data.tubelets")  # entered where views follow the motion, or a method aligns with it
+FLOW = ("fima.data.flow", *MOTION)  # all of it; the flow itself an evaluation may compute without the rest
+GENERATED = ("fima.data.sprites", "fima.data.motions")  # entered where the videos are generated
+LISTED = ("fima.data.datasets", "fima.data.lists", "fima.data.catalog")  # entered where they are not
+# entered by a pre-training: the record of an evaluation is not the one of its training
+TRAINED = ("fima.training.pretrain:pretrain",)
+OWN_FOLDER = ("fima.data.own",)  # entered where the videos are a folder of one's own
+
 
 def _file(module: str) -> Path:
     "Say where a module of this package lies."
     return Path(fima.__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
 
 @lru_cache(maxsize=None)
 def _parsed(module: str, changed: int) -> Module:
     "Read a module of this package; `changed` makes an edited file a new entry."
     return read_module(_file(module).read_text(), module)
 
+
 def _module(module: str) -> Module | None:
     "Read a module of this package; None where there is no such file."
     file = _file(module)
     return _parsed(module, file.stat().st_mtime_ns) if file.is_file() else None
 
+
 def _step(found: Module, module: str, used: str) -> tuple[str, str] | None:
     "Say where a name leads: to a definition of the same module, or to one of another; None: out of the package."
     base, _, rest = used.partition(".")
-    if used in found.code and used: return module, used
-    if base not in found.imports or (rest and "." in rest): return None
+    if used in found.code and used:
+        return module, used
+    if base not in found.imports or (rest and "." in rest):
+        return None
     home, name = found.imports[base]
-    if name and _file(f"{home}.{name}").is_file(): home, name = f"{home}.{name}", rest  # a module was imported
-    elif not name: name = rest
+    if name and _file(f"{home}.{name}").is_file():
+        home, name = f"{home}.{name}", rest  # a module was imported
+    elif not name:
+        name = rest
     return (home, name) if name and _module(home) else None
 
+
 def reached(
-    roots: list[tuple[str, str]], # definitions to begin with: (module, name)
-    skip: tuple[str, ...] = (),   # modules, and definitions ("module:name"), that are not entered
-    cells: str = "",              # code of a notebook, all of which runs
-) -> dict[str, str]:              # "module:name" -> bare code
+    roots: list[tuple[str, str]],  # definitions to begin with: (module, name)
+    skip: tuple[str, ...] = (),  # modules, and definitions ("module:name"), that are not entered
+    cells: str = "",  # code of a notebook, all of which runs
+) -> dict[str, str]:  # "module:name" -> bare code
     "Follow every name from some definitions."
     found, waiting = {}, list(roots)
     if cells:
         notebook = read_module(cells)
         found["notebook:"] = "\n".join(code for codes in notebook.code.values() for code in codes)
-        waiting += [target for uses in notebook.uses.values() for used in uses if (target := _step(notebook, "", used)) and target[0]]
+        waiting += [
+            target
+            for uses in notebook.uses.values()
+            for used in uses
+            if (target := _step(notebook, "", used)) and target[0]
+        ]
     while waiting:
         module, name = waiting.pop()
         place = f"{module}:{name}"
-        here = None if module.startswith(OUTSIDE) or module in skip or place in skip or place in found else _module(module)
-        if here is None: continue
-        if name not in here.code:                         # imported there from elsewhere
+        here = (
+            None if module.startswith(OUTSIDE) or module in skip or place in skip or place in found else _module(module)
+        )
+        if here is None:
+            continue
+        if name not in here.code:  # imported there from elsewhere
             waiting += [target for target in [_step(here, module, name)] if target and target != (module, name)]
             continue
         for each in {name, ""} & set(here.code):
@@ -139,42 +197,60 @@ def reached(
 # %% ../../nbs/4_training/41_code.ipynb #6191b8e0
 class Parts(NamedTuple):
     "Hold what of a recipe decides which code it executes."
-    encoder: str     # name of the encoder
-    data: str        # name of the data set
-    method: str = "" # name of the method; empty: the encoder alone is evaluated
-    change: str = "" # name of the view change
-    motion: bool = False # do views or method read the flow of the videos?
 
-    def entries(self) -> list[Entry]: # of the registries
+    encoder: str  # name of the encoder
+    data: str  # name of the data set
+    method: str = ""  # name of the method; empty: the encoder alone is evaluated
+    change: str = ""  # name of the view change
+    motion: bool = False  # do views or method read the flow of the videos?
+
+    def entries(self) -> list[Entry]:  # of the registries
         "List what the names stand for."
         named = ((ENCODERS, self.encoder), (DATA_SETS, self.data), (METHODS, self.method), (VIEW_CHANGES, self.change))
         return [registry[name] for registry, name in named if name and name in registry]
 
-    def skipped(self) -> tuple[str, ...]: # modules
+    def skipped(self) -> tuple[str, ...]:  # modules
         "List the modules that are not entered; whether an evaluation computes a flow, the names in its template tell."
         flow = () if self.motion else FLOW if self.method else MOTION + TRAINED
-        return flow + (LISTED if self.data == "motion_sprites" else GENERATED) + (() if self.data == OWN else OWN_FOLDER)
+        return (
+            flow + (LISTED if self.data == "motion_sprites" else GENERATED) + (() if self.data == OWN else OWN_FOLDER)
+        )
+
 
 def parts_of(
-    recipe: Recipe,       # of a run
-    tested: str = "",     # data set on which its encoder is evaluated; empty: it is trained
+    recipe: Recipe,  # of a run
+    tested: str = "",  # data set on which its encoder is evaluated; empty: it is trained
 ) -> Parts:
     "Say what a recipe names."
-    if tested: return Parts(recipe.encoder.name, tested)
+    if tested:
+        return Parts(recipe.encoder.name, tested)
     method = METHODS[recipe.method.name] if recipe.method.name in METHODS else None
     reads = bool(method) and (bool(method.plugin) or "motion" in method.facts.get("reads", ()))
-    return Parts(recipe.encoder.name, recipe.data.name, recipe.method.name, recipe.views.change, recipe.views.tubelets is not None or reads)
+    return Parts(
+        recipe.encoder.name,
+        recipe.data.name,
+        recipe.method.name,
+        recipe.views.change,
+        recipe.views.tubelets is not None or reads,
+    )
+
 
 def sources_state() -> tuple:
     "Tell the package's files and when each changed: a process that has imported them is current as long as this stays."
     return tuple((str(file), file.stat().st_mtime_ns) for file in sorted(Path(fima.__file__).parent.rglob("*.py")))
 
+
 def executed_code(
-    parts: Parts,    # of a recipe
-    cells: str = "", # code of the template of an evaluation; empty: the pre-training
-) -> dict[str, str]: # "module:name" -> bare code
+    parts: Parts,  # of a recipe
+    cells: str = "",  # code of the template of an evaluation; empty: the pre-training
+) -> dict[str, str]:  # "module:name" -> bare code
     "Give the code that a pre-training or an evaluation executes."
-    named = [tuple(target.split(":")) for entry in parts.entries() for target in (entry.target, entry.options) if target and not entry.plugin]
+    named = [
+        tuple(target.split(":"))
+        for entry in parts.entries()
+        for target in (entry.target, entry.options)
+        if target and not entry.plugin
+    ]
     return reached(named if cells else [("fima.training.pretrain", "pretrain"), *named], parts.skipped(), cells)
 
 # %% ../../nbs/4_training/41_code.ipynb #1f6be8c3
@@ -182,15 +258,18 @@ def studies_folder() -> Path:
     "Give the folder of study files and papermill templates: the repository's, or the copy that an installed package brings."
     return root / "nbs" / "studies" if (root := checkout()) else Path(fima.__file__).parent / "templates"
 
+
 def own_folder() -> Path:
     "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
-    if named := os.environ.get("FIMA_RUNS"): return Path(named).resolve()
+    if named := os.environ.get("FIMA_RUNS"):
+        return Path(named).resolve()
     return (checkout() or Path.cwd()) / "runs"
 
+
 def writable(
-    folder: Path, # where something is to be written; it need not be there
+    folder: Path,  # where something is to be written; it need not be there
     option: str,  # what names another one, e.g. "--folder"
-) -> Path:        # the same
+) -> Path:  # the same
     "Refuse, before anything is computed, a folder in which nothing can be written."
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -198,20 +277,25 @@ def writable(
         raise ValueError(f"{folder} cannot be written ({there} {why}); {option} names another folder")
     return folder
 
-def places() -> dict[str, str]: # variables of the environment
+
+def places() -> dict[str, str]:  # variables of the environment
     "Say where everything lies by absolute paths, for processes that are started in another folder."
-    load_plugins() # makes its own paths absolute
+    load_plugins()  # makes its own paths absolute
     told = {name: os.environ[name] for name in ("FIMA_PLUGINS",) if os.environ.get(name)}
-    if named := os.environ.get("FIMA_DATA"): told["FIMA_DATA"] = str(Path(named).resolve())
+    if named := os.environ.get("FIMA_DATA"):
+        told["FIMA_DATA"] = str(Path(named).resolve())
     return told | {"FIMA_RUNS": str(own_folder()), "FIMA_WORK": str(work_root().resolve())}
 
+
 def template_file(
-    name: str, # of a template, e.g. "linear_probe"
-) -> Path:     # its notebook
+    name: str,  # of a template, e.g. "linear_probe"
+) -> Path:  # its notebook
     "Find a template by its name; raise ValueError where the name is a path, or there is none of it."
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
-    if name not in known: raise ValueError(f"template must be one of {', '.join(known)}, got {name!r}")
+    if name not in known:
+        raise ValueError(f"template must be one of {', '.join(known)}, got {name!r}")
     return studies_folder() / f"{name}.ipynb"
+
 
 @lru_cache(maxsize=None)
 def _cells(file: Path, changed: int) -> str:
@@ -220,9 +304,10 @@ def _cells(file: Path, changed: int) -> str:
     tagged = lambda cell: "parameters" in cell["metadata"].get("tags", [])
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not tagged(cell))
 
+
 def template_cells(
-    name: str, # of a template
-) -> str:      # Python
+    name: str,  # of a template
+) -> str:  # Python
     "Give the code that a template executes."
     file = template_file(name)
     return _cells(file, file.stat().st_mtime_ns)
@@ -231,15 +316,18 @@ def template_cells(
 @lru_cache(maxsize=4096)
 def _fingerprint(parts: Parts, cells: str, state: tuple) -> str:
     "Hash once for each choice of parts, as long as no file changes."
-    codes = executed_code(parts, cells) | {f"plugin {name}": digest for name, digest in plugin_digests(parts.entries()).items()}
+    codes = executed_code(parts, cells) | {
+        f"plugin {name}": digest for name, digest in plugin_digests(parts.entries()).items()
+    }
     return sha256("\n".join(f"{place}\n{code}" for place, code in sorted(codes.items())).encode()).hexdigest()[:16]
+
 
 def code_fingerprint(
     recipe: Recipe,  # of the run, or of the encoder that is evaluated
-    cells: str = "", # code of the template of an evaluation; empty: the pre-training itself
-    state: tuple | None = None, # of `sources_state`, where many are asked for; None: look
-    tested: str = "", # data set of the evaluation; empty: that of the recipe
-) -> str:            # 16 hexadecimal digits
+    cells: str = "",  # code of the template of an evaluation; empty: the pre-training itself
+    state: tuple | None = None,  # of `sources_state`, where many are asked for; None: look
+    tested: str = "",  # data set of the evaluation; empty: that of the recipe
+) -> str:  # 16 hexadecimal digits
     "Fingerprint the code that a run or an evaluation executes."
     parts = parts_of(recipe, (tested or recipe.data.name) if cells else "")
     return _fingerprint(parts, cells, sources_state() if state is None else state)

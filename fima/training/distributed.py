@@ -24,83 +24,153 @@ from .recipe import Recipe
 # %% ../../nbs/4_training/43_distributed.ipynb #acf6499b
 @contextmanager
 def together(
-    device: str | None = None, # "cpu" or "cuda"; None: GPUs if there are any
-    minutes: float = 60,       # how long to wait for a process that does not answer
-) -> Iterator[str]:            # the device of this process
+    device: str | None = None,  # "cpu" or "cuda"; None: GPUs if there are any
+    minutes: float = 60,  # how long to wait for a process that does not answer
+) -> Iterator[str]:  # the device of this process
     "Join the processes that torchrun started; raise ValueError where it did not, or where GPUs are too few."
-    if not distributed.is_torchelastic_launched(): raise ValueError("fima.training.distributed must be started by torchrun, as in torchrun --nproc-per-node=2 -m fima.training.distributed recipe.json folder")
+    if not distributed.is_torchelastic_launched():
+        raise ValueError(
+            "fima.training.distributed must be started by torchrun, as in torchrun --nproc-per-node=2 -m fima.training.distributed recipe.json folder"
+        )
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpu = device == "cuda" or (device is None and torch.cuda.is_available())
-    if on_gpu and torch.cuda.device_count() < here: raise ValueError(f"--nproc-per-node must be at most the number of GPUs that can be seen, {torch.cuda.device_count()}, got {here}")
-    if on_gpu: torch.cuda.set_device(local)
+    if on_gpu and torch.cuda.device_count() < here:
+        raise ValueError(
+            f"--nproc-per-node must be at most the number of GPUs that can be seen, {torch.cuda.device_count()}, got {here}"
+        )
+    if on_gpu:
+        torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(minutes=minutes))
     yield f"cuda:{local}" if on_gpu else "cpu"
     distributed.destroy_process_group()
 
 # %% ../../nbs/4_training/43_distributed.ipynb #0db404f2
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting") # how gloo names the end of another process
+# how gloo names the end of another process
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+
 
 def _first_to_speak() -> bool:
     "Ask torchrun's store whether no other process has spoken; without a store there is nobody to ask."
-    if "MASTER_ADDR" not in os.environ: return True
-    try: store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10))
-    except RuntimeError: return True
+    if "MASTER_ADDR" not in os.environ:
+        return True
+    try:
+        store = distributed.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
+        )
+    except RuntimeError:
+        return True
     return store.add(f"fima/told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+
 
 def _tell(line: str) -> None:
     "Print a line unless another process has spoken."
-    if _first_to_speak(): print(f"fima: {' '.join(line.split())[:600]} (process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)})", file=sys.stderr, flush=True)
+    if _first_to_speak():
+        print(
+            f"fima: {' '.join(line.split())[:600]} (process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)})",
+            file=sys.stderr,
+            flush=True,
+        )
+
 
 def main(
-    arguments: list[str] | None = None, # what follows the module's name; None: what was typed
-) -> int:                               # exit code: 0 done, 1 failed, 2 refused, 130 stopped
+    arguments: list[str] | None = None,  # what follows the module's name; None: what was typed
+) -> int:  # exit code: 0 done, 1 failed, 2 refused, 130 stopped
     "Pre-train by a recipe together with the other processes that torchrun started."
-    parser = argparse.ArgumentParser(prog="torchrun --nproc-per-node=N -m fima.training.distributed", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="torchrun --nproc-per-node=N -m fima.training.distributed", description=main.__doc__
+    )
     parser.add_argument("recipe", type=Path, help="the recipe, a JSON file")
     parser.add_argument("folder", type=Path, help="the run's folder, seen by all processes")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: GPUs if there are any")
-    parser.add_argument("--workers", type=int, help="loader processes of each process; default: 0 on a CPU, else what the cores allow, up to 8")
-    parser.add_argument("--minutes", type=float, default=60, help="how long to wait for a process that does not answer (60)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="loader processes of each process; default: 0 on a CPU, else what the cores allow, up to 8",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="how long to wait for a process that does not answer (60)"
+    )
     parser.add_argument("--checkpoint-interval", type=int, default=100, help="steps between checkpoints (100)")
     parser.add_argument("--log-interval", type=int, default=10, help="steps a line of the log (10)")
     told = parser.parse_args(arguments)
     try:
         recipe = read_recipe(told.recipe.read_text(), told.recipe)
         with together(told.device, told.minutes) as device:
-            workers = told.workers if device == "cpu" or told.workers is not None else min(8, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
-            pretrain(recipe, told.folder, device, workers, told.checkpoint_interval, told.log_interval, progress=sys.stderr.isatty())
+            workers = (
+                told.workers
+                if device == "cpu" or told.workers is not None
+                else min(8, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
+            )
+            pretrain(
+                recipe,
+                told.folder,
+                device,
+                workers,
+                told.checkpoint_interval,
+                told.log_interval,
+                progress=sys.stderr.isatty(),
+            )
         return 0
-    except Stopped as stopped: line, code = str(stopped), 130
-    except (ValueError, OSError) as error: line, code = str(error), 2
-    except FloatingPointError as error: line, code = str(error), 1
+    except Stopped as stopped:
+        line, code = str(stopped), 130
+    except (ValueError, OSError) as error:
+        line, code = str(error), 2
+    except FloatingPointError as error:
+        line, code = str(error), 1
     except Exception as error:
         lost = next((sign for sign in LOST if sign in str(error)), None)
-        if not lost: traceback.print_exc()
-        line, code = f"another process died, or does not answer: {lost}" if lost else f"{type(error).__name__}: {error}", 1
+        if not lost:
+            traceback.print_exc()
+        line, code = (
+            f"another process died, or does not answer: {lost}" if lost else f"{type(error).__name__}: {error}",
+            1,
+        )
     _tell(line)
     return code
 
-if __name__ == "__main__" and not in_ipython(): sys.exit(main())
+
+if __name__ == "__main__" and not in_ipython():
+    sys.exit(main())
 
 # %% ../../nbs/4_training/43_distributed.ipynb #0be6fd9e
 def _end_with_parent() -> None:
     "Have the kernel of Linux end this process (SIGTERM, on which it keeps a checkpoint) when its parent ends, however that happens."
-    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
 
 def launch(
-    recipe: Recipe,           # what to compute
-    folder: Path | str,       # the run's folder, made if absent
-    count: int,               # processes: GPUs of this machine, or on a CPU any number
-    device: str | None = None, # "cpu" or "cuda"; None: GPUs if there are any
-) -> dict[str, Any]:          # the run's metrics, also in metrics.json
+    recipe: Recipe,  # what to compute
+    folder: Path | str,  # the run's folder, made if absent
+    count: int,  # processes: GPUs of this machine, or on a CPU any number
+    device: str | None = None,  # "cpu" or "cuda"; None: GPUs if there are any
+) -> dict[str, Any]:  # the run's metrics, also in metrics.json
     "Pre-train in several processes of this machine by torchrun; raise Stopped when interrupted, RuntimeError with the first process's line where it failed."
-    if count < 2: raise ValueError(f"count must be at least 2, got {count}; one process needs no torchrun: use pretrain")
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}; one process needs no torchrun: use pretrain")
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(recipe.model_dump_json())
         file.flush()
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m", "fima.training.distributed", file.name, str(folder)]
-        running = subprocess.Popen(words + (["--device", device] if device else []), stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_end_with_parent)
-        try: said = running.communicate()[1]
+        words = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={count}",
+            "-m",
+            "fima.training.distributed",
+            file.name,
+            str(folder),
+        ]
+        running = subprocess.Popen(
+            words + (["--device", device] if device else []),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+        try:
+            said = running.communicate()[1]
         except KeyboardInterrupt:
             running.terminate()
             running.communicate()

@@ -12,9 +12,9 @@ from typing import Any, get_args, get_type_hints
 
 # %% ../../nbs/4_training/39_faults.ipynb #60265504
 def setting_names(
-    kind: type,        # a pydantic model or a dataclass
+    kind: type,  # a pydantic model or a dataclass
     path: tuple = (),  # fields that lead from it to one of its sections; empty: itself
-) -> list[str]:        # names of the section's fields; none where the path leads to no section
+) -> list[str]:  # names of the section's fields; none where the path leads to no section
     "List the settings that a section has."
     for name in path:
         held = get_type_hints(kind)
@@ -23,26 +23,28 @@ def setting_names(
 
 # %% ../../nbs/4_training/39_faults.ipynb #6310fbd3
 def fault_line(
-    error: dict[str, Any],    # one of a ValidationError's
-    whole: str,               # what to call a fault of the whole
-    kind: type = object,      # what was validated, whose names may be meant
-) -> str:                     # e.g. "seed: Input should be greater than or equal to 0 (got -3)"
+    error: dict[str, Any],  # one of a ValidationError's
+    whole: str,  # what to call a fault of the whole
+    kind: type = object,  # what was validated, whose names may be meant
+) -> str:  # e.g. "seed: Input should be greater than or equal to 0 (got -3)"
     "Say in one line what is wrong with a setting; our own rules name field and value themselves."
     where, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error": return said if not where or said.startswith(f"{where}.") else f"{where}: {said}"
+    if error["type"] == "value_error":
+        return said if not where or said.startswith(f"{where}.") else f"{where}: {said}"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = get_close_matches(str(error["loc"][-1]), setting_names(kind, error["loc"][:-1]), 1)
         return f"{where} is no setting{f' (did you mean {near[0]}?)' if near else ''}, got {str(error['input'])[:80]}"
-    if error["type"] == "string_pattern_mismatch": said = f"must match {error['ctx']['pattern']}"
+    if error["type"] == "string_pattern_mismatch":
+        said = f"must match {error['ctx']['pattern']}"
     return f"{where or whole}: {said} (got {str(error['input'])[:80]})"
 
 # %% ../../nbs/4_training/39_faults.ipynb #a1c20002
 def check_range(
-    name: str,                   # of the field, for messages
-    pair: tuple[float, float],   # its two values
-    least: float,                # the first may equal it only where `open` is False
-    most: float = math.inf,      # of the second
-    open: bool = True,           # must the first lie above `least`?
+    name: str,  # of the field, for messages
+    pair: tuple[float, float],  # its two values
+    least: float,  # the first may equal it only where `open` is False
+    most: float = math.inf,  # of the second
+    open: bool = True,  # must the first lie above `least`?
 ) -> None:
     "Refuse a range that is reversed or leaves its bounds."
     low, high = pair

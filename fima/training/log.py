@@ -16,12 +16,15 @@ from .checkpoint import write_text
 # %% ../../nbs/4_training/41_log.ipynb #078196e8
 class Log:
     "Append means of an interval to log.jsonl and TensorBoard; remember what stays at chance."
-    def __init__(self,
-        folder: Path,             # the run's folder
-        step: int,                # steps already done
-        chance: dict[str, float], # chance value of each term
+
+    def __init__(
+        self,
+        folder: Path,  # the run's folder
+        step: int,  # steps already done
+        chance: dict[str, float],  # chance value of each term
     ):
         from torch.utils.tensorboard import SummaryWriter
+
         self.file, self.chance, self.pending = folder / "log.jsonl", chance, []
         kept = [row for row in self.read(folder) if row["step"] <= step]
         write_text(self.file, "".join(json.dumps(row) + "\n" for row in kept))
@@ -29,36 +32,41 @@ class Log:
 
     @staticmethod
     def read(
-        folder: Path, # a run's folder
+        folder: Path,  # a run's folder
     ) -> list[dict]:  # one dictionary an interval; a line cut off by a kill is dropped
         "Read the log of a run."
         lines = (folder / "log.jsonl").read_text().split("\n")[:-1] if (folder / "log.jsonl").exists() else []
         return [json.loads(line) for line in lines]
 
-    def add(self,
-        told: dict[str, float], # numbers of one step
+    def add(
+        self,
+        told: dict[str, float],  # numbers of one step
     ) -> None:
         "Remember one step."
         self.pending.append(told)
 
-    def write(self,
-        step: int, # steps done
-    ) -> dict:     # the line
+    def write(
+        self,
+        step: int,  # steps done
+    ) -> dict:  # the line
         "Write the means since the last line."
         row = {"step": step} | {name: float(np.mean([t[name] for t in self.pending])) for name in self.pending[0]}
         row = {f"{name}_chance": value for name, value in self.chance.items()} | row
-        with self.file.open("a") as file: file.write(json.dumps(row) + "\n")
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
         for name, value in row.items():
-            if name != "step": self.board.add_scalar(name, value, step)
+            if name != "step":
+                self.board.add_scalar(name, value, step)
         self.pending = []
         return row
+
 
 def at_chance(
     rows: list[dict],  # lines of a log
     terms: list[str],  # names of the contrastive terms
-    last: float = 0.2, # share of the run that is looked at, its end
-) -> list[str]:        # names of those at chance
+    last: float = 0.2,  # share of the run that is looked at, its end
+) -> list[str]:  # names of those at chance
     "Name the terms whose mean over the end of the run is not below 98% of the chance value."
-    end = rows[-max(1, round(last * len(rows))):]
+    end = rows[-max(1, round(last * len(rows))) :]
     mean = lambda name: np.mean([row[name] for row in end])
     return [name for name in terms if rows and mean(name) > 0.98 * mean(f"{name}_chance")]

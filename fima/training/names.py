@@ -21,53 +21,87 @@ from .checkpoint import name_some
 # %% ../../nbs/4_training/43_names.ipynb #4d1f8bf9
 class Layout(NamedTuple):
     "Say how one architecture is published."
-    encoder: str                   # A key of `fima.method.encoders.ENCODERS`
-    published: Callable[[str], str] # Our name of a tensor -> the published one
-    options: dict[str, Any]        # Arguments under which our encoder computes what the published one does
 
-BRANCHES = dict(b0="branch_0", b1a="branch_1.0", b1b="branch_1.1", b2a="branch_2.0", b2b="branch_2.1", b3b="branch_3.1") # of an inception block
+    encoder: str  # A key of `fima.method.encoders.ENCODERS`
+    published: Callable[[str], str]  # Our name of a tensor -> the published one
+    options: dict[str, Any]  # Arguments under which our encoder computes what the published one does
+
+
+# of an inception block
+BRANCHES = dict(b0="branch_0", b1a="branch_1.0", b1b="branch_1.1", b2a="branch_2.0", b2b="branch_2.1", b3b="branch_3.1")
+
 
 def released_i3d(
-    name: str, # ours, e.g. Mixed_3b.b1a.bn.weight
-) -> str:      # FIMA's and FAME's, e.g. mixed_3b.branch_1.0.batch3d.weight
+    name: str,  # ours, e.g. Mixed_3b.b1a.bn.weight
+) -> str:  # FIMA's and FAME's, e.g. mixed_3b.branch_1.0.batch3d.weight
     "Name a tensor of I3D as the released code does."
     block, *path = name.split(".")
     path = [BRANCHES.get(part, {"bn": "batch3d"}.get(part, part)) for part in path]
     return ".".join([block[0].lower() + block[1:], *path])
 
-LAYOUTS = (Layout("i3d", released_i3d, {}), Layout("i3d", str, dict(norm_eps=1e-3, norm_momentum=.01, padding="tensorflow")),
-           Layout("r2plus1d_18", str, {}), Layout("r3d_18", str, {}))
+
+LAYOUTS = (
+    Layout("i3d", released_i3d, {}),
+    Layout("i3d", str, dict(norm_eps=1e-3, norm_momentum=0.01, padding="tensorflow")),
+    Layout("r2plus1d_18", str, {}),
+    Layout("r3d_18", str, {}),
+)
+
 
 def empty_encoder(
-    layout: Layout, # one way of naming one architecture
-) -> Encoder:       # without numbers, on the device "meta"
+    layout: Layout,  # one way of naming one architecture
+) -> Encoder:  # without numbers, on the device "meta"
     "Build the encoder of a layout without drawing initial weights."
-    with torch.device("meta"): return build_encoder(layout.encoder, **layout.options)
+    with torch.device("meta"):
+        return build_encoder(layout.encoder, **layout.options)
+
 
 def blueprint(
-    layout: Layout,                # one way of naming one architecture
-) -> dict[str, tuple[str, Tensor]]: # published name -> our name, and a tensor that has a shape and no numbers
+    layout: Layout,  # one way of naming one architecture
+) -> dict[str, tuple[str, Tensor]]:  # published name -> our name, and a tensor that has a shape and no numbers
     "List the tensors of a published encoder."
     return {layout.published(name): (name, shape) for name, shape in empty_encoder(layout).state_dict().items()}
 
 # %% ../../nbs/4_training/43_names.ipynb #15452c83
-COPIES = {"encoder_k", "key_encoder", "momentum_encoder", "target_encoder", "teacher", "ema", "model_ema", "encoder_ema"} # never the trained encoder
-TRAINED = {"encoder_q", "query_encoder", "online_encoder", "student"} # the trained one of several
-PARTS = { # part -> names it goes by; what stands beside an encoder, and what counts its batches
-    "key encoder": "|".join(COPIES) + r"|\w+_k|key_\w+", "queue": r"\w*queue\w*",
+# never the trained encoder
+COPIES = {
+    "encoder_k",
+    "key_encoder",
+    "momentum_encoder",
+    "target_encoder",
+    "teacher",
+    "ema",
+    "model_ema",
+    "encoder_ema",
+}
+TRAINED = {"encoder_q", "query_encoder", "online_encoder", "student"}  # the trained one of several
+PARTS = {  # part -> names it goes by; what stands beside an encoder, and what counts its batches
+    "key encoder": "|".join(COPIES) + r"|\w+_k|key_\w+",
+    "queue": r"\w*queue\w*",
     "head": r"fc\d*|linear|id_head|heads?|\w+_head|classifier|logits|conv3d_0c_1x1|proj\w*|mlp\w*|predictor\w*",
-    "decoder": r"embedding\w*|transformer\w*|cls_token|pos_\w+|decoder\w*", "counter": "num_batches_tracked"}
+    "decoder": r"embedding\w*|transformer\w*|cls_token|pos_\w+|decoder\w*",
+    "counter": "num_batches_tracked",
+}
+
 
 def part(
-    name: str, # of a tensor
-) -> str:      # a key of `PARTS`, or "" where no segment of the name tells
+    name: str,  # of a tensor
+) -> str:  # a key of `PARTS`, or "" where no segment of the name tells
     "Tell which known part of a training script a tensor belongs to."
-    return next((known for known, pattern in PARTS.items() if any(re.fullmatch(pattern, segment) for segment in name.split("."))), "")
+    return next(
+        (
+            known
+            for known, pattern in PARTS.items()
+            if any(re.fullmatch(pattern, segment) for segment in name.split("."))
+        ),
+        "",
+    )
+
 
 def encoder_prefix(
-    names: list[str], # of all tensors in a file
-    layer_names: set[str], # published names of an encoder
-) -> str:             # what stands before them, e.g. "module.encoder_q."
+    names: list[str],  # of all tensors in a file
+    layer_names: set[str],  # published names of an encoder
+) -> str:  # what stands before them, e.g. "module.encoder_q."
     "Find the trained encoder among the names; raise ValueError where two could be meant."
     splits = [(name[:at], name[at:]) for name in names for at in [0, *(dot.end() for dot in re.finditer(r"\.", name))]]
     seen = Counter(before for before, after in splits if after in layer_names)
@@ -75,6 +109,10 @@ def encoder_prefix(
     own = {before: count for before, count in seen.items() if not segments(before) & COPIES}
     meant = {before: count for before, count in own.items() if segments(before) & TRAINED} or own
     likely = [before for before, count in meant.items() if count > max(meant.values()) / 2]
-    if len(likely) > 1: raise ValueError(f"weights hold several encoders ({name_some(likely)}); keep the tensors of one")
-    if seen and not own: raise ValueError(f"weights hold a momentum copy alone ({name_some(list(seen))}), not the encoder that was trained")
+    if len(likely) > 1:
+        raise ValueError(f"weights hold several encoders ({name_some(likely)}); keep the tensors of one")
+    if seen and not own:
+        raise ValueError(
+            f"weights hold a momentum copy alone ({name_some(list(seen))}), not the encoder that was trained"
+        )
     return likely[0] if likely else ""

@@ -24,7 +24,15 @@ from ..method.base import Method, check_method
 from ..method.distributed import rank, world_size
 from ..method.encoders import build_encoder, map_size
 from ..plugins import plugin_digests
-from .checkpoint import load_checkpoint, provenance, read_recipe, save_checkpoint, save_encoder, write_json, write_text
+from fima.training.checkpoint import (
+    load_checkpoint,
+    provenance,
+    read_recipe,
+    save_checkpoint,
+    save_encoder,
+    write_json,
+    write_text,
+)
 from .code import code_fingerprint, parts_of
 from .log import Log, at_chance
 from .recipe import Optimisation, Recipe
@@ -35,9 +43,9 @@ from .views import open_clips, open_modalities, with_flow
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #4a371972
 def build_method(
-    recipe: Recipe,   # what to build
-    classes: int = 2, # number of classes, for a method that reads labels
-) -> Method:          # keeps to the contract of `fima.method.base`
+    recipe: Recipe,  # what to build
+    classes: int = 2,  # number of classes, for a method that reads labels
+) -> Method:  # keeps to the contract of `fima.method.base`
     "Build the method of a recipe from its seed; raise ValueError where encoder and views do not fit."
     kind, own = find_method(recipe.method)
     with torch.random.fork_rng():
@@ -46,62 +54,69 @@ def build_method(
         method = check_method(kind.build(encoder, recipe.method, own, recipe.seed, classes))
     frames = map_size(encoder, recipe.views.frames_per_clip, recipe.views.crop_size)[0]
     if "sub_clips" in method.needs and frames != recipe.views.sub_clips:
-        raise ValueError(f"views.sub_clips must equal the {frames} frames of the encoder's map, "
-                         f"got {recipe.views.sub_clips}")
+        raise ValueError(
+            f"views.sub_clips must equal the {frames} frames of the encoder's map, got {recipe.views.sub_clips}"
+        )
     return method
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #897100e5
 def learning_rate(
-    step: int,                  # step about to be taken, from 0
-    total: int,                 # steps of the whole run
-    optimisation: Optimisation, # initial rate, warm-up, cosine
-    steps_per_epoch: int,       # steps of an epoch
-) -> float:                     # the rate of this step
+    step: int,  # step about to be taken, from 0
+    total: int,  # steps of the whole run
+    optimisation: Optimisation,  # initial rate, warm-up, cosine
+    steps_per_epoch: int,  # steps of an epoch
+) -> float:  # the rate of this step
     "Give the learning rate of a step (half-period cosine, Section 4.1)."
     o = optimisation
-    if step < o.warmup_steps: return o.learning_rate * (step + 1) / o.warmup_steps
+    if step < o.warmup_steps:
+        return o.learning_rate * (step + 1) / o.warmup_steps
     done = (step - step % steps_per_epoch) if o.cosine_by == "epoch" else step
     return o.learning_rate * (1 + math.cos(math.pi * min(1, done / total))) / 2
 
+
 def build_optimiser(
-    method: nn.Module,          # its trained parameters are optimised
-    optimisation: Optimisation, # which optimiser
+    method: nn.Module,  # its trained parameters are optimised
+    optimisation: Optimisation,  # which optimiser
 ) -> torch.optim.Optimizer:
     "Build the optimiser over the parameters that are trained."
     o, trained = optimisation, [p for p in method.parameters() if p.requires_grad]
-    if o.optimiser == "sgd": return torch.optim.SGD(trained, lr=o.learning_rate, momentum=o.sgd_momentum, weight_decay=o.weight_decay)
+    if o.optimiser == "sgd":
+        return torch.optim.SGD(trained, lr=o.learning_rate, momentum=o.sgd_momentum, weight_decay=o.weight_decay)
     return torch.optim.AdamW(trained, lr=o.learning_rate, weight_decay=o.weight_decay)
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #31ea22ed
 def step_seed(
-    seed: int, # the recipe's seed
-    step: int, # step, from 0
-) -> int:      # a 63-bit seed that no other step shares
+    seed: int,  # the recipe's seed
+    step: int,  # step, from 0
+) -> int:  # a 63-bit seed that no other step shares
     "Derive the seed of one step."
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
+
 def take_step(
-    method: Method,                   # in training mode, or what `share` wrapped it in
-    optimiser: torch.optim.Optimizer, # its learning rate is set already
-    raw: RawBatch,                    # crops of this step, uint8
-    modalities: Modalities,           # differences and colour changes
-    seed: int,                        # of this step
-    precision: str = "float32",       # "bf16" for autocast
-    shuffles: int | None = None,      # seed of what the method itself draws; None: its draws follow those of the views
-) -> dict[str, float]:                # each term, their sum "loss", "gradient_norm", chance values that depend on the batch
+    method: Method,  # in training mode, or what `share` wrapped it in
+    optimiser: torch.optim.Optimizer,  # its learning rate is set already
+    raw: RawBatch,  # crops of this step, uint8
+    modalities: Modalities,  # differences and colour changes
+    seed: int,  # of this step
+    precision: str = "float32",  # "bf16" for autocast
+    shuffles: int | None = None,  # seed of what the method itself draws; None: its draws follow those of the views
+) -> dict[str, float]:  # each term, their sum "loss", "gradient_norm", chance values that depend on the batch
     "Take one optimisation step of Eq. 11; raise FloatingPointError where a term is not finite."
     device = next(method.parameters()).device
-    generator = torch.Generator().manual_seed(seed) # of the CPU: the same draws on every device
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same draws on every device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed + rank())
         batch = modalities(to_device(raw, device), generator, method.needs, (rank(), world_size()))
         own = generator if shuffles is None else torch.Generator().manual_seed(shuffles)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"): terms = method(batch, own)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            terms = method(batch, own)
     loss = sum(terms.values())
     chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
     metrics = reduce_mean({name: term.item() for name, term in terms.items()} | {"loss": loss.item()} | chances)
     bad = [f"{name} = {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    if bad: raise FloatingPointError(f"loss is not finite: {', '.join(bad)}")
+    if bad:
+        raise FloatingPointError(f"loss is not finite: {', '.join(bad)}")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
@@ -112,6 +127,7 @@ def take_step(
 class Stopped(Exception):
     "A run was told to stop; its checkpoint is kept, and the same call continues it."
 
+
 @contextmanager
 def stop_requests():
     "Turn SIGTERM and Ctrl-C into a flag; yields a function that tells whether one came."
@@ -120,26 +136,35 @@ def stop_requests():
         yield lambda: False
         return
     before = {kind: signal.signal(kind, lambda number, frame: seen.append(number)) for kind in kinds}
-    try: yield lambda: bool(seen)
+    try:
+        yield lambda: bool(seen)
     finally:
-        for kind, handler in before.items(): signal.signal(kind, handler)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #6a5fa488
 def pick_device(
-    name: str | None = None, # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
+    name: str | None = None,  # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
 ) -> torch.device:
     "Name a device that can compute; raise ValueError where it cannot."
     wanted = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try: return torch.empty(0, device=wanted).device
-    except (RuntimeError, AssertionError): raise ValueError(f"device must be cpu, or cuda on a machine with a GPU, got {wanted!r}") from None
+    try:
+        return torch.empty(0, device=wanted).device
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device must be cpu, or cuda on a machine with a GPU, got {wanted!r}") from None
+
 
 def check_plugins(
-    recipe: Recipe, # of a run that is about to be trained
+    recipe: Recipe,  # of a run that is about to be trained
 ) -> None:
     "Refuse to train by other plugins than the recipe names; raise ValueError, one line."
     here = plugin_digests(parts_of(recipe).entries())
     for name, digest in recipe.plugins.items():
-        if here.get(name) != digest: raise ValueError(f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: its code has changed; make the recipe anew")
+        if here.get(name) != digest:
+            raise ValueError(
+                f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: its code has changed; make the recipe anew"
+            )
+
 
 def _claim(folder: Path, recipe: Recipe, content: str) -> None:
     "Write into a run's folder what is made there; refuse to continue with other videos or other code."
@@ -148,99 +173,215 @@ def _claim(folder: Path, recipe: Recipe, content: str) -> None:
     if (folder / "checkpoint" / "latest").exists() and begun.exists():
         for name, what in (("data_fingerprint", "videos"), ("code", "code")):
             if (told := json.loads(begun.read_text())[name]) != here[name]:
-                raise ValueError(f"folder {folder} holds a run that was begun with other {what} ({told}, here {here[name]}): continue it with those, or give another --folder")
+                raise ValueError(
+                    f"folder {folder} holds a run that was begun with other {what} ({told}, here {here[name]}): continue it with those, or give another --folder"
+                )
     folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists(): write_text(file, recipe.model_dump_json(indent=1) + "\n")
+    if not file.exists():
+        write_text(file, recipe.model_dump_json(indent=1) + "\n")
     write_json(begun, here)
 
+
 def finished(
-    folder: Path,   # of a run
-    recipe: Recipe, # the recipe that is asked for
-) -> dict[str, Any] | None: # its metrics; None where it is not finished
+    folder: Path,  # of a run
+    recipe: Recipe,  # the recipe that is asked for
+) -> dict[str, Any] | None:  # its metrics; None where it is not finished
     "Read a finished run; refuse a folder of another recipe, and one that was made from other videos than are here (where they are not here, nothing can be compared)."
     file, claimed = folder / "metrics.json", folder / "recipe.json"
     if claimed.exists() and (other := read_recipe(claimed.read_text(), claimed).run_id) != recipe.run_id:
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
-    if not file.exists(): return None
+    if not file.exists():
+        return None
     told = json.loads(file.read_text())
-    try: here = content_here(recipe.data)
-    except CatalogError: return told
-    if here is None or here == told["data_fingerprint"]: return told
-    raise ValueError(f"{folder} holds the finished run {recipe.run_id} of {recipe.data.title} with fingerprint {told['data_fingerprint']}; the videos that are here have {here}: other lists or other bytes. "
-                     "Nothing was overwritten. Name the folder of these videos with --videos, and they make a run of their own; or give another --folder")
+    try:
+        here = content_here(recipe.data)
+    except CatalogError:
+        return told
+    if here is None or here == told["data_fingerprint"]:
+        return told
+    raise ValueError(
+        f"{folder} holds the finished run {recipe.run_id} of {recipe.data.title} with fingerprint {told['data_fingerprint']}; the videos that are here have {here}: other lists or other bytes. "
+        "Nothing was overwritten. Name the folder of these videos with --videos, and they make a run of their own; or give another --folder"
+    )
+
 
 def pretrain(
-    recipe: Recipe,                 # what to compute
-    folder: Path | str,             # the run's folder, made if absent
-    device: str | None = None,      # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
-    workers: int | None = None,     # DataLoader processes, no influence on the result; None: 0 on a CPU, up to 8 for a GPU
-    checkpoint_interval: int = 100, # steps between checkpoints
-    log_interval: int = 10,         # steps a line of the log
+    recipe: Recipe,  # what to compute
+    folder: Path | str,  # the run's folder, made if absent
+    device: str | None = None,  # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
+    workers: int | None = None,  # DataLoader processes, no influence on the result; None: 0 on a CPU, up to 8 for a GPU
+    checkpoint_interval: int = 100,  # steps between checkpoints
+    log_interval: int = 10,  # steps a line of the log
     stop_after: int | None = None,  # stop after so many steps, as if told to; for tests, and to repeat the first ones
-    progress: bool = True,          # show a progress bar
-) -> dict[str, Any]:                # the run's metrics, also in metrics.json
+    progress: bool = True,  # show a progress bar
+) -> dict[str, Any]:  # the run's metrics, also in metrics.json
     "Pre-train by a recipe, continuing from the newest checkpoint; raise Stopped when told to stop."
     folder, began = Path(folder), time.perf_counter()
     device, recipe = pick_device(device), recipe.model_copy(update={"data": settle(recipe.data)})
-    if recipe.method.name == "imported": raise ValueError("method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from")
+    if recipe.method.name == "imported":
+        raise ValueError(
+            "method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from"
+        )
     check_share(recipe, world_size())
-    if told := finished(folder, recipe): return told
+    if told := finished(folder, recipe):
+        return told
     check_plugins(recipe)
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride, progress=progress)
-    if rank() == 0: _claim(folder, recipe, opened.content)
+    if rank() == 0:
+        _claim(folder, recipe, opened.content)
     barrier()
-    if not (folder / "recipe.json").exists(): raise ValueError(f"folder must be one that all {world_size()} processes see, got {folder}")
+    if not (folder / "recipe.json").exists():
+        raise ValueError(f"folder must be one that all {world_size()} processes see, got {folder}")
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
-    opened, flows = (opened, None) if recipe.method.name == "random" else with_flow(recipe, opened, method.needs, progress=progress)
-    losses = {} if recipe.method.name == "random" else _train(recipe, folder, opened, flows, method, workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"), checkpoint_interval, log_interval, stop_after, progress)
-    if rank() == 0: _finish(folder, recipe, opened, method, losses, began)
+    opened, flows = (
+        (opened, None) if recipe.method.name == "random" else with_flow(recipe, opened, method.needs, progress=progress)
+    )
+    losses = (
+        {}
+        if recipe.method.name == "random"
+        else _train(
+            recipe,
+            folder,
+            opened,
+            flows,
+            method,
+            workers if workers is not None else min(8, os.cpu_count()) * (device.type == "cuda"),
+            checkpoint_interval,
+            log_interval,
+            stop_after,
+            progress,
+        )
+    )
+    if rank() == 0:
+        _finish(folder, recipe, opened, method, losses, began)
     barrier()
     return json.loads((folder / "metrics.json").read_text())
+
 
 def _finish(folder, recipe, opened, method, losses, began) -> None:
     "Write the encoder and, last of all, the metrics."
     save_encoder(folder / "checkpoint" / "encoder.safetensors", method.encoder, recipe)
-    metrics = dict(run=recipe.run_id, parameters=sum(p.numel() for p in method.encoder.parameters()), processes=world_size(), **losses,
-                   videos=int((opened.catalog.split == "train").sum()), left_out=opened.left_out.to_dict("records"), looped=opened.looped,
-                   data=recipe.data.title, groups=opened.catalog.attrs.get("groups", ""), data_fingerprint=opened.content, weights=weights_digest(method.encoder),
-                   seconds=round(time.perf_counter() - began, 1), **provenance(next(method.parameters()).device) | dict(code=code_fingerprint(recipe), plugins=recipe.plugins))
+    metrics = dict(
+        run=recipe.run_id,
+        parameters=sum(p.numel() for p in method.encoder.parameters()),
+        processes=world_size(),
+        **losses,
+        videos=int((opened.catalog.split == "train").sum()),
+        left_out=opened.left_out.to_dict("records"),
+        looped=opened.looped,
+        data=recipe.data.title,
+        groups=opened.catalog.attrs.get("groups", ""),
+        data_fingerprint=opened.content,
+        weights=weights_digest(method.encoder),
+        seconds=round(time.perf_counter() - began, 1),
+        **provenance(next(method.parameters()).device) | dict(code=code_fingerprint(recipe), plugins=recipe.plugins),
+    )
     write_json(folder / "metrics.json", metrics)
 
-def _train(recipe, folder, opened, flows, method, workers, checkpoint_interval, log_interval, stop_after, progress) -> dict[str, Any]:
+
+def _train(
+    recipe, folder, opened, flows, method, workers, checkpoint_interval, log_interval, stop_after, progress
+) -> dict[str, Any]:
     "Run the loop; return what metrics.json says of it."
-    o, device, grid = recipe.optimisation, next(method.parameters()).device, map_size(method.encoder, recipe.views.frames_per_clip, recipe.views.crop_size)
+    o, device, grid = (
+        recipe.optimisation,
+        next(method.parameters()).device,
+        map_size(method.encoder, recipe.views.frames_per_clip, recipe.views.crop_size),
+    )
     dataset = open_clips(recipe, opened, method, grid, flows)
     per_epoch = len(dataset) // o.batch_size
     total = o.steps if o.steps is not None else o.epochs * per_epoch
-    chance, optimiser, modalities = method.chance(o.batch_size, grid), build_optimiser(method, o), open_modalities(recipe)
+    chance, optimiser, modalities = (
+        method.chance(o.batch_size, grid),
+        build_optimiser(method, o),
+        open_modalities(recipe),
+    )
     start, first = load_checkpoint(folder, method, optimiser), rank() == 0
-    model, log, trace, clock = wrap_ddp(method), Log(folder, start, chance) if first else None, Trace(folder, start), time.perf_counter()
-    with stop_requests() as told_to_stop, tqdm(total=total, initial=start, desc=recipe.run_id, disable=not (progress and first), mininterval=1) as bar:
-        for step, raw in enumerate(batches(dataset, o.batch_size, total, start, workers, pin_memory=device.type == "cuda", part=(rank(), world_size())), start):
+    model, log, trace, clock = (
+        wrap_ddp(method),
+        Log(folder, start, chance) if first else None,
+        Trace(folder, start),
+        time.perf_counter(),
+    )
+    with (
+        stop_requests() as told_to_stop,
+        tqdm(total=total, initial=start, desc=recipe.run_id, disable=not (progress and first), mininterval=1) as bar,
+    ):
+        for step, raw in enumerate(
+            batches(
+                dataset,
+                o.batch_size,
+                total,
+                start,
+                workers,
+                pin_memory=device.type == "cuda",
+                part=(rank(), world_size()),
+            ),
+            start,
+        ):
             waited = time.perf_counter()
-            for group in optimiser.param_groups: group["lr"] = learning_rate(step, total, o, per_epoch)
-            if hasattr(method, "progress"): method.progress = step / total
-            told = take_step(model, optimiser, raw, modalities, step_seed(recipe.seed, step), o.precision, step_seed(recipe.seed, step // per_epoch) if o.reseed == "epoch" else None)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(step, total, o, per_epoch)
+            if hasattr(method, "progress"):
+                method.progress = step / total
+            told = take_step(
+                model,
+                optimiser,
+                raw,
+                modalities,
+                step_seed(recipe.seed, step),
+                o.precision,
+                step_seed(recipe.seed, step // per_epoch) if o.reseed == "epoch" else None,
+            )
             share_statistics(method)
             done = step + 1
             stop = any_rank(told_to_stop() or done == stop_after)
-            if first: trace.add(done, told)
-            if first: log.add(told | {"learning_rate": optimiser.param_groups[0]["lr"], "seconds_data": waited - clock, "seconds_compute": time.perf_counter() - waited})
-            if first and (done % log_interval == 0 or done == total or stop): bar.set_postfix(loss=f"{log.write(done)['loss']:.3f}", refresh=False)
-            if first and (done % checkpoint_interval == 0 or done == total or stop): save_checkpoint(folder, done, method, optimiser)
+            if first:
+                trace.add(done, told)
+            if first:
+                log.add(
+                    told
+                    | {
+                        "learning_rate": optimiser.param_groups[0]["lr"],
+                        "seconds_data": waited - clock,
+                        "seconds_compute": time.perf_counter() - waited,
+                    }
+                )
+            if first and (done % log_interval == 0 or done == total or stop):
+                bar.set_postfix(loss=f"{log.write(done)['loss']:.3f}", refresh=False)
+            if first and (done % checkpoint_interval == 0 or done == total or stop):
+                save_checkpoint(folder, done, method, optimiser)
             bar.update()
-            if stop or done == total: barrier()
-            if stop and done < total: raise Stopped(f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there")
+            if stop or done == total:
+                barrier()
+            if stop and done < total:
+                raise Stopped(
+                    f"{recipe.run_id}: stopped after step {done} of {total}; the same call continues from there"
+                )
             clock = time.perf_counter()
     return _told(folder, recipe, chance, total) | {"trace": trace.rows} if first else {}
+
 
 def _told(folder, recipe, chance, total) -> dict[str, Any]:
     "Sum up a log for metrics.json, and warn of what stayed at chance."
     lines = Log.read(folder)
     dead, last = at_chance(lines, list(chance)), lines[-1] if lines else {}
     spent = sum(line["seconds_data"] + line["seconds_compute"] for line in lines) * total / max(1, len(lines))
-    if dead: tqdm.write(f"{recipe.run_id}: warning: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms", file=sys.stderr)
+    if dead:
+        tqdm.write(
+            f"{recipe.run_id}: warning: at chance to the end: {', '.join(dead)}; nothing was learnt from these terms",
+            file=sys.stderr,
+        )
     apart = ("step", "loss", "gradient_norm", "learning_rate", "seconds_data", "seconds_compute")
     terms = [n for n in last if n not in apart and not n.endswith("_chance")]
-    return dict(steps=total, first={n: lines[0][n] for n in terms}, final={n: last[n] for n in terms}, chance={n: last[f"{n}_chance"] for n in chance if last}, at_chance=dead, training_seconds=round(spent, 1),
-                seconds_per_step={k: float(np.median([line[f"seconds_{k}"] for line in lines])) for k in ("data", "compute")} if lines else {})
+    return dict(
+        steps=total,
+        first={n: lines[0][n] for n in terms},
+        final={n: last[n] for n in terms},
+        chance={n: last[f"{n}_chance"] for n in chance if last},
+        at_chance=dead,
+        training_seconds=round(spent, 1),
+        seconds_per_step={k: float(np.median([line[f"seconds_{k}"] for line in lines])) for k in ("data", "compute")}
+        if lines
+        else {},
+    )

@@ -33,72 +33,106 @@ from ..plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES, plugin_digests
 # %% ../../nbs/4_training/40_recipe.ipynb #6bf1448a
 class Section(BaseModel):
     "Refuse unknown names and later changes."
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-OWN = "own" # name of a data set that is a folder of one's own
+
+OWN = "own"  # name of a data set that is a folder of one's own
+
 
 class Data(Section):
     "Say which videos are read. Where they lie is no part of a run's name; what they hold is, by `content`."
-    name: str = "motion_sprites"                      # a data set of `fima.plugins.DATA_SETS`, or "own" for a folder of one's own
-    split: int = Field(1, ge=1, le=1000)              # split or fold, from 1
-    cache_size: tuple[int, int] | None = None         # (H, W) to which frames are squashed and kept decoded; None: real video is read from its files
-    sprites: SpriteOptions | None = None              # how the embedded set is generated; only for motion_sprites
-    short: Literal["loop", "drop"] = "loop"           # a video shorter than a window is repeated, or left out (released)
-    classes: tuple[str, ...] | Literal["present"] | None = None # classes of a named set that are used; "present": those that are here; None: all
-    videos: str = ""                                  # folder of the videos; empty: below FIMA_DATA
-    train_list: str = ""                              # of a folder of one's own: list of training videos; empty: all train
-    test_list: str = ""                               # likewise, of test videos
-    groups: str = ""                                  # likewise: regular expression whose capture is a path's group; empty: each video by itself
-    test_share: float = Field(0., ge=0, lt=1)         # of a folder without lists: share of the videos, whole groups, that are drawn for testing
-    content: str | None = Field(None, pattern="^[0-9a-f]{16}$") # fingerprint of rows and bytes (`content_fingerprint`); None: whatever is here, recorded and compared
+
+    name: str = "motion_sprites"  # a data set of `fima.plugins.DATA_SETS`, or "own" for a folder of one's own
+    split: int = Field(1, ge=1, le=1000)  # split or fold, from 1
+    # (H, W) to which frames are squashed and kept decoded; None: real video is read from its files
+    cache_size: tuple[int, int] | None = None
+    sprites: SpriteOptions | None = None  # how the embedded set is generated; only for motion_sprites
+    short: Literal["loop", "drop"] = "loop"  # a video shorter than a window is repeated, or left out (released)
+    # classes of a named set that are used; "present": those that are here; None: all
+    classes: tuple[str, ...] | Literal["present"] | None = None
+    videos: str = ""  # folder of the videos; empty: below FIMA_DATA
+    train_list: str = ""  # of a folder of one's own: list of training videos; empty: all train
+    test_list: str = ""  # likewise, of test videos
+    groups: str = ""  # likewise: regular expression whose capture is a path's group; empty: each video by itself
+    # of a folder without lists: share of the videos, whole groups, that are drawn for testing
+    test_share: float = Field(0.0, ge=0, lt=1)
+    # fingerprint of rows and bytes (`content_fingerprint`); None: whatever is here, recorded and compared
+    content: str | None = Field(None, pattern="^[0-9a-f]{16}$")
 
     @model_validator(mode="after")
     def _fits(self):
         if (self.sprites is None) == (self.name == "motion_sprites"):
-            raise ValueError(f"data.sprites must be given for motion_sprites and for nothing else, got name={self.name}, sprites={self.sprites}")
+            raise ValueError(
+                f"data.sprites must be given for motion_sprites and for nothing else, got name={self.name}, sprites={self.sprites}"
+            )
         for field_ in ("train_list", "test_list", "groups", "test_share"):
-            if getattr(self, field_) and self.name != OWN: raise ValueError(f"data.{field_} is for a folder of one's own (data.name=own), got it for {self.name}")
-        if self.name == OWN and not (self.videos or self.content): raise ValueError("data.videos must name the folder of one's own videos (--videos), got none")
-        if self.name == OWN and self.split != 1: raise ValueError(f"data.split must be 1 for a folder of one's own, got {self.split}")
-        if self.test_share and (self.train_list or self.test_list): raise ValueError("data.test_share is for a folder without lists, got both")
-        if self.classes is not None and self.name in (OWN, "motion_sprites"): raise ValueError(f"data.classes is for a named set of real video, got it for {self.name}")
-        if self.cache_size: check_range("data.cache_size", (min(self.cache_size), max(self.cache_size)), 8, 4096, open=False)
+            if getattr(self, field_) and self.name != OWN:
+                raise ValueError(f"data.{field_} is for a folder of one's own (data.name=own), got it for {self.name}")
+        if self.name == OWN and not (self.videos or self.content):
+            raise ValueError("data.videos must name the folder of one's own videos (--videos), got none")
+        if self.name == OWN and self.split != 1:
+            raise ValueError(f"data.split must be 1 for a folder of one's own, got {self.split}")
+        if self.test_share and (self.train_list or self.test_list):
+            raise ValueError("data.test_share is for a folder without lists, got both")
+        if self.classes is not None and self.name in (OWN, "motion_sprites"):
+            raise ValueError(f"data.classes is for a named set of real video, got it for {self.name}")
+        if self.cache_size:
+            check_range("data.cache_size", (min(self.cache_size), max(self.cache_size)), 8, 4096, open=False)
         return self
 
     @property
-    def title(self) -> str: # e.g. "ucf101, 5 of 101 classes"
+    def title(self) -> str:  # e.g. "ucf101, 5 of 101 classes"
         "Name the videos as tables do."
-        if self.name == OWN: return f"own videos ({Path(self.videos).name})" if self.videos else "own videos"
-        return self.name if self.classes in (None, "present") else data_title(self.name, len(self.classes), data_set(self.name).classes)
+        if self.name == OWN:
+            return f"own videos ({Path(self.videos).name})" if self.videos else "own videos"
+        return (
+            self.name
+            if self.classes in (None, "present")
+            else data_title(self.name, len(self.classes), data_set(self.name).classes)
+        )
+
 
 def own_options(
-    where: str,              # name of the field, for messages
-    kind: type,              # a frozen dataclass of options
-    options: dict[str, Any], # what was given
-) -> dict[str, Any]:         # every option, as JSON can hold it
+    where: str,  # name of the field, for messages
+    kind: type,  # a frozen dataclass of options
+    options: dict[str, Any],  # what was given
+) -> dict[str, Any]:  # every option, as JSON can hold it
     "Fill in and check the options of a method or of a view change; raise ValueError, one line."
     names = [each.name for each in fields(kind)]
     unknown = sorted(set(options) - set(names))
-    if unknown: raise ValueError(f"{where} must be among {', '.join(names) or 'none'}, got {', '.join(unknown)}")
-    try: return TypeAdapter(kind).dump_python(TypeAdapter(kind).validate_python(options), mode="json")
-    except ValidationError as error: raise ValueError("; ".join(f"{'.'.join([where, *map(str, e['loc'])])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())) from None
+    if unknown:
+        raise ValueError(f"{where} must be among {', '.join(names) or 'none'}, got {', '.join(unknown)}")
+    try:
+        return TypeAdapter(kind).dump_python(TypeAdapter(kind).validate_python(options), mode="json")
+    except ValidationError as error:
+        raise ValueError(
+            "; ".join(
+                f"{'.'.join([where, *map(str, e['loc'])])}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors()
+            )
+        ) from None
+
 
 class Views(Section):
     "Say how two views are cut from a video and changed (Section 4.1, Appendix A.3)."
-    frames_per_clip: int = Field(16, ge=2, le=10_000) # T, frames of a clip
-    stride: int = Field(2, ge=1, le=10_000)           # source frames per step
-    sub_clips: int = Field(2, ge=1, le=10_000)        # sub-clips for L_Fra; must equal T' of the encoder's map
-    crop_size: int = Field(224, ge=8, le=4096)        # side of a crop, pixels
-    scale: tuple[float, float] = (0.2, 1.0)           # area of a crop over that of the frame
-    aspect: tuple[float, float] = (3/4, 4/3)          # aspect ratio of a crop
-    flip: float = Field(0.5, ge=0, le=1)              # probability of a horizontal flip
-    photometric: Photometric = Photometric(grayscale_p=0.2, jitter_p=0.2, blur_p=0.2) # colour changes; published: Appendix A.3
-    difference: Literal["paper", "released", "normalised"] = "paper" # how difference clips are made
-    target: Literal["other", "same"] = "other"        # frames of the target view: of another moment, or the source's
-    change: str = "none"                              # what is done to the source before all else: a name of `fima.plugins.VIEW_CHANGES`, e.g. `erasing` (BE), `fame`
-    change_options: dict[str, Any] = {}               # its options
-    tubelets: Tubelets | None = None                  # cut views where the motion is (MCL); None: anywhere
-    motion: MotionOptions = MotionOptions()           # flow, and motion maps for a method that aligns with them (MCL)
+
+    frames_per_clip: int = Field(16, ge=2, le=10_000)  # T, frames of a clip
+    stride: int = Field(2, ge=1, le=10_000)  # source frames per step
+    sub_clips: int = Field(2, ge=1, le=10_000)  # sub-clips for L_Fra; must equal T' of the encoder's map
+    crop_size: int = Field(224, ge=8, le=4096)  # side of a crop, pixels
+    scale: tuple[float, float] = (0.2, 1.0)  # area of a crop over that of the frame
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # aspect ratio of a crop
+    flip: float = Field(0.5, ge=0, le=1)  # probability of a horizontal flip
+    # colour changes; published: Appendix A.3
+    photometric: Photometric = Photometric(grayscale_p=0.2, jitter_p=0.2, blur_p=0.2)
+    difference: Literal["paper", "released", "normalised"] = "paper"  # how difference clips are made
+    target: Literal["other", "same"] = "other"  # frames of the target view: of another moment, or the source's
+    # what is done to the source before all else: a name of `fima.plugins.VIEW_CHANGES`, e.g. `erasing` (BE), `fame`
+    change: str = "none"
+    change_options: dict[str, Any] = {}  # its options
+    tubelets: Tubelets | None = None  # cut views where the motion is (MCL); None: anywhere
+    motion: MotionOptions = MotionOptions()  # flow, and motion maps for a method that aligns with them (MCL)
 
     @model_validator(mode="before")
     @classmethod
@@ -106,8 +140,10 @@ class Views(Section):
         "Write the options of the view change in full."
         change = told.get("change", "none") if isinstance(told, dict) else "none"
         options = told.get("change_options", {}) if isinstance(told, dict) else {}
-        if change in VIEW_CHANGES: return told | {"change_options": own_options("change_options", VIEW_CHANGES[change].load(), options)}
-        if change == "none" and options: raise ValueError(f"change_options must be empty where nothing is changed, got {options}")
+        if change in VIEW_CHANGES:
+            return told | {"change_options": own_options("change_options", VIEW_CHANGES[change].load(), options)}
+        if change == "none" and options:
+            raise ValueError(f"change_options must be empty where nothing is changed, got {options}")
         return told
 
     @model_validator(mode="after")
@@ -116,73 +152,111 @@ class Views(Section):
         check_range("views.aspect", self.aspect, 0, 100)
         return self
 
+
 @lru_cache(maxsize=None)
 def _fault(name: str, options: str) -> str:
     "Build an encoder without memory, once for each choice, and say what is wrong with its options (as JSON); empty where nothing is."
     try:
-        with torch.device("meta"): encoder = build_encoder(name, **json.loads(options))
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error: return " ".join(str(error).split())[:200]
+        with torch.device("meta"):
+            encoder = build_encoder(name, **json.loads(options))
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        return " ".join(str(error).split())[:200]
     sizes = [parameter.numel() for parameter in encoder.parameters()]
-    if min(sizes, default=0) < 1: return "every layer must have weights, and one has none"
-    return "" if sum(sizes) <= MOST_PARAMETERS else f"it must have at most {MOST_PARAMETERS:,} parameters and has {sum(sizes):,}"
+    if min(sizes, default=0) < 1:
+        return "every layer must have weights, and one has none"
+    return (
+        ""
+        if sum(sizes) <= MOST_PARAMETERS
+        else f"it must have at most {MOST_PARAMETERS:,} parameters and has {sum(sizes):,}"
+    )
 
-MOST_PARAMETERS = 2_000_000_000 # of an encoder; beyond that a width is a slip of the keyboard
+
+MOST_PARAMETERS = 2_000_000_000  # of an encoder; beyond that a width is a slip of the keyboard
+
 
 class Encoder(Section):
     "Choose the backbone."
-    name: str = "i3d"                                 # a name of `fima.plugins.ENCODERS`
-    options: dict[str, Any] = {}                      # its arguments
+
+    name: str = "i3d"  # a name of `fima.plugins.ENCODERS`
+    options: dict[str, Any] = {}  # its arguments
 
     @model_validator(mode="after")
     def _known(self):
-        if self.name not in ENCODERS: raise ValueError(f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}; FIMA_PLUGINS names a file with more")
-        if fault := _fault(self.name, json.dumps(self.options, sort_keys=True)): raise ValueError(f"encoder.options must suit {self.name}: {fault}, got {self.options}")
+        if self.name not in ENCODERS:
+            raise ValueError(
+                f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}; FIMA_PLUGINS names a file with more"
+            )
+        if fault := _fault(self.name, json.dumps(self.options, sort_keys=True)):
+            raise ValueError(f"encoder.options must suit {self.name}: {fault}, got {self.options}")
         return self
+
 
 @dataclass(frozen=True)
 class Method(FimaOptions):
     "Choose the method; the fields of `FimaOptions` beside the momentum encoder's, the heads' and the queue's serve `fima` alone."
+
     __pydantic_config__ = ConfigDict(extra="forbid")
-    name: str = "fima" # a name of `fima.plugins.METHODS`; `random`: the encoder as initialised; `supervised`: trained on the labels; `imported`: read from another's file
-    weights: str | None = None # of `imported` alone: fingerprint of the weights
-    options: dict[str, Any] = field(default_factory=dict) # of a comparator alone: what only it has, filled in
+    # a name of `fima.plugins.METHODS`; `random`: the encoder as initialised; `supervised`: trained on the labels;
+    # `imported`: read from another's file
+    name: str = "fima"
+    weights: str | None = None  # of `imported` alone: fingerprint of the weights
+    options: dict[str, Any] = field(default_factory=dict)  # of a comparator alone: what only it has, filled in
 
     def __post_init__(self):
         super().__post_init__()
-        if (self.weights is None) == (self.name == "imported"): raise ValueError(f"weights must be given for an imported encoder and for nothing else, got name={self.name}, weights={self.weights}")
-        known = self.name == "imported" or self.name in METHODS  # what is not known is refused by the recipe, or read by one whose encoder alone is wanted
+        if (self.weights is None) == (self.name == "imported"):
+            raise ValueError(
+                f"weights must be given for an imported encoder and for nothing else, got name={self.name}, weights={self.weights}"
+            )
+        # what is not known is refused by the recipe, or read by one whose encoder alone is wanted
+        known = self.name == "imported" or self.name in METHODS
         kind = METHODS[self.name].load_options() if known and self.name != "imported" else None
-        if kind: object.__setattr__(self, "options", own_options("options", kind, self.options))
-        elif known and self.options: raise ValueError(f"options must be empty for {self.name}, whose settings are fields of their own, got {self.options}")
+        if kind:
+            object.__setattr__(self, "options", own_options("options", kind, self.options))
+        elif known and self.options:
+            raise ValueError(
+                f"options must be empty for {self.name}, whose settings are fields of their own, got {self.options}"
+            )
+
 
 class Optimisation(Section):
     "Say how the weights are found (Section 4.1)."
-    optimiser: Literal["sgd", "adamw"] = "sgd"        # published: SGD
-    learning_rate: float = Field(0.00375, gt=0, le=1e6) # initial rate; published 0.00375 for UCF101, batch 24
-    weight_decay: float = Field(1e-4, ge=0, le=1e6)   # published 1e-4
-    sgd_momentum: float = Field(0.9, ge=0, lt=1)      # published 0.9; used by sgd alone
-    batch_size: int = Field(24, ge=2, le=100_000)     # videos a step
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"  # published: SGD
+    learning_rate: float = Field(0.00375, gt=0, le=1e6)  # initial rate; published 0.00375 for UCF101, batch 24
+    weight_decay: float = Field(1e-4, ge=0, le=1e6)  # published 1e-4
+    sgd_momentum: float = Field(0.9, ge=0, lt=1)  # published 0.9; used by sgd alone
+    batch_size: int = Field(24, ge=2, le=100_000)  # videos a step
     epochs: int | None = Field(None, ge=1, le=10**6)  # published 200 (UCF101); give epochs or steps
-    steps: int | None = Field(None, ge=0, le=10**9)   # optimiser steps
-    warmup_steps: int = Field(0, ge=0, le=10**9)      # linear warm-up; published: none
-    cosine_by: Literal["epoch", "step"] = "epoch"     # how often the half-period cosine moves the rate; released: each epoch
-    precision: Literal["float32", "bf16"] = "float32" # bf16 is autocast, for GPUs
-    reseed: Literal["step", "epoch"] = "step"         # how often the shuffles of BatchNorm are new; MCL's released code: each epoch, so that all its steps shuffle alike
+    steps: int | None = Field(None, ge=0, le=10**9)  # optimiser steps
+    warmup_steps: int = Field(0, ge=0, le=10**9)  # linear warm-up; published: none
+    # how often the half-period cosine moves the rate; released: each epoch
+    cosine_by: Literal["epoch", "step"] = "epoch"
+    precision: Literal["float32", "bf16"] = "float32"  # bf16 is autocast, for GPUs
+    # how often the shuffles of BatchNorm are new; MCL's released code: each epoch, so that all its steps shuffle alike
+    reseed: Literal["step", "epoch"] = "step"
 
     @model_validator(mode="after")
     def _one_length(self):
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"optimisation needs exactly one of epochs and steps, got epochs={self.epochs}, steps={self.steps}")
+            raise ValueError(
+                f"optimisation needs exactly one of epochs and steps, got epochs={self.epochs}, steps={self.steps}"
+            )
         return self
+
 
 class Evaluation(Section):
     "Say how features are read out; no part of the run's name."
-    clips: int = Field(10, ge=1, le=10_000)           # uniform clips of a video (Section 4.1)
-    fraction: float = Field(0.875, gt=0, le=1)        # side of the centre crop over the shorter side of the frame (224 of 256)
-    modality: Literal["rgb", "difference"] = "rgb"    # what the encoder is fed
-    solver: Literal["logistic", "sgd"] = "logistic"   # linear probe: scikit-learn's logistic regression, or SGD on the published schedule
-    C: float = Field(1.0, gt=0, le=1e12)              # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
-    ks: tuple[int, ...] = (1, 5, 10, 20)              # retrieval ranks (Section 4.1)
+
+    clips: int = Field(10, ge=1, le=10_000)  # uniform clips of a video (Section 4.1)
+    # side of the centre crop over the shorter side of the frame (224 of 256)
+    fraction: float = Field(0.875, gt=0, le=1)
+    modality: Literal["rgb", "difference"] = "rgb"  # what the encoder is fed
+    # linear probe: scikit-learn's logistic regression, or SGD on the published schedule
+    solver: Literal["logistic", "sgd"] = "logistic"
+    # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
+    C: float = Field(1.0, gt=0, le=1e12)
+    ks: tuple[int, ...] = (1, 5, 10, 20)  # retrieval ranks (Section 4.1)
 
     @model_validator(mode="after")
     def _ranks(self):
@@ -191,109 +265,235 @@ class Evaluation(Section):
         return self
 
 # %% ../../nbs/4_training/40_recipe.ipynb #1e99fcf8
-LATER_FIELDS = {("data", "short"): "loop", ("views", "target"): "other", ("views", "change"): "none", ("views", "change_options"): {}, ("views", "tubelets"): None, ("views", "motion"): asdict(MotionOptions()),
-                ("data", "classes"): None, ("data", "content"): None, ("method", "weights"): None, ("method", "options"): {}, ("method", "query_groups"): 1, ("optimisation", "reseed"): "step"} # (section, field) -> what runs did before it existed
-PLACES = {"videos", "train_list", "test_list", "groups", "test_share"} # fields of `data` that say where videos lie and how rows are made: `content` holds what comes of them
-MOST = {"queue_size": 10**8, "dense_queue_size": 10**8, "negatives": 10**5, "temperature": 1000, "distance_threshold": 1000, "hidden": 10**5, "dim": 10**5, "decoder_width": 10**5, "decoder_depth": 1000} # of the method section
+LATER_FIELDS = {
+    ("data", "short"): "loop",
+    ("views", "target"): "other",
+    ("views", "change"): "none",
+    ("views", "change_options"): {},
+    ("views", "tubelets"): None,
+    ("views", "motion"): asdict(MotionOptions()),
+    # (section, field) -> what runs did before it existed
+    ("data", "classes"): None,
+    ("data", "content"): None,
+    ("method", "weights"): None,
+    ("method", "options"): {},
+    ("method", "query_groups"): 1,
+    ("optimisation", "reseed"): "step",
+}
+# fields of `data` that say where videos lie and how rows are made: `content` holds what comes of them
+PLACES = {"videos", "train_list", "test_list", "groups", "test_share"}
+# of the method section
+MOST = {
+    "queue_size": 10**8,
+    "dense_queue_size": 10**8,
+    "negatives": 10**5,
+    "temperature": 1000,
+    "distance_threshold": 1000,
+    "hidden": 10**5,
+    "dim": 10**5,
+    "decoder_width": 10**5,
+    "decoder_depth": 1000,
+}
+
 
 def _numbers(tree: Any, where: str = "") -> Iterator[tuple[str, float]]:
     "Walk through nested settings; give every number with its dotted name."
     if isinstance(tree, dict):
-        for name, value in tree.items(): yield from _numbers(value, f"{where}.{name}" if where else str(name))
+        for name, value in tree.items():
+            yield from _numbers(value, f"{where}.{name}" if where else str(name))
     elif isinstance(tree, (list, tuple)):
-        for value in tree: yield from _numbers(value, where)
-    elif isinstance(tree, (int, float)) and not isinstance(tree, bool): yield where, tree
+        for value in tree:
+            yield from _numbers(value, where)
+    elif isinstance(tree, (int, float)) and not isinstance(tree, bool):
+        yield where, tree
+
 
 class Recipe(Section):
     "Hold everything that decides what a run computes."
-    preset: Literal["paper", "released"] = "paper"                     # source of the settings; no part of the name
-    profile: Literal["smoke", "demo", "small", "paper"] = "paper"      # scale of the work; no part of the name
+
+    preset: Literal["paper", "released"] = "paper"  # source of the settings; no part of the name
+    profile: Literal["smoke", "demo", "small", "paper"] = "paper"  # scale of the work; no part of the name
     data: Data
     views: Views = Views()
     encoder: Encoder = Encoder()
     method: Method = Method()
     optimisation: Optimisation = Optimisation(epochs=200)
     evaluation: Evaluation = Evaluation()
-    seed: int = Field(0, ge=0)                                         # decides everything random
-    plugins: dict[str, str] = {}                                       # digest of every plugin that method, encoder, view change or data set came with; filled in
+    seed: int = Field(0, ge=0)  # decides everything random
+    # digest of every plugin that method, encoder, view change or data set came with; filled in
+    plugins: dict[str, str] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _finite(cls, told):
         "Refuse what is no number, and whole numbers that no setting has."
         for name, value in _numbers(told):
-            if not math.isfinite(value): raise ValueError(f"{name} must be finite, got {value}")
-            if abs(value) >= 2**63: raise ValueError(f"{name} must lie within 64 bits, got {value}")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+            if abs(value) >= 2**63:
+                raise ValueError(f"{name} must lie within 64 bits, got {value}")
         return told
 
-    def _named(self) -> list: # (field, registry, name, names beside those of the registry)
+    def _named(self) -> list:  # (field, registry, name, names beside those of the registry)
         "List the names that registries explain."
-        return [("method.name", METHODS, self.method.name, ("imported",)), ("encoder.name", ENCODERS, self.encoder.name, ()),
-                ("views.change", VIEW_CHANGES, self.views.change, ("none",)), ("data.name", DATA_SETS, self.data.name, (OWN,))]
+        return [
+            ("method.name", METHODS, self.method.name, ("imported",)),
+            ("encoder.name", ENCODERS, self.encoder.name, ()),
+            ("views.change", VIEW_CHANGES, self.views.change, ("none",)),
+            ("data.name", DATA_SETS, self.data.name, (OWN,)),
+        ]
 
     @model_validator(mode="after")
     def _known(self, info: ValidationInfo):
         "Refuse names that nothing registered, unless the recipe is read from a record for its encoder; note the plugins."
-        for where, registry, name, further in () if (info.context or {}).get("recorded") and self.plugins else self._named():
-            if name not in further and name not in registry: raise ValueError(f"{where} must be one of {', '.join((*registry, *further))}, got {name!r}; FIMA_PLUGINS names a file with more")
-        if not self.plugins: object.__setattr__(self, "plugins", plugin_digests([registry[name] for _, registry, name, _ in self._named() if name in registry]))
+        for where, registry, name, further in (
+            () if (info.context or {}).get("recorded") and self.plugins else self._named()
+        ):
+            if name not in further and name not in registry:
+                raise ValueError(
+                    f"{where} must be one of {', '.join((*registry, *further))}, got {name!r}; FIMA_PLUGINS names a file with more"
+                )
+        if not self.plugins:
+            object.__setattr__(
+                self,
+                "plugins",
+                plugin_digests([registry[name] for _, registry, name, _ in self._named() if name in registry]),
+            )
         return self
 
     @model_validator(mode="after")
     def _sizes(self):
-        self._finite(self.model_dump())                                # also what came as text, such as "inf", and what options hold
+        self._finite(self.model_dump())  # also what came as text, such as "inf", and what options hold
         for name, most in MOST.items():
             value = getattr(self.method, name)
-            if not isinstance(value, str) and value > most: raise ValueError(f"method.{name} must be at most {most:,}, got {value:,}")
+            if not isinstance(value, str) and value > most:
+                raise ValueError(f"method.{name} must be at most {most:,}, got {value:,}")
         return self
 
     @model_validator(mode="after")
     def _groups_fit(self):
         size, m = self.optimisation.batch_size, self.method
-        if m.key_groups > size: raise ValueError(f"method.key_groups must be at most optimisation.batch_size = {size}, got {m.key_groups}")
-        if size % m.query_groups: raise ValueError(f"method.query_groups must divide optimisation.batch_size = {size}, got {m.query_groups}")
+        if m.key_groups > size:
+            raise ValueError(f"method.key_groups must be at most optimisation.batch_size = {size}, got {m.key_groups}")
+        if size % m.query_groups:
+            raise ValueError(f"method.query_groups must divide optimisation.batch_size = {size}, got {m.query_groups}")
         return self
 
     @property
     def run_id(self) -> str:
         "Name the pre-training run: its method and a hash of all that it computes."
-        told = self.model_dump(mode="json", exclude={"preset": True, "profile": True, "evaluation": True, "data": PLACES} | ({} if self.plugins else {"plugins": True}))
+        told = self.model_dump(
+            mode="json",
+            exclude={"preset": True, "profile": True, "evaluation": True, "data": PLACES}
+            | ({} if self.plugins else {"plugins": True}),
+        )
         for (section, field), default in LATER_FIELDS.items():
-            if told[section][field] == default: del told[section][field]
+            if told[section][field] == default:
+                del told[section][field]
         return f"{self.method.name}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]}"
 
 # %% ../../nbs/4_training/40_recipe.ipynb #6568046d
-SMALL_METHOD = {"method.hidden": 256, "method.dim": 64, "method.decoder_width": 128, "method.key_groups": 2, "method.negatives": "batch"}
-ADAMW = {"optimisation.optimiser": "adamw", "optimisation.learning_rate": 2e-3, "optimisation.warmup_steps": 20,
-         "optimisation.cosine_by": "step", "optimisation.epochs": None}
-SPRITE_VIEWS = {"views.frames_per_clip": 8, "views.crop_size": 32, "views.scale": (0.3, 1.0), "views.difference": "normalised"}
+SMALL_METHOD = {
+    "method.hidden": 256,
+    "method.dim": 64,
+    "method.decoder_width": 128,
+    "method.key_groups": 2,
+    "method.negatives": "batch",
+}
+ADAMW = {
+    "optimisation.optimiser": "adamw",
+    "optimisation.learning_rate": 2e-3,
+    "optimisation.warmup_steps": 20,
+    "optimisation.cosine_by": "step",
+    "optimisation.epochs": None,
+}
+SPRITE_VIEWS = {
+    "views.frames_per_clip": 8,
+    "views.crop_size": 32,
+    "views.scale": (0.3, 1.0),
+    "views.difference": "normalised",
+}
 
-PROFILES = { # name -> dotted names and values, over the published setting
-    "smoke": {"data.sprites": {"train": 24, "test": 24}, **SPRITE_VIEWS, "encoder.name": "small3d", "encoder.options": {"widths": [4, 8, 8, 16], "temporal_stride": 4},
-              **SMALL_METHOD, "method.queue_size": 16, "method.decoder_width": 16, "method.momentum": 0.9,
-              **ADAMW, "optimisation.steps": 4, "optimisation.batch_size": 8, "evaluation.clips": 2, "evaluation.ks": (1, 5)},
-    "demo":  {"data.sprites": {}, **SPRITE_VIEWS, "encoder.name": "small3d", "encoder.options": {"temporal_stride": 4},
-              **SMALL_METHOD, "method.queue_size": 480, "method.momentum": 0.99,
-              **ADAMW, "optimisation.steps": 600, "optimisation.batch_size": 24},
-    "small": {"data.sprites": {"train": 4800, "test": 1200, "size": 128, "frames": 64}, "views.crop_size": 112, "views.difference": "normalised", "encoder.name": "r2plus1d_18",
-              "method.queue_size": 2048, "method.momentum": 0.99, "method.key_groups": 3, "method.negatives": 8,
-              "optimisation.epochs": None, "optimisation.steps": 2000, "optimisation.batch_size": 24, "optimisation.precision": "bf16"},
-    "paper": {"data.sprites": {}, "method.query_groups": 3}, # as many as key_groups: 3 GPUs, each with BatchNorm of its own
+PROFILES = {  # name -> dotted names and values, over the published setting
+    "smoke": {
+        "data.sprites": {"train": 24, "test": 24},
+        **SPRITE_VIEWS,
+        "encoder.name": "small3d",
+        "encoder.options": {"widths": [4, 8, 8, 16], "temporal_stride": 4},
+        **SMALL_METHOD,
+        "method.queue_size": 16,
+        "method.decoder_width": 16,
+        "method.momentum": 0.9,
+        **ADAMW,
+        "optimisation.steps": 4,
+        "optimisation.batch_size": 8,
+        "evaluation.clips": 2,
+        "evaluation.ks": (1, 5),
+    },
+    "demo": {
+        "data.sprites": {},
+        **SPRITE_VIEWS,
+        "encoder.name": "small3d",
+        "encoder.options": {"temporal_stride": 4},
+        **SMALL_METHOD,
+        "method.queue_size": 480,
+        "method.momentum": 0.99,
+        **ADAMW,
+        "optimisation.steps": 600,
+        "optimisation.batch_size": 24,
+    },
+    "small": {
+        "data.sprites": {"train": 4800, "test": 1200, "size": 128, "frames": 64},
+        "views.crop_size": 112,
+        "views.difference": "normalised",
+        "encoder.name": "r2plus1d_18",
+        "method.queue_size": 2048,
+        "method.momentum": 0.99,
+        "method.key_groups": 3,
+        "method.negatives": 8,
+        "optimisation.epochs": None,
+        "optimisation.steps": 2000,
+        "optimisation.batch_size": 24,
+        "optimisation.precision": "bf16",
+    },
+    # as many as key_groups: 3 GPUs, each with BatchNorm of its own
+    "paper": {"data.sprites": {}, "method.query_groups": 3},
 }
-PRESETS = { # what the released code does where the paper says otherwise; facts: Sections 1 to 3 of the comparison in `13_views` and `27_fima`
+# what the released code does where the paper says otherwise; facts: Sections 1 to 3 of the comparison in `13_views` and
+# `27_fima`
+PRESETS = {
     "paper": {},
-    "released": {"views.photometric.jitter_p": 0.8, "views.photometric.blur_p": 0.5, "views.photometric.blur_sigma_per_process": True,
-                 "views.difference": "released", "data.short": "drop", "method.enqueue": "between"},
+    "released": {
+        "views.photometric.jitter_p": 0.8,
+        "views.photometric.blur_p": 0.5,
+        "views.photometric.blur_sigma_per_process": True,
+        "views.difference": "released",
+        "data.short": "drop",
+        "method.enqueue": "between",
+    },
 }
-PUBLISHED_SIZES = {"released": {"method.queue_size": 2240}} # only where the sizes are the published ones: profile `paper`
-UT_VIEWS = {"data.name": "ut_interaction", "data.sprites": None, "data.cache_size": (72, 72), "views.frames_per_clip": 16,
-            "views.crop_size": 48, "views.scale": (0.4, 1.0), "encoder.options": {"temporal_stride": 8}}
-OWN_VIEWS = {name: value for name, value in UT_VIEWS.items() if name != "data.name"} # small real video, whatever it shows
-BASES = { # (data set, profile) -> what real video of another size needs over the profile; from a first trial that looked at folds 1 and 3
+# only where the sizes are the published ones: profile `paper`
+PUBLISHED_SIZES = {"released": {"method.queue_size": 2240}}
+UT_VIEWS = {
+    "data.name": "ut_interaction",
+    "data.sprites": None,
+    "data.cache_size": (72, 72),
+    "views.frames_per_clip": 16,
+    "views.crop_size": 48,
+    "views.scale": (0.4, 1.0),
+    "encoder.options": {"temporal_stride": 8},
+}
+# small real video, whatever it shows
+OWN_VIEWS = {name: value for name, value in UT_VIEWS.items() if name != "data.name"}
+# (data set, profile) -> what real video of another size needs over the profile; from a first trial that looked at folds
+# 1 and 3
+BASES = {
     ("own", "smoke"): OWN_VIEWS | {"encoder.options": {"widths": [4, 8, 8, 16], "temporal_stride": 8}},
-    ("own", "demo"): OWN_VIEWS | {"method.queue_size": 64, "method.momentum": 0.98, "optimisation.batch_size": 16, "optimisation.steps": 600},
+    ("own", "demo"): OWN_VIEWS
+    | {"method.queue_size": 64, "method.momentum": 0.98, "optimisation.batch_size": 16, "optimisation.steps": 600},
     ("ut_interaction", "smoke"): UT_VIEWS | {"encoder.options": {"widths": [4, 8, 8, 16], "temporal_stride": 8}},
-    ("ut_interaction", "demo"): UT_VIEWS | {"method.queue_size": 64, "method.momentum": 0.98, "optimisation.batch_size": 16, "optimisation.steps": 600},
+    ("ut_interaction", "demo"): UT_VIEWS
+    | {"method.queue_size": 64, "method.momentum": 0.98, "optimisation.batch_size": 16, "optimisation.steps": 600},
 }
 
 # %% ../../nbs/4_training/40_recipe.ipynb #14c5433a
@@ -304,31 +504,52 @@ def _nested(dotted: dict[str, Any]) -> dict:
         *path, last = name.split(".")
         node = tree
         for key in path:
-            if not isinstance(node.get(key), dict): node[key] = {}
+            if not isinstance(node.get(key), dict):
+                node[key] = {}
             node = node[key]
         node[last] = dict(value) if isinstance(value, dict) else value
     return tree
 
+
 def make_recipe(
-    profile: str = "demo",                  # "smoke", "demo", "small" or "paper"
-    preset: str = "paper",                  # "paper" or "released"
-    overrides: dict[str, Any] | None = None, # dotted names and values, e.g. {"method.pixel": False}
-    base: str | None = None,                # "ut_interaction" starts from the settings of that data set, "own" from those for videos of one's own
-    method: str | None = None,              # one of `method_names`; None: FIMA and what `overrides` make of it
-) -> Recipe:                                # the validated recipe
+    profile: str = "demo",  # "smoke", "demo", "small" or "paper"
+    preset: str = "paper",  # "paper" or "released"
+    overrides: dict[str, Any] | None = None,  # dotted names and values, e.g. {"method.pixel": False}
+    # "ut_interaction" starts from the settings of that data set, "own" from those for videos of one's own
+    base: str | None = None,
+    method: str | None = None,  # one of `method_names`; None: FIMA and what `overrides` make of it
+) -> Recipe:  # the validated recipe
     "Build a recipe from a profile, a preset and what the caller changes; raise ValueError, one line for all faults."
     for name, value, known in (("profile", profile, PROFILES), ("preset", preset, PRESETS)):
-        if value not in known: raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if base and (base, profile) not in BASES:
         raise ValueError(f"base and profile must be one of {', '.join(map(str, BASES))}, got {(base, profile)}")
     sizes = PUBLISHED_SIZES.get(preset, {}) if profile == "paper" else {}
-    tree = _nested(PROFILES[profile] | BASES.get((base, profile), {}) | PRESETS[preset] | sizes | method_recipe(method or "fima", profile, preset) | {"preset": preset, "profile": profile} | (overrides or {}))
-    if (overrides or {}).get("encoder.name", usual := PROFILES[profile].get("encoder.name", "i3d")) != usual: tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})["encoder"]
+    tree = _nested(
+        PROFILES[profile]
+        | BASES.get((base, profile), {})
+        | PRESETS[preset]
+        | sizes
+        | method_recipe(method or "fima", profile, preset)
+        | {"preset": preset, "profile": profile}
+        | (overrides or {})
+    )
+    if (overrides or {}).get("encoder.name", usual := PROFILES[profile].get("encoder.name", "i3d")) != usual:
+        tree["encoder"] = _nested({name: value for name, value in overrides.items() if name.startswith("encoder.")})[
+            "encoder"
+        ]
     for name in ("data", "optimisation"):
-        if not isinstance(tree.setdefault(name, {}), dict): raise ValueError(f"{name} must be a section of settings such as {name}.{list(Recipe.model_fields[name].annotation.model_fields)[0]}, got {tree[name]!r}")
+        if not isinstance(tree.setdefault(name, {}), dict):
+            raise ValueError(
+                f"{name} must be a section of settings such as {name}.{list(Recipe.model_fields[name].annotation.model_fields)[0]}, got {tree[name]!r}"
+            )
     schedule = tree["optimisation"]
-    if not {"epochs", "steps"} & set(schedule): schedule["epochs"] = 200 # Section 4.1
-    if tree["data"].get("name", "motion_sprites") != "motion_sprites": tree["data"]["sprites"] = None
-    try: return Recipe.model_validate(tree)
+    if not {"epochs", "steps"} & set(schedule):
+        schedule["epochs"] = 200  # Section 4.1
+    if tree["data"].get("name", "motion_sprites") != "motion_sprites":
+        tree["data"]["sprites"] = None
+    try:
+        return Recipe.model_validate(tree)
     except ValidationError as error:
         raise ValueError("; ".join(fault_line(e, "recipe", Recipe) for e in error.errors())) from None

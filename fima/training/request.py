@@ -18,101 +18,133 @@ from .recipe import BASES, OWN, Data, Recipe, make_recipe
 from .videos import data_folder, read_catalog, settle
 
 # %% ../../nbs/4_training/44_request.ipynb #cad7b9b6
-SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name") # of the method section: what comparators read
+# of the method section: what comparators read
+SHARED = (*(each.name for each in fields(MomentumOptions)), "options", "name")
+
 
 def flat(
-    tree: dict[str, Any], # nested settings
-    prefix: str = "",     # dotted name of where it stands
-) -> dict[str, Any]:      # dotted names and values
+    tree: dict[str, Any],  # nested settings
+    prefix: str = "",  # dotted name of where it stands
+) -> dict[str, Any]:  # dotted names and values
     "Write nested settings with dotted names."
     found = {}
     for name, value in tree.items():
         found |= flat(value, f"{prefix}{name}.") if value and isinstance(value, dict) else {prefix + name: value}
     return found
 
+
 def check_used(
-    recipe: Recipe,          # of a run
-    changes: dict[str, Any], # dotted names that a user gave, and values
+    recipe: Recipe,  # of a run
+    changes: dict[str, Any],  # dotted names that a user gave, and values
 ) -> None:
     "Refuse a setting of FIMA's own losses for a method that has none of them."
     entry = METHODS[recipe.method.name] if recipe.method.name in METHODS else None
-    if not entry or not (entry.options or entry.plugin): return
+    if not entry or not (entry.options or entry.plugin):
+        return
     for name, value in flat(changes).items():
         section, _, field = name.partition(".")
         if section == "method" and field.split(".")[0] not in SHARED:
-            raise ValueError(f"{name} is no setting of {recipe.method.name}, which has {', '.join(f'method.{own}' for own in SHARED[:-1])}; got {value!r}")
+            raise ValueError(
+                f"{name} is no setting of {recipe.method.name}, which has {', '.join(f'method.{own}' for own in SHARED[:-1])}; got {value!r}"
+            )
 
-_settled: dict[str, Data] = {} # data sections that were looked at in this process
+
+_settled: dict[str, Data] = {}  # data sections that were looked at in this process
+
 
 def settled(
-    recipe: Recipe, # as somebody gave it
-) -> Recipe:        # named by what its videos hold, where they are somebody's own
+    recipe: Recipe,  # as somebody gave it
+) -> Recipe:  # named by what its videos hold, where they are somebody's own
     "Look at the videos of a recipe, once for each data section."
     told = recipe.data.model_dump_json()
-    if told not in _settled: _settled[told] = settle(recipe.data)
+    if told not in _settled:
+        _settled[told] = settle(recipe.data)
     return recipe.model_copy(update={"data": _settled[told]})
 
+
 def default_base(
-    data_set: str, # name of the data set
+    data_set: str,  # name of the data set
     profile: str,  # scale
-) -> str | None:   # a name that `make_recipe` takes
+) -> str | None:  # a name that `make_recipe` takes
     "Say from which settings real video starts at a scale: its own where there are any, else those for small real video."
-    return next((name for name in (data_set, OWN) if data_set not in ("", "motion_sprites") and (name, profile) in BASES), None)
+    return next(
+        (name for name in (data_set, OWN) if data_set not in ("", "motion_sprites") and (name, profile) in BASES), None
+    )
+
 
 def fitting_batch(
-    recipe: Recipe, # whose videos are here
-) -> int:           # videos a step
+    recipe: Recipe,  # whose videos are here
+) -> int:  # videos a step
     "Give the largest batch that the training videos fill, at most the recipe's; raise ValueError where they are fewer than two."
-    found, groups = int((read_catalog(recipe.data, data_folder(recipe.data)).split == "train").sum()), recipe.method.query_groups
+    found, groups = (
+        int((read_catalog(recipe.data, data_folder(recipe.data)).split == "train").sum()),
+        recipe.method.query_groups,
+    )
     size = min(recipe.optimisation.batch_size, found // groups * groups)
-    if size < 2: raise ValueError(f"{recipe.data.title} must have at least {max(2, groups)} training videos, got {found}")
+    if size < 2:
+        raise ValueError(f"{recipe.data.title} must have at least {max(2, groups)} training videos, got {found}")
     return size
 
+
 def requested_recipe(
-    profile: str = "demo",               # scale
-    preset: str = "paper",               # source of the settings
-    base: str | None = None,             # data set whose settings come over the profile; None: that of the videos
-    method: str = "fima",                # one of `method_names`
-    changes: dict[str, Any] | None = None, # dotted names and values
-    videos: dict[str, Any] | None = None, # dotted names and values of the data section: videos of one's own, or a named set
-) -> Recipe:                             # complete, and named by what the videos hold
+    profile: str = "demo",  # scale
+    preset: str = "paper",  # source of the settings
+    base: str | None = None,  # data set whose settings come over the profile; None: that of the videos
+    method: str = "fima",  # one of `method_names`
+    changes: dict[str, Any] | None = None,  # dotted names and values
+    # dotted names and values of the data section: videos of one's own, or a named set
+    videos: dict[str, Any] | None = None,
+) -> Recipe:  # complete, and named by what the videos hold
     "Make the recipe that somebody asks for; raise ValueError, one line, where something does not fit."
-    if method not in method_names(): raise ValueError(f"method must be one of {', '.join(method_names())}, got {method!r}; FIMA_PLUGINS names a file with more")
+    if method not in method_names():
+        raise ValueError(
+            f"method must be one of {', '.join(method_names())}, got {method!r}; FIMA_PLUGINS names a file with more"
+        )
     changes, videos = changes or {}, videos or {}
     told = videos | changes
     base = base or default_base(told.get("data.name", ""), profile)
     make = lambda further: make_recipe(profile, preset, told | further, base, method)
     recipe = settled(make({}))
     check_used(recipe, changes)
-    if recipe.data.content is None or "optimisation.batch_size" in changes: return recipe
+    if recipe.data.content is None or "optimisation.batch_size" in changes:
+        return recipe
     size = fitting_batch(recipe)
-    if size == recipe.optimisation.batch_size: return recipe
-    print(f"optimisation.batch_size: {size}, as many as the training videos of {recipe.data.title} fill (--change optimisation.batch_size=N sets another)", file=sys.stderr)
+    if size == recipe.optimisation.batch_size:
+        return recipe
+    print(
+        f"optimisation.batch_size: {size}, as many as the training videos of {recipe.data.title} fill (--change optimisation.batch_size=N sets another)",
+        file=sys.stderr,
+    )
     return settled(make({"optimisation.batch_size": size}))
 
+
 def completed_recipe(
-    told: dict[str, Any],     # a recipe, or parts of one, nested as a recipe is
-    profile: str = "smoke",   # scale, where `told` names none
-    changes: dict[str, Any] | None = None, # dotted names and values; they come last
-) -> Recipe:                  # complete
+    told: dict[str, Any],  # a recipe, or parts of one, nested as a recipe is
+    profile: str = "smoke",  # scale, where `told` names none
+    changes: dict[str, Any] | None = None,  # dotted names and values; they come last
+) -> Recipe:  # complete
     "Complete a recipe from its profile: what papermill hands to a template may be a part of one."
     whole = set(Recipe.model_fields) - {"plugins"} <= set(told)
     base = flat(told) if whole or not told.get("data", {}).get("name") else {"data.sprites": None} | flat(told)
     start = default_base(told.get("data", {}).get("name", ""), told.get("profile", profile))
-    if whole and not changes: return settled(Recipe.model_validate(told))
-    if whole: return settled(Recipe.model_validate(nested(Recipe.model_validate(told), changes)))
+    if whole and not changes:
+        return settled(Recipe.model_validate(told))
+    if whole:
+        return settled(Recipe.model_validate(nested(Recipe.model_validate(told), changes)))
     apart = {name: base.pop(name, default) for name, default in (("profile", profile), ("preset", "paper"))}
     return settled(make_recipe(apart["profile"], apart["preset"], base | (changes or {}), start))
 
+
 def nested(
-    recipe: Recipe,          # complete
-    changes: dict[str, Any], # dotted names and values
-) -> dict[str, Any]:         # a recipe as a dictionary
+    recipe: Recipe,  # complete
+    changes: dict[str, Any],  # dotted names and values
+) -> dict[str, Any]:  # a recipe as a dictionary
     "Change fields of a recipe."
     tree = recipe.model_dump()
     for name, value in changes.items():
         *path, last = name.split(".")
         node = tree
-        for part in path: node = node.setdefault(part, {})
+        for part in path:
+            node = node.setdefault(part, {})
         node[last] = value
     return tree

@@ -20,63 +20,82 @@ from .recipe import Recipe
 
 # %% ../../nbs/4_training/41_share.ipynb #2ec09378
 def find_method(
-    section: MethodSection, # of a recipe
-) -> tuple[type[Method], Any]: # the class, and the method's own options or None
+    section: MethodSection,  # of a recipe
+) -> tuple[type[Method], Any]:  # the class, and the method's own options or None
     "Look up the class of a method; raise ValueError where its name stands for none."
     entry = METHODS[section.name]
     kind, options = entry.load(), entry.load_options()
-    if not (isinstance(kind, type) and issubclass(kind, Method)): raise ValueError(f"method {section.name} must be a class that inherits fima.method.base.Method, got {kind!r}")
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise ValueError(f"method {section.name} must be a class that inherits fima.method.base.Method, got {kind!r}")
     return kind, options and options(**section.options)
 
+
 def check_share(
-    recipe: Recipe, # what is to be computed
-    count: int,     # number of processes, at least 1
+    recipe: Recipe,  # what is to be computed
+    count: int,  # number of processes, at least 1
 ) -> None:
     "Refuse a recipe that several processes cannot compute as one does; raise ValueError, one line."
     kind, size = find_method(recipe.method)[0], recipe.optimisation.batch_size
-    if count == 1 or kind is Untrained: return
-    if size % count: raise ValueError(f"optimisation.batch_size must be a multiple of the {count} processes, got {size}")
-    try: kind.check_world_size(recipe.method, size, count)
-    except ValueError as error: raise ValueError(f"method.{error}") from None
+    if count == 1 or kind is Untrained:
+        return
+    if size % count:
+        raise ValueError(f"optimisation.batch_size must be a multiple of the {count} processes, got {size}")
+    try:
+        kind.check_world_size(recipe.method, size, count)
+    except ValueError as error:
+        raise ValueError(f"method.{error}") from None
 
 # %% ../../nbs/4_training/41_share.ipynb #3ad6e3ea
 class WrappedMethod(DistributedDataParallel):
     "Average a method's gradients over the processes, and tell what the method tells."
+
     needs = property(lambda self: self.module.needs)
     batch_chance = property(lambda self: self.module.batch_chance)
 
+
 def wrap_ddp(
-    method: nn.Module, # on its device, equal in all processes
-) -> nn.Module:        # itself with one process, else a module whose backward pass averages gradients
+    method: nn.Module,  # on its device, equal in all processes
+) -> nn.Module:  # itself with one process, else a module whose backward pass averages gradients
     "Let the processes share a method."
-    if world_size() == 1: return method
+    if world_size() == 1:
+        return method
     return WrappedMethod(method, forward_sync_buffers=False, find_unused_parameters=True)
 
 # %% ../../nbs/4_training/41_share.ipynb #530b539c
 def reduce_mean(
-    told: dict[str, float], # numbers of this process; the same names in all
-) -> dict[str, float]:      # their means over the processes
+    told: dict[str, float],  # numbers of this process; the same names in all
+) -> dict[str, float]:  # their means over the processes
     "Average named numbers."
-    if world_size() == 1: return told
+    if world_size() == 1:
+        return told
     return dict(zip(told, gather(torch.tensor([list(told.values())], dtype=torch.float64)).mean(0).tolist()))
 
+
 def any_rank(
-    flag: bool, # what this process says
-) -> bool:      # the same in all processes
+    flag: bool,  # what this process says
+) -> bool:  # the same in all processes
     "Tell whether any process says so."
     return bool(gather(torch.tensor([flag])).any())
+
 
 def barrier() -> None:
     "Wait until every process is here."
     any_rank(False)
 
+
 @torch.no_grad()
 def share_statistics(
-    module: nn.Module, # changed in place, equal in all processes afterwards
+    module: nn.Module,  # changed in place, equal in all processes afterwards
 ) -> None:
     "Average the running statistics of BatchNorm over the processes."
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats]
+    norms = [
+        norm
+        for norm in module.modules()
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
+    ]
     statistics = [values for norm in norms for values in (norm.running_mean, norm.running_var)]
-    if world_size() == 1 or not statistics: return
+    if world_size() == 1 or not statistics:
+        return
     mean = gather(torch.cat(statistics)[None]).mean(0)
-    for values, shared in zip(statistics, mean.split([len(values) for values in statistics])): values.copy_(shared)
+    for values, shared in zip(statistics, mean.split([len(values) for values in statistics])):
+        values.copy_(shared)

@@ -17,29 +17,35 @@ from torch import nn
 from .checkpoint import write_text
 
 # %% ../../nbs/4_training/41_trace.ipynb #711f060f
-TRACED = 10 # steps that are kept
+TRACED = 10  # steps that are kept
+
 
 class Trace:
     "Keep the numbers of the first steps to the last bit, in the run's folder."
-    def __init__(self,
-        folder: Path, # the run's folder
-        step: int,    # steps already done; what was kept of later ones is dropped
+
+    def __init__(
+        self,
+        folder: Path,  # the run's folder
+        step: int,  # steps already done; what was kept of later ones is dropped
     ):
         self.file = folder / "trace.json"
         self.rows = json.loads(self.file.read_text())[:step] if self.file.exists() else []
 
-    def add(self,
-        step: int,              # steps done, from 1
-        told: dict[str, float], # numbers of this step
+    def add(
+        self,
+        step: int,  # steps done, from 1
+        told: dict[str, float],  # numbers of this step
     ) -> None:
         "Keep a step, if it is among the first and none before it is missing."
-        if step > TRACED or step != len(self.rows) + 1: return
+        if step > TRACED or step != len(self.rows) + 1:
+            return
         self.rows.append({name: float(value).hex() for name, value in told.items()})
         write_text(self.file, json.dumps(self.rows) + "\n")
 
+
 def weights_digest(
-    module: nn.Module, # on any device
-) -> str:              # 32 hexadecimal digits
+    module: nn.Module,  # on any device
+) -> str:  # 32 hexadecimal digits
     "Hash the names, shapes and bits of all weights and statistics of a module."
     digest = sha256()
     for name, value in sorted(module.state_dict().items()):
@@ -48,41 +54,53 @@ def weights_digest(
     return digest.hexdigest()[:32]
 
 # %% ../../nbs/4_training/41_trace.ipynb #ac737d84
-CLOSE = 1e-3 # largest relative difference over the first steps that still counts as the same computation
+CLOSE = 1e-3  # largest relative difference over the first steps that still counts as the same computation
+
 
 class Comparison(NamedTuple):
     "Say how two lists of steps differ."
-    verdict: str      # "identical", "close", "different" or "nothing to compare"
-    step: int = 0     # first step at which a bit differs, or beyond `CLOSE` where it is different; 0: none
-    largest: float = 0. # largest relative difference
-    term: str = ""    # where that is
-    steps: int = 0    # steps that were compared
+
+    verdict: str  # "identical", "close", "different" or "nothing to compare"
+    step: int = 0  # first step at which a bit differs, or beyond `CLOSE` where it is different; 0: none
+    largest: float = 0.0  # largest relative difference
+    term: str = ""  # where that is
+    steps: int = 0  # steps that were compared
+
 
 def relative(
-    one: float,   # any number
-    other: float, # any number
-) -> float:       # |one - other| over the larger; 0 for equal bits, infinite where one is no number
+    one: float,  # any number
+    other: float,  # any number
+) -> float:  # |one - other| over the larger; 0 for equal bits, infinite where one is no number
     "Compare two numbers."
-    if one == other or (math.isnan(one) and math.isnan(other)): return 0.
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
     difference = abs(one - other) / max(abs(one), abs(other))
     return difference if math.isfinite(difference) else math.inf
 
+
 def compare_steps(
-    recorded: list[dict[str, float]], # numbers of the first steps, or of one mean over them
-    here: list[dict[str, float]],     # the same, computed anew
+    recorded: list[dict[str, float]],  # numbers of the first steps, or of one mean over them
+    here: list[dict[str, float]],  # the same, computed anew
 ) -> Comparison:
     "Compare two lists of steps, as far as both reach; a term that one of them lacks is a difference."
     pairs = list(zip(recorded, here))
-    if not pairs: return Comparison("nothing to compare")
-    found = [(step, name, relative(a[name], b[name]) if name in a and name in b else math.inf) for step, (a, b) in enumerate(pairs, 1) for name in sorted({*a, *b})]
+    if not pairs:
+        return Comparison("nothing to compare")
+    found = [
+        (step, name, relative(a[name], b[name]) if name in a and name in b else math.inf)
+        for step, (a, b) in enumerate(pairs, 1)
+        for name in sorted({*a, *b})
+    ]
     _, term, largest = max(found, key=lambda each: each[2])
-    if not largest: return Comparison("identical", steps=len(pairs))
+    if not largest:
+        return Comparison("identical", steps=len(pairs))
     bound = CLOSE if largest > CLOSE else 0
     first = next(step for step, _, difference in found if difference > bound)
     return Comparison("different" if largest > CLOSE else "close", first, largest, term, len(pairs))
 
+
 def read_trace(
-    rows: list[dict[str, str]], # as a record has them
+    rows: list[dict[str, str]],  # as a record has them
 ) -> list[dict[str, float]]:
     "Turn hexadecimal floats back into numbers."
     return [{name: float.fromhex(value) for name, value in row.items()} for row in rows]

@@ -28,77 +28,108 @@ __all__ = ['OpenData', 'data_folder', 'read_catalog', 'settle', 'content_here', 
 # %% ../../nbs/4_training/40_videos.ipynb #1f82e831
 class OpenData(NamedTuple):
     "Hold what a recipe's data section stands for on this machine."
-    catalog: pd.DataFrame   # Usable rows; columns path, label, class, split, group; the folder is in `attrs`
-    frames: FrameSource     # Frames of the usable rows
-    left_out: pd.DataFrame  # Listed videos left out; columns path, reason
-    folder: Path            # Where the videos lie
-    looped: list[str]       # Usable videos shorter than a window, relative paths; they are repeated
-    content: str = ""       # Fingerprint of all rows that are here and of their files' bytes
 
-    def paths(self,
-        rows: pd.DataFrame, # rows of the catalog
-    ) -> list[str]:         # one absolute path a row
+    catalog: pd.DataFrame  # Usable rows; columns path, label, class, split, group; the folder is in `attrs`
+    frames: FrameSource  # Frames of the usable rows
+    left_out: pd.DataFrame  # Listed videos left out; columns path, reason
+    folder: Path  # Where the videos lie
+    looped: list[str]  # Usable videos shorter than a window, relative paths; they are repeated
+    content: str = ""  # Fingerprint of all rows that are here and of their files' bytes
+
+    def paths(
+        self,
+        rows: pd.DataFrame,  # rows of the catalog
+    ) -> list[str]:  # one absolute path a row
         "Give the absolute path of each row."
         return [str(self.folder / p) for p in rows.path]
 
+
 def data_folder(
-    data: Data, # which data set
-) -> Path:      # where its videos lie
+    data: Data,  # which data set
+) -> Path:  # where its videos lie
     "Find the folder of a data set; raise CatalogError where it is not on this machine."
     if data.videos:
-        if not Path(data.videos).is_dir(): raise CatalogError(data.videos, {"data.videos must name a folder that is here": [data.videos]})
+        if not Path(data.videos).is_dir():
+            raise CatalogError(data.videos, {"data.videos must name a folder that is here": [data.videos]})
         return Path(data.videos)
     if data.name == "motion_sprites":
         told = json.dumps(Data(sprites=data.sprites).model_dump(mode="json")["sprites"], sort_keys=True)
         return work_root() / "motion_sprites" / hashlib.sha256(told.encode()).hexdigest()[:12]
-    if data.name == OWN: raise CatalogError("own videos", {"where they lie must be said with --videos (data.videos)": ["got none"]})
+    if data.name == OWN:
+        raise CatalogError("own videos", {"where they lie must be said with --videos (data.videos)": ["got none"]})
     root = data_root()
     folder = root and next((f for f in (root / "videos" / data.name, root / data.name) if f.is_dir()), None)
-    if not folder: raise CatalogError(data.name, {f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}; --videos names another": [f"videos/{data.name}", data.name]})
+    if not folder:
+        raise CatalogError(
+            data.name,
+            {
+                f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}; --videos names another": [
+                    f"videos/{data.name}",
+                    data.name,
+                ]
+            },
+        )
     return folder
 
+
 def read_catalog(
-    data: Data,    # which data set; of the embedded one the videos are there already
+    data: Data,  # which data set; of the embedded one the videos are there already
     folder: Path,  # where its videos lie
-) -> pd.DataFrame: # path, label, class, split, group
+) -> pd.DataFrame:  # path, label, class, split, group
     "Read the table of a data section: the lists of a named set, or a folder of one's own."
-    if data.name != OWN: return open_catalog(data.name, folder, data.split, classes=data.classes)
+    if data.name != OWN:
+        return open_catalog(data.name, folder, data.split, classes=data.classes)
     catalog = own_catalog(folder, data.train_list or None, data.test_list or None, data.groups or None)
     return grouped_split(catalog, data.test_share, 0) if data.test_share else catalog
 
+
 def settle(
-    data: Data, # as somebody gave it
-) -> Data:      # the same with absolute paths, `classes` and `content` filled in where `content` is part of a run's name
+    data: Data,  # as somebody gave it
+) -> Data:  # the same with absolute paths, `classes` and `content` filled in where `content` is part of a run's name
     "Look at the videos where a run is named by what they hold: a folder of one's own, a folder given by hand, a subset of classes."
-    if not (data.videos or data.classes is not None): return data
-    places = {name: str(Path(value).resolve()) for name in ("videos", "train_list", "test_list") if (value := getattr(data, name))}
+    if not (data.videos or data.classes is not None):
+        return data
+    places = {
+        name: str(Path(value).resolve())
+        for name in ("videos", "train_list", "test_list")
+        if (value := getattr(data, name))
+    }
     folder = data_folder(data)
     catalog = read_catalog(data, folder)
-    classes = tuple(catalog.drop_duplicates("label").sort_values("label")["class"]) if data.classes is not None else None
+    classes = (
+        tuple(catalog.drop_duplicates("label").sort_values("label")["class"]) if data.classes is not None else None
+    )
     here = content_fingerprint(catalog, folder)
     check_content(data, here)
     return data.model_copy(update=places | {"classes": classes, "content": here})
 
+
 def content_here(
-    data: Data, # which data set
-) -> str | None: # fingerprint; None for generated videos that are not here yet
+    data: Data,  # which data set
+) -> str | None:  # fingerprint; None for generated videos that are not here yet
     "Fingerprint the videos of a data section as they are here; raise CatalogError where they are not."
     folder = data_folder(data)
-    if data.name == "motion_sprites" and not (folder / "catalog.csv").exists(): return None
+    if data.name == "motion_sprites" and not (folder / "catalog.csv").exists():
+        return None
     return content_fingerprint(read_catalog(data, folder), folder)
 
+
 def check_content(
-    data: Data, # which data set
+    data: Data,  # which data set
     here: str,  # fingerprint of what is here
 ) -> None:
     "Refuse other videos than a recipe names."
-    if data.content in (None, here): return
-    raise ValueError(f"data.content of {data.title} must be that of the videos that are here, {here}, got {data.content}: other rows or other bytes. "
-                     "Bring back the videos that it was made from, or name those here with --videos: they make a run of their own")
+    if data.content in (None, here):
+        return
+    raise ValueError(
+        f"data.content of {data.title} must be that of the videos that are here, {here}, got {data.content}: other rows or other bytes. "
+        "Bring back the videos that it was made from, or name those here with --videos: they make a run of their own"
+    )
+
 
 @contextmanager
 def alone(
-    folder: Path, # made if absent
+    folder: Path,  # made if absent
 ) -> Iterator[None]:
     "Let one process at a time work in a folder."
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,27 +137,39 @@ def alone(
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
+
 def open_data(
-    data: Data,                 # which data set
-    minimum_frames: int = 1,    # frames of a window; `data.short` says what becomes of shorter videos
-    workers: int = 2,           # processes that generate and decode
-    progress: bool = False,     # show progress bars
-    folder: Path | None = None, # where a real data set lies; None: below FIMA_DATA
+    data: Data,  # which data set
+    minimum_frames: int = 1,  # frames of a window; `data.short` says what becomes of shorter videos
+    workers: int = 2,  # processes that generate and decode
+    progress: bool = False,  # show progress bars
+    folder: Path | None = None,  # where a real data set lies; None: below FIMA_DATA
 ) -> OpenData:
     "Generate or find the videos of a recipe, check them, and decode small sets into a cache."
     folder, embedded = Path(folder or data_folder(data)), data.name == "motion_sprites"
     options = dict(minimum_frames=minimum_frames if data.short == "drop" else 1, workers=workers, progress=progress)
     with alone(work_root()):
-        if embedded: make_sprites(folder, data.sprites, workers=workers, progress=progress)
+        if embedded:
+            make_sprites(folder, data.sprites, workers=workers, progress=progress)
         catalog = read_catalog(data, folder)
         here = content_fingerprint(catalog, folder)
         check_content(data, here)
         paths = [str(folder / p) for p in catalog.path]
-        if embedded or data.cache_size: frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, **options)
-        else: frames = VideoFrames.build(paths, cache=work_root() / "probes", **options)
+        if embedded or data.cache_size:
+            frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, **options)
+        else:
+            frames = VideoFrames.build(paths, cache=work_root() / "probes", **options)
     found, whole = set(frames.usable), Looped(frames, minimum_frames)
     usable = catalog[[p in found for p in paths]].reset_index(drop=True)
     usable.attrs = dict(catalog.attrs)
-    absent = pd.DataFrame({"path": catalog.attrs.get("missing", []), "reason": "listed, and not in the folder"}, dtype=str)
-    return OpenData(usable, whole, pd.concat([frames.left_out, absent], ignore_index=True), folder,
-                    [str(Path(p).relative_to(folder)) for p in whole.looped], here)
+    absent = pd.DataFrame(
+        {"path": catalog.attrs.get("missing", []), "reason": "listed, and not in the folder"}, dtype=str
+    )
+    return OpenData(
+        usable,
+        whole,
+        pd.concat([frames.left_out, absent], ignore_index=True),
+        folder,
+        [str(Path(p).relative_to(folder)) for p in whole.looped],
+        here,
+    )

@@ -25,63 +25,96 @@ __all__ = ['reads_flow', 'with_flow', 'read_motion', 'open_clips', 'open_modalit
 
 # %% ../../nbs/4_training/40_views.ipynb #06e4cfd7
 def reads_flow(
-    views: Views,     # of a recipe
-    needs: frozenset, # modalities that the method reads
+    views: Views,  # of a recipe
+    needs: frozenset,  # modalities that the method reads
 ) -> bool:
     "Tell whether views or method ask for motion."
     return views.tubelets is not None or "motion" in needs
 
+
 def with_flow(
-    recipe: Recipe,         # what is computed
-    opened: OpenData,       # its videos
-    needs: frozenset,       # modalities that the method reads
-    workers: int = 2,       # threads that compute flow
-    progress: bool = False, # show a bar
-) -> tuple[OpenData, FlowCache | None]: # the videos that can be used, and their flow where it is asked for
+    recipe: Recipe,  # what is computed
+    opened: OpenData,  # its videos
+    needs: frozenset,  # modalities that the method reads
+    workers: int = 2,  # threads that compute flow
+    progress: bool = False,  # show a bar
+) -> tuple[OpenData, FlowCache | None]:  # the videos that can be used, and their flow where it is asked for
     "Compute the flow that a run reads of its training videos, once."
-    if not reads_flow(recipe.views, needs): return opened, None
+    if not reads_flow(recipe.views, needs):
+        return opened, None
     train = opened.catalog[opened.catalog.split == "train"]
-    with alone(work_root()): flows = FlowCache.build(opened.paths(train), work_root() / "flow", opened.frames, recipe.views.motion.bound, workers, progress)
+    with alone(work_root()):
+        flows = FlowCache.build(
+            opened.paths(train), work_root() / "flow", opened.frames, recipe.views.motion.bound, workers, progress
+        )
     absent = flows.left_out.assign(path=[path.removeprefix(f"{opened.folder}/") for path in flows.left_out.path])
-    if len(absent) == 0: return opened, flows
+    if len(absent) == 0:
+        return opened, flows
     usable = opened.catalog[~opened.catalog.path.isin(absent.path)].reset_index(drop=True)
     usable.attrs = dict(opened.catalog.attrs)
     return opened._replace(catalog=usable, left_out=pd.concat([opened.left_out, absent], ignore_index=True)), flows
 
 # %% ../../nbs/4_training/40_views.ipynb #50afa297
 def read_motion(
-    flows: FlowCache,               # flow of the videos
-    window: int,                    # source frames of a clip
-    stride: int,                    # source frames per step of the clip
-    grid: tuple[int, int, int],     # (T', H', W') of the encoder's map
-    options: MotionOptions,         # how motion is read
-    path: str,                      # the video
-    start: int,                     # first source frame of the clip
-    rectangle: tuple[int, int, int, int], # the clip's crop, pixels
-    flip: bool,                     # is it mirrored?
-    generator: np.random.Generator, # source of the released code's coins
-) -> np.ndarray:                    # float32 (T', H', W')
+    flows: FlowCache,  # flow of the videos
+    window: int,  # source frames of a clip
+    stride: int,  # source frames per step of the clip
+    grid: tuple[int, int, int],  # (T', H', W') of the encoder's map
+    options: MotionOptions,  # how motion is read
+    path: str,  # the video
+    start: int,  # first source frame of the clip
+    rectangle: tuple[int, int, int, int],  # the clip's crop, pixels
+    flip: bool,  # is it mirrored?
+    generator: np.random.Generator,  # source of the released code's coins
+) -> np.ndarray:  # float32 (T', H', W')
     "Read the alignment target of one clip."
     return motion_target(flows.flow(path, start, window), rectangle, flip, grid, options, stride, generator)
 
+
 def open_clips(
-    recipe: Recipe,              # what is computed
-    opened: OpenData,            # its videos
-    method: nn.Module,           # says what it reads: `.needs` and `.windows`
+    recipe: Recipe,  # what is computed
+    opened: OpenData,  # its videos
+    method: nn.Module,  # says what it reads: `.needs` and `.windows`
     grid: tuple[int, int, int],  # (T', H', W') of the encoder's map
-    flows: FlowCache | None,     # of `with_flow`
-) -> ClipDataset:                # of the training videos
+    flows: FlowCache | None,  # of `with_flow`
+) -> ClipDataset:  # of the training videos
     "Cut clips as the recipe says and the method asks; raise ValueError where there are too few videos."
     v, rows = recipe.views, opened.catalog[opened.catalog.split == "train"].reset_index(drop=True)
     rows.attrs = dict(opened.catalog.attrs)
-    if len(rows) < recipe.optimisation.batch_size: raise ValueError(f"optimisation.batch_size must be at most the {len(rows)} training videos, got {recipe.optimisation.batch_size}")
-    places = MotionPlaces(flows, v.tubelets).prepare(opened.paths(rows), v.frames_per_clip * v.stride) if v.tubelets else None
-    motion = partial(read_motion, flows, v.frames_per_clip * v.stride, v.stride, grid, v.motion) if "motion" in method.needs else None
-    return ClipDataset(rows, opened.frames, v.frames_per_clip, v.stride, v.sub_clips if "sub_clips" in method.needs else 0, v.crop_size, v.scale, v.aspect, v.flip, recipe.seed,
-                       target=v.target, others=method.windows - 2, places=places, motion=motion)
+    if len(rows) < recipe.optimisation.batch_size:
+        raise ValueError(
+            f"optimisation.batch_size must be at most the {len(rows)} training videos, got {recipe.optimisation.batch_size}"
+        )
+    places = (
+        MotionPlaces(flows, v.tubelets).prepare(opened.paths(rows), v.frames_per_clip * v.stride)
+        if v.tubelets
+        else None
+    )
+    motion = (
+        partial(read_motion, flows, v.frames_per_clip * v.stride, v.stride, grid, v.motion)
+        if "motion" in method.needs
+        else None
+    )
+    return ClipDataset(
+        rows,
+        opened.frames,
+        v.frames_per_clip,
+        v.stride,
+        v.sub_clips if "sub_clips" in method.needs else 0,
+        v.crop_size,
+        v.scale,
+        v.aspect,
+        v.flip,
+        recipe.seed,
+        target=v.target,
+        others=method.windows - 2,
+        places=places,
+        motion=motion,
+    )
+
 
 def open_modalities(
-    recipe: Recipe, # what is computed
+    recipe: Recipe,  # what is computed
 ) -> Modalities:
     "Give what turns stored frames into what a method reads: view change, differences, colours."
     v = recipe.views

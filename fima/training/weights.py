@@ -16,7 +16,18 @@ from torch import Tensor
 
 from ..method.encoders import Encoder
 from ..plugins import pandas as pd
-from .checkpoint import misfits, name_some, provenance, read_encoder, read_header, read_recipe, save_encoder, unusable, write_json, write_text
+from fima.training.checkpoint import (
+    misfits,
+    name_some,
+    provenance,
+    read_encoder,
+    read_header,
+    read_recipe,
+    save_encoder,
+    unusable,
+    write_json,
+    write_text,
+)
 from .names import LAYOUTS, Layout, blueprint, empty_encoder, encoder_prefix, part
 from .recipe import Recipe, make_recipe
 
@@ -27,61 +38,94 @@ __all__ = ['HARMLESS', 'WRAPPERS', 'StandIn', 'read_weights', 'Imported', 'match
 # %% ../../nbs/4_training/43_weights.ipynb #6ac28f2b
 class StandIn:
     "Take the place of a harmless object beside the weights; keep nothing of it."
-    def __init__(self, *arguments, **options): pass
-    def __setstate__(self, state): pass
 
-HARMLESS = ("argparse.Namespace", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "pathlib.PosixPath") # replaced by `StandIn`
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights") # where training scripts put the weights
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# replaced by `StandIn`
+HARMLESS = (
+    "argparse.Namespace",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "pathlib.PosixPath",
+)
+# where training scripts put the weights
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
+
 
 def _unpickle(path: Path) -> Any:
     "Read a file of torch.save, tensors and plain containers alone."
     try:
         with torch.serialization.safe_globals([(StandIn, name) for name in HARMLESS]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: # whatever a broken or hostile file provokes
+    except Exception as error:  # whatever a broken or hostile file provokes
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found: raise ValueError(f"{path}: refused, it holds a Python object ({found[1]}) besides tensors; nothing of it was executed") from None
-        raise ValueError(f"{path}: is not a checkpoint that can be read as tensors alone (cut off, or of another kind); nothing of it was executed") from None
+        if found:
+            raise ValueError(
+                f"{path}: refused, it holds a Python object ({found[1]}) besides tensors; nothing of it was executed"
+            ) from None
+        raise ValueError(
+            f"{path}: is not a checkpoint that can be read as tensors alone (cut off, or of another kind); nothing of it was executed"
+        ) from None
+
 
 def _unwrap(content: Any) -> dict[str, Tensor]:
     "Find the named tensors inside what a training script kept."
-    for _ in range(4): # a wrapper in a wrapper occurs; a loop of references must end
-        inner = [content[name] for name in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
-        if not inner: break
+    for _ in range(4):  # a wrapper in a wrapper occurs; a loop of references must end
+        inner = [
+            content[name]
+            for name in WRAPPERS
+            if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)
+        ]
+        if not inner:
+            break
         content = inner[0]
     named = content.items() if isinstance(content, Mapping) else ()
     return {name: value.detach() for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
 
+
 def read_weights(
-    file: Path | str,   # .pth, .pt, .tar of torch.save, or .safetensors
-) -> dict[str, Tensor]: # name -> tensor on the CPU, as the file names them
+    file: Path | str,  # .pth, .pt, .tar of torch.save, or .safetensors
+) -> dict[str, Tensor]:  # name -> tensor on the CPU, as the file names them
     "Read the named tensors of a checkpoint; execute nothing; raise ValueError, one line, where there are none."
     path = Path(file)
-    if not path.is_file(): raise ValueError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
     safe = path.suffix.lower() == ".safetensors"
-    if safe: read_header(path)
+    if safe:
+        read_header(path)
     weights = load_file(path) if safe else _unwrap(_unpickle(path))
-    if not weights: raise ValueError(f"{path}: holds no weights (no named tensors, also not under {', '.join(WRAPPERS)})")
+    if not weights:
+        raise ValueError(f"{path}: holds no weights (no named tensors, also not under {', '.join(WRAPPERS)})")
     return weights
 
 # %% ../../nbs/4_training/43_weights.ipynb #df848ac6
 class Imported(NamedTuple):
     "Hold an encoder made of another's weights, and what became of every tensor of the file."
-    encoder: Encoder        # In evaluation mode
-    name: str               # A key of `fima.method.encoders.ENCODERS`
-    options: dict[str, Any] # Its options
-    used: dict[str, str]    # Name in the file -> ours
-    left_out: list[str]     # Names in the file that were not taken: other parts, and counters
-    report: pd.DataFrame    # A row for each tensor of the file: name, part, ours, shape, values
+
+    encoder: Encoder  # In evaluation mode
+    name: str  # A key of `fima.method.encoders.ENCODERS`
+    options: dict[str, Any]  # Its options
+    used: dict[str, str]  # Name in the file -> ours
+    left_out: list[str]  # Names in the file that were not taken: other parts, and counters
+    report: pd.DataFrame  # A row for each tensor of the file: name, part, ours, shape, values
+
 
 class _Trial(NamedTuple):
     "Hold what one layout makes of a file."
+
     layout: Layout
-    plan: dict[str, tuple[str, Tensor]] # its blueprint
+    plan: dict[str, tuple[str, Tensor]]  # its blueprint
     prefix: str
-    inside: dict[str, Tensor] # published name -> tensor; known heads and counters are gone
-    faults: str               # "" where all fits
-    hits: int                 # tensors of the right name and shape
+    inside: dict[str, Tensor]  # published name -> tensor; known heads and counters are gone
+    faults: str  # "" where all fits
+    hits: int  # tensors of the right name and shape
+
 
 def _try(state: dict[str, Tensor], layout: Layout) -> _Trial:
     "Hold a layout against a file."
@@ -89,77 +133,128 @@ def _try(state: dict[str, Tensor], layout: Layout) -> _Trial:
     wanted = {name: shape for name, (_, shape) in plan.items() if part(name) != "counter"}
     prefix = encoder_prefix(list(state), set(plan))
     cut = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    inside = {name: value for name, value in cut.items() if name in wanted or name not in plan and not part(name.split(".")[0])}
+    inside = {
+        name: value
+        for name, value in cut.items()
+        if name in wanted or name not in plan and not part(name.split(".")[0])
+    }
     hits = sum(name in wanted and value.shape == wanted[name].shape for name, value in inside.items())
     return _Trial(layout, plan, prefix, inside, misfits(inside, wanted), hits)
+
 
 def _numbers(trial: _Trial) -> dict[str, Tensor]:
     "Give the weights as float32 under our names, counters at zero; raise ValueError where they are no numbers."
     dense = lambda value: value.layout is torch.strided and value.is_floating_point() and not value.is_meta
     named = {trial.prefix + name: value for name, value in trial.inside.items()}
     odd = [name for name, value in named.items() if not dense(value)]
-    if odd: raise ValueError(f"{len(odd)} weights are not dense floating-point numbers: {name_some(odd)}")
+    if odd:
+        raise ValueError(f"{len(odd)} weights are not dense floating-point numbers: {name_some(odd)}")
     named = {name: value.to(torch.float32, copy=True).contiguous() for name, value in named.items()}
-    if faults := unusable(named): raise ValueError(faults)
+    if faults := unusable(named):
+        raise ValueError(faults)
     found = {name.removeprefix(trial.prefix): value for name, value in named.items()}
-    return {ours: found[name] if name in found else torch.zeros((), dtype=torch.long) for name, (ours, _) in trial.plan.items()}
+    return {
+        ours: found[name] if name in found else torch.zeros((), dtype=torch.long)
+        for name, (ours, _) in trial.plan.items()
+    }
+
 
 def match_weights(
-    state: dict[str, Tensor], # named tensors, as `read_weights` gives them
-    encoder: str = "auto",    # "auto", or the name of the architecture it must be
+    state: dict[str, Tensor],  # named tensors, as `read_weights` gives them
+    encoder: str = "auto",  # "auto", or the name of the architecture it must be
 ) -> Imported:
     "Make an encoder of published weights; raise ValueError, one line, where they are of another architecture or not finite."
     layouts = [layout for layout in LAYOUTS if encoder in ("auto", layout.encoder)]
     names = ", ".join(dict.fromkeys(layout.encoder for layout in layouts or LAYOUTS))
-    if not layouts: raise ValueError(f"encoder must be auto or one of {names}, got {encoder!r}")
+    if not layouts:
+        raise ValueError(f"encoder must be auto or one of {names}, got {encoder!r}")
     trials = [_try(state, layout) for layout in layouts]
     best = next((trial for trial in trials if not trial.faults), max(trials, key=lambda trial: trial.hits))
     where = f"nearest to {best.layout.encoder}" + (f" under {best.prefix!r}" if best.prefix else "")
-    if best.faults: raise ValueError(f"weights are of another architecture than {names}; {where}: {best.faults}")
+    if best.faults:
+        raise ValueError(f"weights are of another architecture than {names}; {where}: {best.faults}")
     built, weights = empty_encoder(best.layout), _numbers(best)
     built.load_state_dict(weights, assign=True)
     used = {best.prefix + name: best.plan[name][0] for name in best.inside}
-    rows = [(name, "encoder" if name in used else part(name) or "other", used.get(name, ""), "×".join(map(str, value.shape)), value.numel()) for name, value in state.items()]
-    return Imported(built.eval(), best.layout.encoder, best.layout.options, used, [name for name in state if name not in used],
-                    pd.DataFrame(rows, columns=["name", "part", "ours", "shape", "values"]))
+    rows = [
+        (
+            name,
+            "encoder" if name in used else part(name) or "other",
+            used.get(name, ""),
+            "×".join(map(str, value.shape)),
+            value.numel(),
+        )
+        for name, value in state.items()
+    ]
+    return Imported(
+        built.eval(),
+        best.layout.encoder,
+        best.layout.options,
+        used,
+        [name for name in state if name not in used],
+        pd.DataFrame(rows, columns=["name", "part", "ours", "shape", "values"]),
+    )
 
 # %% ../../nbs/4_training/43_weights.ipynb #3d2fb2bd
 def weights_fingerprint(
-    encoder: Encoder, # its parameters and running statistics count, its counters do not
-) -> str:             # 16 hexadecimal digits
+    encoder: Encoder,  # its parameters and running statistics count, its counters do not
+) -> str:  # 16 hexadecimal digits
     "Name weights by what they hold."
     digest = hashlib.sha256()
     for name, value in sorted(encoder.state_dict().items()):
-        if not name.endswith("num_batches_tracked"): digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
+
 def imported_recipe(
-    imported: Imported,            # matched weights
+    imported: Imported,  # matched weights
     crop_size: int | None = None,  # side of a crop, pixels; None: 224 for i3d, 112 for the others
-    frames_per_clip: int = 16,     # frames of a clip
-    stride: int = 2,               # source frames per step
+    frames_per_clip: int = 16,  # frames of a clip
+    stride: int = 2,  # source frames per step
 ) -> Recipe:
     "Write the recipe of an imported encoder: what it is and what clips it is fed."
-    return make_recipe("paper", "released", {
-        "encoder.name": imported.name, "encoder.options": imported.options, "views.frames_per_clip": frames_per_clip, "views.stride": stride,
-        "views.crop_size": (224 if imported.name == "i3d" else 112) if crop_size is None else crop_size, "data.short": "loop", "method.name": "imported", "method.weights": weights_fingerprint(imported.encoder)})
+    return make_recipe(
+        "paper",
+        "released",
+        {
+            "encoder.name": imported.name,
+            "encoder.options": imported.options,
+            "views.frames_per_clip": frames_per_clip,
+            "views.stride": stride,
+            "views.crop_size": (224 if imported.name == "i3d" else 112) if crop_size is None else crop_size,
+            "data.short": "loop",
+            "method.name": "imported",
+            "method.weights": weights_fingerprint(imported.encoder),
+        },
+    )
+
 
 def _named(file: Path | str, encoder: str) -> Imported:
     "Match a file; a refusal names it."
-    if Path(file).suffix.lower() == ".safetensors" and Path(file).is_file() and (header := read_header(Path(file))).keys() & {"recipe", "holds"}:
-        raise ValueError(f"{file}: was written by fima ({header.get('holds', 'an encoder with its recipe')}); load_encoder reads such a file, or the run's folder")
+    if (
+        Path(file).suffix.lower() == ".safetensors"
+        and Path(file).is_file()
+        and (header := read_header(Path(file))).keys() & {"recipe", "holds"}
+    ):
+        raise ValueError(
+            f"{file}: was written by fima ({header.get('holds', 'an encoder with its recipe')}); load_encoder reads such a file, or the run's folder"
+        )
     state = read_weights(file)
-    try: return match_weights(state, encoder)
-    except ValueError as error: raise ValueError(f"{file}: {error}") from None
+    try:
+        return match_weights(state, encoder)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
 
 def import_checkpoint(
-    file: Path | str,             # another's checkpoint
-    folder: Path | str,           # the run's folder, made if absent
-    encoder: str = "auto",        # "auto", or the name of the architecture it must be
-    crop_size: int | None = None, # side of a crop, pixels; None: 224 for i3d, 112 for the others
-    frames_per_clip: int = 16,    # frames of a clip
-    stride: int = 2,              # source frames per step
-) -> Path:                        # the folder
+    file: Path | str,  # another's checkpoint
+    folder: Path | str,  # the run's folder, made if absent
+    encoder: str = "auto",  # "auto", or the name of the architecture it must be
+    crop_size: int | None = None,  # side of a crop, pixels; None: 224 for i3d, 112 for the others
+    frames_per_clip: int = 16,  # frames of a clip
+    stride: int = 2,  # source frames per step
+) -> Path:  # the folder
     "Make a finished run of another's checkpoint; raise ValueError where the folder is of another run."
     began, folder = time.perf_counter(), Path(folder)
     imported = _named(file, encoder)
@@ -169,28 +264,46 @@ def import_checkpoint(
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
     save_encoder(folder / "checkpoint" / "encoder.safetensors", imported.encoder, recipe)
     write_text(claimed, recipe.model_dump_json(indent=1) + "\n")
-    origin = dict(file=Path(file).name, weights=recipe.method.weights, encoder=imported.name, options=imported.options, used=imported.used, left_out=imported.left_out)
-    write_json(folder / "metrics.json", dict(run=recipe.run_id, parameters=sum(p.numel() for p in imported.encoder.parameters()), origin=origin,
-                                             seconds=round(time.perf_counter() - began, 1), **provenance()))
+    origin = dict(
+        file=Path(file).name,
+        weights=recipe.method.weights,
+        encoder=imported.name,
+        options=imported.options,
+        used=imported.used,
+        left_out=imported.left_out,
+    )
+    write_json(
+        folder / "metrics.json",
+        dict(
+            run=recipe.run_id,
+            parameters=sum(p.numel() for p in imported.encoder.parameters()),
+            origin=origin,
+            seconds=round(time.perf_counter() - began, 1),
+            **provenance(),
+        ),
+    )
     return folder
 
 # %% ../../nbs/4_training/43_weights.ipynb #a49eed29
 def load_encoder(
-    source: Path | str, # a run's folder, a file that fima wrote, or another's checkpoint
-) -> tuple[Encoder, Recipe]: # the encoder in evaluation mode, and its recipe
+    source: Path | str,  # a run's folder, a file that fima wrote, or another's checkpoint
+) -> tuple[Encoder, Recipe]:  # the encoder in evaluation mode, and its recipe
     "Load an encoder from wherever it is; raise ValueError, one line, where it is not whole."
     path = Path(source)
     ours = path.is_dir() or path.suffix.lower() == ".safetensors" and path.is_file() and "recipe" in read_header(path)
-    if ours: return read_encoder(path)
+    if ours:
+        return read_encoder(path)
     imported = _named(path, "auto")
     return imported.encoder, imported_recipe(imported)
 
+
 def export_encoder(
     run: Path | str,  # whatever `load_encoder` reads
-    file: Path | str, # a .safetensors file, written whole or not at all
-) -> Path:            # the file
+    file: Path | str,  # a .safetensors file, written whole or not at all
+) -> Path:  # the file
     "Write an encoder and its recipe into one file that `load_encoder` reads alone."
-    if Path(file).suffix.lower() != ".safetensors": raise ValueError(f"file must end in .safetensors, got {file}")
+    if Path(file).suffix.lower() != ".safetensors":
+        raise ValueError(f"file must end in .safetensors, got {file}")
     encoder, recipe = load_encoder(run)
     save_encoder(Path(file), encoder, recipe)
     return Path(file)
