@@ -6,7 +6,8 @@
 __all__ = ['app', 'checkpoint', 'options', 'pretrain', 'evaluate', 'compare', 'checkpoint_import', 'checkpoint_export', 'main']
 
 # %% ../nbs/6_study/66_cli.ipynb #7f1b9063
-import json, sys
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +92,8 @@ def _print_estimates(metrics: dict) -> None:
         return
     if "chosen" in metrics:
         print(
-            f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch {metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos"
+            f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch "
+            f"{metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos"
         )
     for name, told in metrics["estimates"].items():
         print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
@@ -156,7 +158,8 @@ def checkpoint_import(
     told = json.loads((place / "metrics.json").read_text())
     origin = told["origin"]
     print(
-        f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors used, {len(origin['left_out'])} left out (listed in metrics.json)",
+        f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors "
+        f"used, {len(origin['left_out'])} left out (listed in metrics.json)",
         place,
         sep="\n",
     )

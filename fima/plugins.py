@@ -8,7 +8,12 @@ __all__ = ['pandas', 'METHODS', 'VIEW_CHANGES', 'ENCODERS', 'DATA_SETS', 'regist
            'Entry', 'Registry', 'Plugin', 'load_plugins', 'plugin_digests']
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #56d87978
-import ast, importlib, importlib.metadata, importlib.util, os, sys
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -136,7 +141,8 @@ class Registry(Mapping):
         unknown = sorted(set(facts) - set(self.settings))
         if unknown:
             raise ValueError(
-                f"{self.kind} {name} takes {', '.join(('options', *self.settings))}; got the unknown {', '.join(unknown)}"
+                f"{self.kind} {name} takes {', '.join(('options', *self.settings))}; got the unknown "
+                f"{', '.join(unknown)}"
             )
         entry = Entry(
             name,
@@ -183,7 +189,8 @@ class Registry(Mapping):
         near = get_close_matches(str(name), self.entries, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"{self.kind} must be one of {', '.join(self.entries)}, got {name!r}{hint}; FIMA_PLUGINS names a file with more"
+            f"{self.kind} must be one of {', '.join(self.entries)}, got {name!r}{hint}; FIMA_PLUGINS names a file with "
+            "more"
         )
 
     def __contains__(self, name: object) -> bool:

@@ -98,7 +98,7 @@ def test_a_card_tells_the_official_counts(name, lists):
     assert checksum(splits) in text
     for number, (rows, counts) in enumerate(zip(splits, data_set(name).counts.values(), strict=True), 1):
         assert tuple(count_rows(rows).videos[["train", "test"]]) == counts
-        for side, count in zip(("train", "test"), counts):
+        for side, count in zip(("train", "test"), counts, strict=True):
             assert f"| {number} | {side} | {count:,} |" in text
 
 

@@ -239,7 +239,7 @@ def test_check_of_a_folder_with_lists(call, tmp_path):
     ]
     assert "missing files (4)" in ends(call(*words), 2).stderr
     listed = (line for split in ("train", "test") for line in (tmp_path / f"{split}list01.txt").read_text().split())
-    for source, line in zip(sorted(sprites.glob("videos/*/*.mp4")), listed):
+    for source, line in zip(sorted(sprites.glob("videos/*/*.mp4")), listed, strict=True):
         shutil.copy(source, tmp_path / "data" / line)
     assert "4 usable, 0 of them short, 0 left out" in ends(call(*words), 0).stdout
 

@@ -250,7 +250,8 @@ def test_kinetics_layouts(plant, layout, place):
 )
 def test_kinetics_names_of_lists(plant, names):
     tree = plant(
-        sum(kinetics_files(KINETICS_LAYOUTS["mirror"]).values(), []), dict(zip(names, KINETICS_LISTS.values()))
+        sum(kinetics_files(KINETICS_LAYOUTS["mirror"]).values(), []),
+        dict(zip(names, KINETICS_LISTS.values(), strict=True)),
     )
     assert sizes(open_catalog("kinetics400", tree)) == (3, 2)
 
@@ -281,7 +282,7 @@ def test_kinetics_mirror_arranged_by_class_with_replacements(plant):
     replacement = "replacement/replacement_for_corrupted_k400/BbBbBbBbBbB_001205_001215.mp4"
     tree = plant(sum(files.values(), []) + [replacement], under("annotations/", KINETICS_LISTS))
     for split, rows in KINETICS.items():
-        for (label, *_), path in zip(rows, files[split]):
+        for (label, *_), path in zip(rows, files[split], strict=True):
             link = tree / "videos" / split / label / Path(path).name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(tree / (replacement if "BbBbB" in path else path))

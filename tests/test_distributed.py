@@ -1,6 +1,9 @@
 """Two processes compute what one computes, stop together, and never leave one another waiting."""
 
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -209,7 +212,7 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
     assert (alone["processes"], shared["processes"]) == (1, 2) and alone["run"] == shared["run"]
     one, two = (numbers(work / f"{name} on {count}") for count in ("one", "two"))
     assert len(one) == len(two) == STEPS
-    for here, there in zip(one, two):
+    for here, there in zip(one, two, strict=True):
         for term in here:
             where = lambda said: f"{term} at step {here['step']}: {said}"
             torch.testing.assert_close(there[term], here[term], rtol=CURVED.get(name, 2e-6), atol=0, msg=where)

@@ -1,6 +1,11 @@
 """What crosses notebooks in training: runs that are killed, stopped, damaged or fed badly."""
 
-import os, random, signal, subprocess, sys, time
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest

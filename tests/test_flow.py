@@ -189,7 +189,7 @@ def test_damaged_videos_are_listed(videos, tmp_path):
     source = VideoFrames.build(paths, progress=False)
     assert hurt in source.usable  # its damage shows only when it is decoded
     flows = FlowCache.build(paths, tmp_path / "flow", source)
-    reasons = dict(zip(flows.left_out.path, flows.left_out.reason))
+    reasons = dict(zip(flows.left_out.path, flows.left_out.reason, strict=True))
     assert flows.usable == videos[:2] and set(reasons) == set(paths[2:])
     assert (
         "empty file" in reasons[empty]

@@ -203,7 +203,7 @@ def luminance(colour):
     channels = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
     return sum(
         weight * (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
-        for weight, value in zip((0.2126, 0.7152, 0.0722), channels)
+        for weight, value in zip((0.2126, 0.7152, 0.0722), channels, strict=True)
     )
 
 

@@ -168,7 +168,8 @@ def test_what_changes_lies_under_the_masks(made):
         change = np.abs(np.diff(decode(folder / row.path).astype(float), axis=0)).mean(axis=-1) > 40
         masks = read_masks(folder, row.path)
         near = [
-            cv2.dilate((now | then).astype(np.uint8), np.ones((3, 3))) > 0 for now, then in zip(masks[1:], masks[:-1])
+            cv2.dilate((now | then).astype(np.uint8), np.ones((3, 3))) > 0
+            for now, then in zip(masks[1:], masks[:-1], strict=True)
         ]
         assert change.sum() > 500 and (change & np.stack(near)).sum() > 0.98 * change.sum()
 

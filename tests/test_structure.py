@@ -141,7 +141,7 @@ def test_component_reads_from_top_to_bottom(path):
     "It names its module, has a title and a sentence, shows and asserts something, and leads on to another notebook."
     everything = cells(path)
     sources = ["".join(cell["source"]) for cell in everything]
-    code = [source for cell, source in zip(everything, sources) if cell["cell_type"] == "code"]
+    code = [source for cell, source in zip(everything, sources, strict=True) if cell["cell_type"] == "code"]
     assert sources[0].startswith("#| default_exp ")
     assert re.search(r"^# \S.*\n+> \S", sources[1]), "the second cell is `# Title` and `> one sentence`"
     assert any(source.startswith("#| export") for source in code)

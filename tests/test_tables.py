@@ -55,7 +55,7 @@ def rows_of(study, profile="smoke"):
 def rising(study, profile="smoke"):
     "Better from row to row."
     rows = rows_of(study, profile)
-    return dict(zip(rows, np.linspace(0.2, 0.9, len(rows))))
+    return dict(zip(rows, np.linspace(0.2, 0.9, len(rows)), strict=True))
 
 
 def check_latex(text):

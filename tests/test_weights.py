@@ -86,7 +86,7 @@ class PublishedI3D(Published):
     def padded(self, maps, kernel, stride):
         "Zeros of each axis, last axis first: the released code ignores the size, TensorFlow asks for ceil(size / stride) outputs."
         zeros = []
-        for size, k, s in list(zip(maps.shape[2:], kernel, stride))[::-1]:
+        for size, k, s in list(zip(maps.shape[2:], kernel, stride, strict=True))[::-1]:
             total = max((-(-size // s) - 1) * s + k - size, 0) if self.port else max(k - s, 0)
             zeros += [total // 2, total - total // 2]
         return F.pad(maps, zeros)
@@ -117,7 +117,7 @@ class PublishedI3D(Published):
         maps = self.pool(self.unit(clip, f"{letter}onv3d_1a_7x7", 64, 7, 2), (1, 3, 3), (1, 2, 2))
         maps = self.unit(self.unit(maps, f"{letter}onv3d_2b_1x1", 64, 1), f"{letter}onv3d_2c_3x3", 192, 3)
         for stage, (blocks, kernel, stride) in enumerate(
-            zip(self.BLOCKS, ((1, 3, 3), (3, 3, 3), (2, 2, 2)), ((1, 2, 2), (2, 2, 2), (2, 2, 2))), start=3
+            zip(self.BLOCKS, ((1, 3, 3), (3, 3, 3), (2, 2, 2)), ((1, 2, 2), (2, 2, 2), (2, 2, 2)), strict=True), start=3
         ):
             maps = self.pool(maps, kernel, stride)
             for name, widths in blocks.items():

@@ -56,7 +56,8 @@ def gradient_map(
         raise ValueError(f"map must be released or fixed, got {map!r}")
     if similarity.ndim != 1 or sum(len(tap) for tap in taps) != len(similarity):
         raise ValueError(
-            f"similarity must hold one value for each of the {sum(len(tap) for tap in taps)} tapped clips, got {tuple(similarity.shape)}"
+            f"similarity must hold one value for each of the {sum(len(tap) for tap in taps)} tapped clips, got "
+            f"{tuple(similarity.shape)}"
         )
     if not similarity.requires_grad:
         raise ValueError("similarity must be differentiable by the taps, got one without a graph")
@@ -94,7 +95,8 @@ def cosine(
     "Compare two lists of numbers by direction."
     scales = [values.detach().abs().amax(-1, keepdim=True) for values in (one, other)]
     one, other = (
-        F.normalize(values / scale.where(scale > 0, 1), dim=-1) for values, scale in zip((one, other), scales)
+        F.normalize(values / scale.where(scale > 0, 1), dim=-1)
+        for values, scale in zip((one, other), scales, strict=True)
     )
     return (one * other).sum(-1).where((scales[0] * (scales[1] > 0) > 0)[..., 0], 0)
 
@@ -107,7 +109,8 @@ def align(
     "Compare gradient maps with motion maps in space-time, time and space."
     if maps.ndim != 4 or maps.shape != motion.shape:
         raise ValueError(
-            f"maps and motion must both be (B, T, H, W): the target must have the size of the layer's output, got {tuple(maps.shape)} and {tuple(motion.shape)}"
+            "maps and motion must both be (B, T, H, W): the target must have the size of the layer's output, got "
+            f"{tuple(maps.shape)} and {tuple(motion.shape)}"
         )
     motion = motion.to(maps.dtype)
     alike = Alignment(

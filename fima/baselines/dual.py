@@ -114,11 +114,15 @@ class Dual(Momentum):
             activations = [
                 {name: relative_activation(map_) for name, map_ in own.items() if name != "whole"} for own in key_maps
             ]
-            keys = [self.embed(*own, self.key_projectors["instance"]) for own in zip(key_maps, activations)]
-        queries = [self.embed(*own, self.projectors["instance"]) for own in zip(maps, activations)]
+            keys = [
+                self.embed(*own, self.key_projectors["instance"]) for own in zip(key_maps, activations, strict=True)
+            ]
+        queries = [self.embed(*own, self.projectors["instance"]) for own in zip(maps, activations, strict=True)]
         losses = {term: sum(self.contrast(term, queries[i], keys[1 - i]) for i in (0, 1)) / 2 for term in self.terms}
         if self.reconstructs:
-            losses["maps"] = self.own.map_weight * sum(self.map_error(*own) for own in zip(maps, activations)) / 2
+            losses["maps"] = (
+                self.own.map_weight * sum(self.map_error(*own) for own in zip(maps, activations, strict=True)) / 2
+            )
         for own in reversed(keys):
             for name in self.queues:
                 self.remember(name, own[name])

@@ -85,7 +85,8 @@ class ErasingContrast(Momentum):
         source, target, *intra = [self.key(view.rgb, generator) for view in (*views, *further)]
         negatives = [self.queues["instance"].keys, *(key[:, None] for key in intra)]
         losses = [
-            info_nce(query, key, negatives, self.options.temperature) for query, key in zip(queries, (target, source))
+            info_nce(query, key, negatives, self.options.temperature)
+            for query, key in zip(queries, (target, source), strict=True)
         ]
         for key in (target, source):
             self.remember("instance", key)

@@ -142,7 +142,8 @@ def method_recipe(
     if name not in method_names():
         near = get_close_matches(str(name), method_names(), 1)
         raise ValueError(
-            f"method must be one of {', '.join(method_names())}, got {name!r}{f' (did you mean {near[0]}?)' if near else ''}; FIMA_PLUGINS names a file with more"
+            f"method must be one of {', '.join(method_names())}, got "
+            f"{name!r}{f' (did you mean {near[0]}?)' if near else ''}; FIMA_PLUGINS names a file with more"
         )
     facts = (
         METHODS[name].facts

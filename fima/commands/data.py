@@ -68,7 +68,8 @@ def ask(
         raise ValueError(f"source must be one of {', '.join(DATA_SETS)}, got {source!r} with --videos {videos}")
     if given := [f"--{name.replace('_', '-')}" for name, value in own.items() if value]:
         raise ValueError(
-            f"--train-list, --test-list, --groups and --class-index are for a folder of your own, got {', '.join(given)} with {source}; --lists names the folder of its official lists"
+            "--train-list, --test-list, --groups and --class-index are for a folder of your own, got "
+            f"{', '.join(given)} with {source}; --lists names the folder of its official lists"
         )
     place = (
         folder

@@ -27,7 +27,8 @@ def chosen(
 
     if bool(names) == all:
         raise ValueError(
-            f"name studies (fima study status lists them; or the path of a .yaml file) or give --all, got {'both' if all else 'neither'}"
+            "name studies (fima study status lists them; or the path of a .yaml file) or give --all, got "
+            f"{'both' if all else 'neither'}"
         )
     return names or study_names()
 
@@ -110,8 +111,8 @@ def study_plan(
         else f"; of {left.hours.isna().sum()} no step has been timed on this device yet"
     )
     print(
-        f"\n{len(first)} pre-trainings for {table.study.nunique()} {'study' if table.study.nunique() == 1 else 'studies'}, {len(left)} to do"
-        + (cost if len(left) else "")
+        f"\n{len(first)} pre-trainings for {table.study.nunique()} "
+        f"{'study' if table.study.nunique() == 1 else 'studies'}, {len(left)} to do" + (cost if len(left) else "")
     )
     if not picture:
         return

@@ -38,10 +38,14 @@ FACTS["ucf101"] = Facts(
     "UCF101",
     "of 2012, with the three lists of the recognition task",
     "not stated (users' uploads to YouTube: the rights stay with their makers)",
-    "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, CRCV-TR-12-01, 2012 (arXiv 1212.0402)",
+    "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, CRCV-TR-12-01, "
+    "2012 (arXiv 1212.0402)",
     "https://www.crcv.ucf.edu/data/UCF101.php",
-    "Short trimmed YouTube videos of sports, music and everyday actions. The usual set for self-supervised pre-training at small scale, linear probes and retrieval; strongly tied to scenes, so a high number says little about motion.",
-    "One trimmed video (AVI, MPEG-4). `group` is class and gNN of the file name: clips that may share actor, background and viewpoint.",
+    "Short trimmed YouTube videos of sports, music and everyday actions. The usual set for self-supervised "
+    "pre-training at small scale, linear probes and retrieval; strongly tied to scenes, so a high number says little "
+    "about motion.",
+    "One trimmed video (AVI, MPEG-4). `group` is class and gNN of the file name: clips that may share actor, "
+    "background and viewpoint.",
     (
         (
             "videos",
@@ -56,11 +60,17 @@ FACTS["ucf101"] = Facts(
             "Choi et al., NeurIPS 2019 (arXiv 1912.05534)",
         ),
     ),
-    "By its makers, whole groups to one side. The three splits are no three-fold cross-validation of all videos: see the last line of the table.",
-    "Draw whole groups, not videos, for intervals (707 groups of five videos on average are tested). When a validation set is cut from training, cut by group. Two groups of *different* classes may still come from one upload: the names do not tell.",
-    "None by us. Files are read as they are; some copies have `HandStandPushups` in file names where the lists write `HandstandPushups`, and both are found.",
-    "People in public uploads, faces visible; nothing says that they were asked. Objects and scenes give many classes away (scene bias, above).",
-    "Claims about motion understanding without a bias probe beside them; face or identity work; commercial use without clearing rights. Numbers from Kinetics pre-training are not comparable with numbers from UCF101 pre-training.",
+    "By its makers, whole groups to one side. The three splits are no three-fold cross-validation of all videos: see "
+    "the last line of the table.",
+    "Draw whole groups, not videos, for intervals (707 groups of five videos on average are tested). When a validation "
+    "set is cut from training, cut by group. Two groups of *different* classes may still come from one upload: the "
+    "names do not tell.",
+    "None by us. Files are read as they are; some copies have `HandStandPushups` in file names where the lists write "
+    "`HandstandPushups`, and both are found.",
+    "People in public uploads, faces visible; nothing says that they were asked. Objects and scenes give many classes "
+    "away (scene bias, above).",
+    "Claims about motion understanding without a bias probe beside them; face or identity work; commercial use without "
+    "clearing rights. Numbers from Kinetics pre-training are not comparable with numbers from UCF101 pre-training.",
     _BRING.format(
         "ucf101", "Videos in class folders (also below `UCF-101/` or `videos/`), lists in `ucfTrainTestlist/`."
     ),
@@ -72,8 +82,10 @@ FACTS["hmdb51"] = Facts(
     "CC BY 4.0 for the collection (stated on the set's page); rights in the films not stated",
     "Kuehne, Jhuang, Garrote, Poggio and Serre, HMDB: A Large Video Database for Human Motion Recognition, ICCV 2011",
     "https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/",
-    "Short clips of 51 actions, most cut from feature films. Small, hard and noisy: a transfer test after pre-training elsewhere, not a set to pre-train on.",
-    "One clip (AVI). `group` is the source film as the file name has it (what stands before `_<class>_`), across classes.",
+    "Short clips of 51 actions, most cut from feature films. Small, hard and noisy: a transfer test after pre-training "
+    "elsewhere, not a set to pre-train on.",
+    "One clip (AVI). `group` is the source film as the file name has it (what stands before `_<class>_`), across "
+    "classes.",
     (
         ("clips", "6,849, at least 101 a class (the lists name fewer: below)", "the set's page"),
         (
@@ -86,12 +98,18 @@ FACTS["hmdb51"] = Facts(
         ("quality", "low 20.8%, medium 62.1%, good 17.1%", "paper, figure 2"),
         ("durations, frame rates", "not stated in what was found", "-"),
     ),
-    "By its makers: 70 training and 30 test clips a class and split; the remaining clips are marked 0 and unused in that split.",
-    "Within a class no film name is on both sides, across classes many are: a network that recognises films gains nothing directly, but is not tested on unseen films either. Many names end in a part of one film (`Two_Towers_7`); with the numbers off, "
+    "By its makers: 70 training and 30 test clips a class and split; the remaining clips are marked 0 and unused in "
+    "that split.",
+    "Within a class no film name is on both sides, across classes many are: a network that recognises films gains "
+    "nothing directly, but is not tested on unseen films either. Many names end in a part of one film "
+    "(`Two_Towers_7`); with the numbers off, "
     "a class has clips of one film on both sides after all (last columns). Draw whole films for intervals.",
-    "None by us. Some clips are shorter than the 32 frames of a window; what was done about them (`loop` or `drop`) is counted in every result.",
-    "Actors in films, and private persons in web videos; consent is not stated. Hitting, shooting and smoking are among the classes.",
-    "Claims about unseen films; pre-training; small differences: with 1,530 test clips a 95% interval is about 2.5 points wide on each side, wider when whole films are drawn. Never report split 1 as the average of three.",
+    "None by us. Some clips are shorter than the 32 frames of a window; what was done about them (`loop` or `drop`) is "
+    "counted in every result.",
+    "Actors in films, and private persons in web videos; consent is not stated. Hitting, shooting and smoking are "
+    "among the classes.",
+    "Claims about unseen films; pre-training; small differences: with 1,530 test clips a 95% interval is about 2.5 "
+    "points wide on each side, wider when whole films are drawn. Never report split 1 as the average of three.",
     _BRING.format(
         "hmdb51",
         "Videos in class folders, `<class>_test_splitN.txt` there, in `testTrainMulti_7030_splits/` or elsewhere.",
@@ -105,7 +123,8 @@ FACTS["kinetics400"] = Facts(
     "lists CC BY 4.0 as those who pass them on state; videos: the terms of each uploader",
     "Kay et al., The Kinetics Human Action Video Dataset, 2017 (arXiv 1705.06950)",
     "https://github.com/cvdfoundation/kinetics-dataset",
-    "Ten-second excerpts of YouTube videos, 400 human actions. The large set for pre-training. No two copies are the same: name the number of videos you have.",
+    "Ten-second excerpts of YouTube videos, 400 human actions. The large set for pre-training. No two copies are the "
+    "same: name the number of videos you have.",
     "One excerpt (mp4) named by YouTube id, start and end. `group` is the YouTube id.",
     (
         ("training, validation", "246,534 and 19,906 listed", "the published lists"),
@@ -117,14 +136,22 @@ FACTS["kinetics400"] = Facts(
         ("validation, test a class", "at most 50 and 100", "the set's page, as quoted by GTDLBench"),
         ("excerpts of one YouTube video", "one", "paper, abstract"),
     ),
-    "By its makers, one excerpt a YouTube video, so that no upload should be in two lists (a later note of theirs, Smaira et al. 2020, says so within a class only). The labels of the test list were held out: validation is used for testing.",
-    "Nothing is computed here: the lists are not here. Another edition's training list holds much of this one's validation list (note of the CVDF mirror): never mix editions. Overlap with the sources of UCF101 is not stated.",
-    "None by us. Many copies are scaled (often to a short side of 320 pixels), and the CVDF mirror replaced more than 1,300 broken files: both change results, so say which copy it was.",
-    "Nothing says that uploaders or those shown were asked; who withdraws a video leaves YouTube but not the copies. Its makers looked for bias from imbalance in a preliminary way (paper); sets of its kind show few countries (Piergiovanni and Ryoo, NeurIPS 2020).",
-    "Comparing runs made on different copies; face or identity work; redistribution of the videos. A weak test of motion: sets of its kind are biased towards objects, scenes and people (Li et al., ECCV 2018).",
+    "By its makers, one excerpt a YouTube video, so that no upload should be in two lists (a later note of theirs, "
+    "Smaira et al. 2020, says so within a class only). The labels of the test list were held out: validation is used "
+    "for testing.",
+    "Nothing is computed here: the lists are not here. Another edition's training list holds much of this one's "
+    "validation list (note of the CVDF mirror): never mix editions. Overlap with the sources of UCF101 is not stated.",
+    "None by us. Many copies are scaled (often to a short side of 320 pixels), and the CVDF mirror replaced more than "
+    "1,300 broken files: both change results, so say which copy it was.",
+    "Nothing says that uploaders or those shown were asked; who withdraws a video leaves YouTube but not the copies. "
+    "Its makers looked for bias from imbalance in a preliminary way (paper); sets of its kind show few countries "
+    "(Piergiovanni and Ryoo, NeurIPS 2020).",
+    "Comparing runs made on different copies; face or identity work; redistribution of the videos. A weak test of "
+    "motion: sets of its kind are biased towards objects, scenes and people (Li et al., ECCV 2018).",
     _BRING.format(
         "kinetics400",
-        "Lists `train.csv`, `val.csv`; videos `<id>_<start>_<end>.mp4` in `train/<class>/`, `val/<class>/` or flat. Missing videos are dropped and counted.",
+        "Lists `train.csv`, `val.csv`; videos `<id>_<start>_<end>.mp4` in `train/<class>/`, `val/<class>/` or flat. "
+        "Missing videos are dropped and counted.",
     ),
 )
 
@@ -135,8 +162,10 @@ FACTS["diving48"] = Facts(
     "not stated",
     "Li, Li and Vasconcelos, RESOUND: Towards Action Recognition without Representation Bias, ECCV 2018",
     "http://www.svcl.ucsd.edu/projects/resound/dataset.html",
-    "Competition dives in which scene and clothing are the same for all classes and only the movement differs: a test of motion, not a set of everyday actions.",
-    "One dive (mp4). A class is take-off, somersaults, twists and position. `group` is the source video (what stands before the last `_` of the name).",
+    "Competition dives in which scene and clothing are the same for all classes and only the movement differs: a test "
+    "of motion, not a set of everyday actions.",
+    "One dive (mp4). A class is take-off, somersaults, twists and position. `group` is the source video (what stands "
+    "before the last `_` of the name).",
     (
         ("clips of the first version", "over 18,000", "paper, abstract"),
         ("labels", "transcribed from the board shown before each dive", "the set's page, as quoted by others"),
@@ -144,13 +173,18 @@ FACTS["diving48"] = Facts(
         ("durations, sizes, frame rates", "not stated in what was found", "-"),
     ),
     "By its makers, one split.",
-    "Source videos are disjoint, so broadcasts do not leak by name; the same athlete or pool can be on both sides. Only 26 source videos are tested: draw whole ones for intervals, which are then wide. Classes are very uneven and one of the 48 has no video: report the mean over classes too.",
+    "Source videos are disjoint, so broadcasts do not leak by name; the same athlete or pool can be on both sides. "
+    "Only 26 source videos are tested: draw whole ones for intervals, which are then wide. Classes are very uneven and "
+    "one of the 48 has no video: report the mean over classes too.",
     "None by us.",
-    "Athletes in public broadcasts; consent beyond that is not stated. One sport, 84 source videos. Overlays of the broadcaster may tell more than the dive does.",
-    "Pre-training for everyday actions; numbers of V1 beside numbers of V2; frame sampling so sparse that somersaults cannot be counted.",
+    "Athletes in public broadcasts; consent beyond that is not stated. One sport, 84 source videos. Overlays of the "
+    "broadcaster may tell more than the dive does.",
+    "Pre-training for everyday actions; numbers of V1 beside numbers of V2; frame sampling so sparse that somersaults "
+    "cannot be counted.",
     _BRING.format(
         "diving48",
-        "Lists `Diving48_V2_train.json`, `Diving48_V2_test.json`, `Diving48_vocab.json`; videos `<vid_name>.mp4` in `rgb/`, `videos/` or flat.",
+        "Lists `Diving48_V2_train.json`, `Diving48_V2_test.json`, `Diving48_vocab.json`; videos `<vid_name>.mp4` in "
+        "`rgb/`, `videos/` or flat.",
     ),
 )
 
@@ -160,7 +194,9 @@ FACTS["ut_interaction"] = Facts(
     "not stated",
     "Ryoo and Aggarwal, Spatio-Temporal Relationship Match, ICCV 2009; UT-Interaction Dataset, ICPR contest SDHA 2010",
     "https://cvrc.ece.utexas.edu/SDHA2010/Human_Interaction.html",
-    "Two people shake hands, hug, kick, point, punch or push, cut out of surveillance-like sequences. Small enough for a laptop; people and place tell little of the class and motion much, so it is the real set on which motion can be tried here.",
+    "Two people shake hands, hug, kick, point, punch or push, cut out of surveillance-like sequences. Small enough for "
+    "a laptop; people and place tell little of the class and motion much, so it is the real set on which motion can be "
+    "tried here.",
     "One interaction, cropped around the people (AVI, MPEG-4). `group` is the shooting sequence.",
     (
         ("sequences", "20 of about one minute, 720 x 480 pixels, 30 frames per second", "contest page"),
@@ -172,11 +208,15 @@ FACTS["ut_interaction"] = Facts(
             "README of the copy that is here",
         ),
     ),
-    "Five folds made for this project: fold k tests the sequences 2k-1, 2k, 2k+9 and 2k+10. The makers' protocol is leave-one-sequence-out within each set (ten folds).",
-    "Whole sequences lie on one side. The same people may act in several sequences, so people can be on both sides although sequences are not. Draw sequences for intervals: there are only four in a fold's test set.",
-    "Cut and cropped around the people by those who passed them on; frame sizes differ from video to video. The shape of the frame tells some of the class (pointing is narrow); squashing to a square hides that and distorts people.",
+    "Five folds made for this project: fold k tests the sequences 2k-1, 2k, 2k+9 and 2k+10. The makers' protocol is "
+    "leave-one-sequence-out within each set (ten folds).",
+    "Whole sequences lie on one side. The same people may act in several sequences, so people can be on both sides "
+    "although sequences are not. Draw sequences for intervals: there are only four in a fold's test set.",
+    "Cut and cropped around the people by those who passed them on; frame sizes differ from video to video. The shape "
+    "of the frame tells some of the class (pointing is narrow); squashing to a square hides that and distorts people.",
     "Actors who were asked to act; the terms they agreed to are not stated. Few people, one place each.",
-    "Published numbers of UCF101 and its like beside it; differences of a few points; anything about people who are not in it. A result that is not well above 0.38 may be shape and appearance alone.",
+    "Published numbers of UCF101 and its like beside it; differences of a few points; anything about people who are "
+    "not in it. A result that is not well above 0.38 may be shape and appearance alone.",
     _BRING.format("ut_interaction", "Videos in class folders, lists in `splits/`."),
 )
 
@@ -184,10 +224,14 @@ FACTS["ucf101_5"] = Facts(
     "UCF101, five whole classes",
     "BrushingTeeth, CuttingInKitchen, JumpingJack, Lunges and WallPushups of the set of 2012, videos made smaller",
     "not stated (footage from the web; research use)",
-    "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, CRCV-TR-12-01, 2012 (arXiv 1212.0402)",
+    "Soomro, Zamir and Shah, UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild, CRCV-TR-12-01, "
+    "2012 (arXiv 1212.0402)",
     "https://www.crcv.ucf.edu/data/UCF101.php",
-    "Every video that UCF101's official lists name for five of its 101 classes, with the official lists cut to them. Enough real video for a laptop to pre-train and test on under the official protocol; its numbers are those of an easier task.",
-    "One trimmed video (AVI, MPEG-4). `group` is class and gNN of the file name, as in UCF101: clips of a group show the same people and place.",
+    "Every video that UCF101's official lists name for five of its 101 classes, with the official lists cut to them. "
+    "Enough real video for a laptop to pre-train and test on under the official protocol; its numbers are those of an "
+    "easier task.",
+    "One trimmed video (AVI, MPEG-4). `group` is class and gNN of the file name, as in UCF101: clips of a group show "
+    "the same people and place.",
     (
         (
             "videos",
@@ -203,12 +247,18 @@ FACTS["ucf101_5"] = Facts(
         ),
     ),
     "By UCF101's makers, whole groups to one side; the three lists are theirs, cut to the five classes.",
-    "Draw whole groups, not videos, for intervals: seven a class are tested, which makes them wide. Two groups of different classes may still come from one upload: the names do not tell.",
-    "Re-encoded by those who passed them on: from 320 x 240 to 170 x 128 pixels, MPEG-4 with the XVID tag, a keyframe every 25 frames, no B-frames, no sound, the same frames at the same rate. Taken from the public repository StephanWells/INFOMCV_P4, folder Python/data/ucf-101 (README of the copy that is here).",
-    "People in public uploads, faces visible; nothing says that they were asked. Bathrooms, chopping boards and gyms tell something of the class; motion tells more (last line of the table above).",
-    "Published numbers of UCF101 beside it: five classes are not 101. Claims about motion understanding without a bias probe beside them; face or identity work.",
+    "Draw whole groups, not videos, for intervals: seven a class are tested, which makes them wide. Two groups of "
+    "different classes may still come from one upload: the names do not tell.",
+    "Re-encoded by those who passed them on: from 320 x 240 to 170 x 128 pixels, MPEG-4 with the XVID tag, a keyframe "
+    "every 25 frames, no B-frames, no sound, the same frames at the same rate. Taken from the public repository "
+    "StephanWells/INFOMCV_P4, folder Python/data/ucf-101 (README of the copy that is here).",
+    "People in public uploads, faces visible; nothing says that they were asked. Bathrooms, chopping boards and gyms "
+    "tell something of the class; motion tells more (last line of the table above).",
+    "Published numbers of UCF101 beside it: five classes are not 101. Claims about motion understanding without a bias "
+    "probe beside them; face or identity work.",
     _BRING.format(
         "ucf101_5",
-        "Videos in class folders, `classInd.txt` beside them, lists in `splits/`. Whoever has all of UCF101 gets the same task by `--classes`.",
+        "Videos in class folders, `classInd.txt` beside them, lists in `splits/`. Whoever has all of UCF101 gets the "
+        "same task by `--classes`.",
     ),
 )

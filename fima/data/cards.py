@@ -8,7 +8,8 @@ __all__ = ['NOT_MEASURED', 'NO_EXAMPLES', 'count_rows', 'leakage', 'official_row
            'join_sections', 'card_text', 'write_card']
 
 # %% ../../nbs/1_data/16_cards.ipynb #1ccf00c3
-import hashlib, json
+import hashlib
+import json
 from pathlib import Path
 
 import cv2
@@ -47,11 +48,11 @@ def leakage(
     "Find the groups that lie on both sides of a split."
     rows = rows.assign(group=rows.group.str.replace(part, "", regex=True)) if part else rows
     train, test = (rows[rows.split == kind] for kind in ("train", "test"))
-    pairs = set(zip(train["class"], train.group))
+    pairs = set(zip(train["class"], train.group, strict=True))
     return dict(
         shared=len(set(train.group) & set(test.group)),
         test_videos=int(test.group.isin(set(train.group)).sum()),
-        same_class=sum(pair in pairs for pair in zip(test["class"], test.group)),
+        same_class=sum(pair in pairs for pair in zip(test["class"], test.group, strict=True)),
     )
 
 # %% ../../nbs/1_data/16_cards.ipynb #db7b2c30
@@ -70,7 +71,7 @@ def checksum(
     lines = sorted(
         f"{number} {path} {name} {side}"
         for number, rows in enumerate(splits, 1)
-        for path, name, side in zip(rows.path, rows["class"], rows.split)
+        for path, name, side in zip(rows.path, rows["class"], rows.split, strict=True)
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -206,14 +207,16 @@ def show_examples(
     folder: str | Path,  # what the paths are relative to
     picked: dict[str, str] | None = None,  # what to call a video -> its path; None: the typical and the atypical one
     # how they were chosen
-    note: str = "Computed: the video nearest to the median in log duration, width, height and frame rate, and the one farthest from it",
+    note: str = "Computed: the video nearest to the median in log duration, width, height and frame rate, and the one "
+    "farthest from it",
 ) -> tuple[str, np.ndarray]:  # text of the section; its picture
     "Describe and draw two videos."
-    picked = picked or dict(zip(("Typical", "Atypical"), typical_and_atypical(files)))
+    picked = picked or dict(zip(("Typical", "Atypical"), typical_and_atypical(files), strict=False))
     rows = files.set_index("path").loc[list(picked.values())]
     lines = [
-        f"* {kind}: `{row.Index}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, {row.fps:.4g} frames per second."
-        for kind, row in zip(picked, rows.itertuples())
+        f"* {kind}: `{row.Index}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, "
+        f"{row.fps:.4g} frames per second."
+        for kind, row in zip(picked, rows.itertuples(), strict=True)
     ]
     text = "\n".join(
         [
@@ -267,7 +270,8 @@ def _sections(name: str, splits: list[pd.DataFrame] | None, measured: str, examp
         + f"\n\n{measured}\n\n{official}",
         "Split and leakage": facts.splits
         + (
-            f"\n\nComputed from the lists:\n\n{to_markdown(leaks)}\n\n{tested:,} of the {total:,} listed videos are in the test list of some split."
+            f"\n\nComputed from the lists:\n\n{to_markdown(leaks)}\n\n{tested:,} of the {total:,} listed videos are in "
+            "the test list of some split."
             if splits
             else ""
         )

@@ -5,7 +5,12 @@
 # %% ../../nbs/1_data/11_catalog.ipynb #9572d87f
 from __future__ import annotations
 
-import hashlib, json, os, posixpath, re, unicodedata
+import hashlib
+import json
+import os
+import posixpath
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple

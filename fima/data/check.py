@@ -5,7 +5,12 @@
 # %% ../../nbs/1_data/15_check.ipynb #79ddf6f5
 from __future__ import annotations
 
-import json, multiprocessing, os, signal, sys, threading
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -232,7 +237,9 @@ def _judge(row: NamedTuple, told: dict, minimum_frames: int) -> dict:
 
 def _tabulate(rows: pd.DataFrame, told: list[dict], minimum_frames: int) -> pd.DataFrame:
     "Put the answers into the table of the report, training and test apart, sorted by path."
-    judged = pd.DataFrame([_judge(row, answer, minimum_frames) for row, answer in zip(rows.itertuples(), told)])
+    judged = pd.DataFrame(
+        [_judge(row, answer, minimum_frames) for row, answer in zip(rows.itertuples(), told, strict=True)]
+    )
     files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[
         ["path", "class", "split", "status", "reason", *FACTS]
     ]

@@ -188,7 +188,9 @@ class ClipDataset(Dataset):
         self.paths = [str(folder / path) for path in catalog["path"]]
         self.labels = catalog["label"].to_numpy(np.int64) if "label" in catalog else np.full(len(catalog), -1)
         self.counts = [frames.count(path) for path in self.paths]
-        short = [f"{path} ({count})" for path, count in zip(self.paths, self.counts) if count < self.window]
+        short = [
+            f"{path} ({count})" for path, count in zip(self.paths, self.counts, strict=True) if count < self.window
+        ]
         if short:
             raise ValueError(f"catalog must hold videos of at least {self.window} frames; shorter: {', '.join(short)}")
 
@@ -222,7 +224,7 @@ class ClipDataset(Dataset):
             self._cut(row, part, start + number * length, length, generator)[:2]
             for number, part in enumerate(np.split(window, self.sub_clips))
         ]
-        return tuple(map(np.stack, zip(*cuts)))
+        return tuple(map(np.stack, zip(*cuts, strict=True)))
 
     def __getitem__(
         self,
@@ -235,14 +237,15 @@ class ClipDataset(Dataset):
         windows = [self.frames.window(self.paths[row], start, self.window) for start in starts]
         cuts = [
             self._cut(row, window[:: self.stride], start, self.window, generator)
-            for window, start in zip(windows, starts)
+            for window, start in zip(windows, starts, strict=True)
         ]
         views = [RawView(*cut[:2]) for cut in cuts]
         if self.sub_clips:
             parts = [
-                self._sub_clips(row, window, start, generator) for window, start in zip(windows[: self.views], starts)
+                self._sub_clips(row, window, start, generator)
+                for window, start in zip(windows[: self.views], starts, strict=True)
             ]
-            views[: self.views] = [RawView(*view[:2], *part) for view, part in zip(views, parts)]
+            views[: self.views] = [RawView(*view[:2], *part) for view, part in zip(views, parts, strict=False)]
         if self.motion:
             own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2,)))
             views[0] = views[0]._replace(motion=self.motion(self.paths[row], starts[0], *cuts[0][2:], own))
@@ -265,7 +268,7 @@ def collate(
         return None
     if not isinstance(first, tuple):
         return torch.from_numpy(np.stack(samples))
-    parts = [collate(list(part)) for part in zip(*samples)]
+    parts = [collate(list(part)) for part in zip(*samples, strict=True)]
     return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
 
 # %% ../../nbs/1_data/14_clips.ipynb #832993bd
@@ -288,7 +291,8 @@ class StepSampler(Sampler):
             raise ValueError(f"start_step must be in 0 ... {steps}, got {start_step}")
         if not 0 <= part[0] < part[1] or batch_size % part[1]:
             raise ValueError(
-                f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, got {part}"
+                f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, "
+                f"got {part}"
             )
         self.rows, self.batch_size, self.steps, self.start_step, self.seed, self.part = (
             rows,

@@ -130,7 +130,8 @@ class Photometric:
             raise ValueError(f"jitter must be four strengths >= 0, got {self.jitter}")
         if max(self.jitter[:3]) > 10 or self.jitter[3] > 0.5:
             raise ValueError(
-                f"jitter must be at most 10 for brightness, contrast and saturation, and half a turn for hue, got {self.jitter}"
+                "jitter must be at most 10 for brightness, contrast and saturation, and half a turn for hue, got "
+                f"{self.jitter}"
             )
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 100:
             raise ValueError(f"blur_sigma must satisfy 0 < low <= high <= 100 pixels, got {self.blur_sigma}")

@@ -108,7 +108,7 @@ def locate(
         candidates.setdefault(_key(file), []).append((file, owner))
     found = [
         [file for file, owner in candidates.get(_key(path), ()) if owner in (None, stem)]
-        for path, stem in zip(rows.path, stems)
+        for path, stem in zip(rows.path, stems, strict=True)
     ]
     found = [files if len(files) < 2 else _distinct(folder, files, replacements) for files in found]
     return rows.assign(
@@ -353,7 +353,7 @@ def open_catalog(
             wrong
         )
         raise CatalogError(f"{folder} (lists: {listing.source})", wrong, way_by_classes(wanted.here) if lost else "")
-    renamed = here[[not f"/{found}".endswith(f"/{path}") for path, found in zip(here.path, here.found)]]
+    renamed = here[[not f"/{found}".endswith(f"/{path}") for path, found in zip(here.path, here.found, strict=True)]]
     catalog = here.assign(path=here.found).drop(columns=["status", "found", "others", "spelling"], errors="ignore")
     catalog = catalog.astype({"label": "int64"}).reset_index(drop=True)
     catalog.attrs = dict(

@@ -7,7 +7,12 @@ __all__ = ['SETTLED', 'PACKET_IS_FRAME', 'VideoError', 'replacing', 'encode', 'c
            'fingerprints', 'missing_bytes', 'open_stream', 'read_frames', 'VideoInfo', 'whole_frames', 'probe']
 
 # %% ../../nbs/1_data/09_files.ipynb #cbf58123
-import hashlib, json, os, stat, threading, time
+import hashlib
+import json
+import os
+import stat
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -78,7 +83,7 @@ def encode(
         with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream("libx264", rate=rate, options=options)
             stream.width, stream.height, stream.pix_fmt, stream.thread_count = width, height, "yuv420p", 1
-            for picture, time in zip(frames, times):
+            for picture, time in zip(frames, times, strict=True):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 frame.pts, frame.time_base = int(time), 1 / rate
                 container.mux(stream.encode(frame))

@@ -5,7 +5,9 @@
 # %% ../../nbs/1_data/17_flow.ipynb #68d68eb1
 from __future__ import annotations
 
-import json, platform, zlib
+import json
+import platform
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256

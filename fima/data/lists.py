@@ -5,7 +5,10 @@
 # %% ../../nbs/1_data/11_catalog_lists.ipynb #2354bc43
 from __future__ import annotations
 
-import csv, io, json, re
+import csv
+import io
+import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +90,7 @@ def _read_marks(file: Path, name: str) -> pd.DataFrame:
     "Read one class's `video mark` lines."
     lines = [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
     found = [re.fullmatch(r"(\S.*\.\w+)\s+([012])", line) for _, line in lines]
-    bad = [f"line {number} {line!r}" for (number, line), match in zip(lines, found) if not match]
+    bad = [f"line {number} {line!r}" for (number, line), match in zip(lines, found, strict=True) if not match]
     if bad or not lines:
         raise CatalogError(file, {"lines without a video and a mark 0, 1 or 2": bad or ["the list is empty"]})
     return pd.DataFrame(
@@ -134,7 +137,7 @@ def _read_kinetics(file: Path, split: str) -> pd.DataFrame:
     ]
     bad = [
         f"line {number} {','.join(map(str, row.values()))!r}"
-        for number, (row, (video, start, end, name)) in enumerate(zip(rows, told), 2)
+        for number, (row, (video, start, end, name)) in enumerate(zip(rows, told, strict=True), 2)
         if not video or start is None or end is None or not (name or split == "unused")
     ]
     if bad:

@@ -5,7 +5,8 @@
 # %% ../../nbs/1_data/11_own.ipynb #8d3e0004
 from __future__ import annotations
 
-import os, re
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -5,13 +5,15 @@
 # %% ../../nbs/1_data/12_sprites.ipynb #051ca55a
 from __future__ import annotations
 
-import json, os
+import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2, numpy as np
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from .motions import CLASS_NAMES, CLASSES, Look, MOTIONS, motion_poses, sprite_coverage

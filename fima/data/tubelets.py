@@ -55,7 +55,8 @@ class Tubelets:
         cells = [most for most, _ in self.coverage]
         if cells != sorted(set(cells)) or any(most < 1 or not 0 < part <= 1 for most, part in self.coverage):
             raise ValueError(
-                f"coverage must be pairs (cells, share) with increasing cells >= 1 and shares in (0, 1], got {self.coverage}"
+                "coverage must be pairs (cells, share) with increasing cells >= 1 and shares in (0, 1], got "
+                f"{self.coverage}"
             )
 
 # %% ../../nbs/1_data/19_tubelets.ipynb #f0db2264
@@ -104,7 +105,7 @@ def _covered(
     rectangle: tuple[int, int, int, int], box: tuple[float, float, float, float], height: int, width: int
 ) -> float:
     "Give the share of a box, told in shares of the frame, that lies in a rectangle of pixels."
-    x, y, w, h = (side * scale for side, scale in zip(box, (width, height, width, height)))
+    x, y, w, h = (side * scale for side, scale in zip(box, (width, height, width, height), strict=True))
     across = min(rectangle[0] + rectangle[2], x + w) - max(rectangle[0], x)
     down = min(rectangle[1] + rectangle[3], y + h) - max(rectangle[1], y)
     return max(across, 0.0) * max(down, 0.0) / (w * h)
@@ -186,7 +187,8 @@ class MotionPlaces(AnyPlaces):
         "Map the motion of a clip."
         if start < 0 or window < 1 or start + window > self.flows.count(path):
             raise ValueError(
-                f"start and window must lie within the {self.flows.count(path)} frames of the flow of {path}, got {start} and {window}"
+                f"start and window must lie within the {self.flows.count(path)} frames of the flow of {path}, got "
+                f"{start} and {window}"
             )
         return self._maps_of(path)[start : start + max(window - self.options.flows_per_map, 1)].mean(0)
 
@@ -276,4 +278,4 @@ class MotionPlaces(AnyPlaces):
             return halves
         scores = self.scores(path, window)
         kept = [min(int(self.options.keep * len(half)) + 1, len(half)) for half in halves]
-        return [half[scores[half] >= np.sort(scores[half])[-most]] for half, most in zip(halves, kept)]
+        return [half[scores[half] >= np.sort(scores[half])[-most]] for half, most in zip(halves, kept, strict=True)]

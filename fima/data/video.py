@@ -84,9 +84,10 @@ def _each(check: Callable, paths: Iterable, workers: int, progress: bool, doing:
     paths = list(dict.fromkeys(str(path) for path in paths))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         answers = list(tqdm(pool.map(attempt, paths), total=len(paths), desc=doing, unit="video", disable=not progress))
-    usable = {path: answer for path, (answer, reason) in zip(paths, answers) if reason is None}
+    usable = {path: answer for path, (answer, reason) in zip(paths, answers, strict=True) if reason is None}
     left_out = pd.DataFrame(
-        [(path, reason) for path, (_, reason) in zip(paths, answers) if reason is not None], columns=["path", "reason"]
+        [(path, reason) for path, (_, reason) in zip(paths, answers, strict=True) if reason is not None],
+        columns=["path", "reason"],
     )
     assert len(usable) + len(left_out) == len(paths)
     return usable, left_out

@@ -56,7 +56,7 @@ def crop(
     if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height:
         raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
     resized = np.empty((count, size, size, 3), np.uint8)
-    for frame, target in zip(frames[:, y : y + h, x : x + w], resized):
+    for frame, target in zip(frames[:, y : y + h, x : x + w], resized, strict=True):
         cv2.resize(frame, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
     left, right, top, bottom = x / (width - 1), (x + w - 1) / (width - 1), y / (height - 1), (y + h - 1) / (height - 1)
     if flip:
@@ -239,6 +239,6 @@ class Modalities:
         target = raw.target and self._view(raw.target, photometric, children[1], frozenset(needs) - {"motion"}, part)
         others = tuple(
             self._view(view, photometric, own, frozenset({"rgb"}) & needs, part)
-            for view, own in zip(raw.others, children[2:])
+            for view, own in zip(raw.others, children[2:], strict=False)
         )
         return Batch(source, target, raw.label, raw.index, others, raw.order)

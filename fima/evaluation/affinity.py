@@ -28,7 +28,8 @@ def affinity(
     "Compare every RGB pixel of a clip with every motion pixel of the same clip (Sec. 4.6)."
     if rgb_maps.ndim != 5 or rgb_maps.shape != motion_maps.shape:
         raise ValueError(
-            f"motion_maps must have the shape of rgb_maps, (N, C, T, H, W), got {tuple(rgb_maps.shape)} and {tuple(motion_maps.shape)}"
+            f"motion_maps must have the shape of rgb_maps, (N, C, T, H, W), got {tuple(rgb_maps.shape)} and "
+            f"{tuple(motion_maps.shape)}"
         )
     rgb, motion = (normalize(maps.float().mean(2).flatten(2), dim=1) for maps in (rgb_maps, motion_maps))
     return torch.einsum("ncp,ncq->npq", rgb, motion)

@@ -48,7 +48,7 @@ def point_views(
     "Cut two views of each video as pre-training does, without colour changes."
     views, parts, places = opened.recipe.views, [], []
     window = views.frames_per_clip * views.stride
-    for number, (path, file) in enumerate(zip(rows.path, opened.data.paths(rows))):
+    for number, (path, file) in enumerate(zip(rows.path, opened.data.paths(rows), strict=True)):
         generator, pair = np.random.default_rng([seed, number]), []
         for start in two_starts(opened.data.frames.count(file), window, generator):
             frames = opened.data.frames.window(file, start, window)[:: views.stride]
@@ -62,10 +62,10 @@ def point_views(
             if masks is not None:
                 masks = crop(masks[..., None].repeat(3, -1), place.rectangle, views.crop_size, place.flip)[0][..., 0]
             pair.append((cut, box, moving_area(cut, masks), place))
-        *arrays, where = zip(*pair)
+        *arrays, where = zip(*pair, strict=True)
         parts.append([np.stack(array) for array in arrays])
         places.append(list(where))
-    return PointViews(*map(np.stack, zip(*parts)), places)
+    return PointViews(*map(np.stack, zip(*parts, strict=True)), places)
 
 # %% ../../nbs/5_evaluation/58_attention.ipynb #c3217560
 def point_decoder(

@@ -99,7 +99,7 @@ def evaluate_all(
         if "predicted" not in tested:
             tested["predicted"] = outcome.predicted
     for name, found in retrieve_by(retrieval, features["test"], features["train"], test.label, train.label, ks).items():
-        for k, hits in zip(ks, found.hits.T):
+        for k, hits in zip(ks, found.hits.T, strict=True):
             tested[f"retrieval_{name}_hit_{k}"] = hits
         if "predicted" not in tested:
             tested["predicted"] = train.label.to_numpy()[found.neighbours[:, 0]]

@@ -63,7 +63,8 @@ def neighbours_agree(
     features, labels, groups = np.asarray(features, float), np.asarray(labels), np.asarray(groups)
     if not len(features) == len(labels) == len(groups):
         raise ValueError(
-            f"labels and groups must have one entry per row of features ({len(features)}), got {len(labels)} and {len(groups)}"
+            f"labels and groups must have one entry per row of features ({len(features)}), got {len(labels)} and "
+            f"{len(groups)}"
         )
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     open_to = groups[:, None] != groups[None]

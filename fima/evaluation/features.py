@@ -73,7 +73,8 @@ def clip_features(
     outside = [start for start in starts if not 0 <= start <= count - span]
     if outside or not len(starts):
         raise ValueError(
-            f"starts must lie within [0, {count - span}] for {path} ({count} frames, clips of {span}), got {outside or 'none'}"
+            f"starts must lie within [0, {count - span}] for {path} ({count} frames, clips of {span}), got "
+            f"{outside or 'none'}"
         )
     stored = np.stack([frames.window(path, start, span)[::stride] for start in starts])
     return encode(encoder, prepare(stored, crop_size, **view), batch)
@@ -178,13 +179,13 @@ def extract(
             if isinstance(cuts, Exception):
                 raise cuts
             parts = [pool_map(encoder(to_input(chunk.to(device), modality, difference))) for chunk in cuts.split(batch)]
-            pooled, timed, flat = (torch.cat(part) for part in zip(*parts))
+            pooled, timed, flat = (torch.cat(part) for part in zip(*parts, strict=True))
             one = [part.cpu().numpy() for part in (pooled, timed, flat.mean(0))]
             if not np.isfinite(one[0]).all():
                 raise ValueError(f"encoder must return finite features, got NaN or infinity for {paths[row]}")
             if features is None:
                 features = Features(*(np.empty((len(paths), *part.shape), np.float32) for part in one))
-            for kept, part in zip(features, one):
+            for kept, part in zip(features, one, strict=True):
                 kept[row] = part
     return features
 
@@ -256,6 +257,7 @@ def check_features(
     bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{name} must be finite, got NaN or infinity in {bad.sum()} of {len(values)} videos, first {int(bad.argmax())}"
+            f"{name} must be finite, got NaN or infinity in {bad.sum()} of {len(values)} videos, first "
+            f"{int(bad.argmax())}"
         )
     return values, marks

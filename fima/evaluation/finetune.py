@@ -272,7 +272,10 @@ def finetune(
             views=views.model_dump_json(),
             seed=str(seed),
             options=json.dumps(reading),
-            **{name: sha256(table.encode()).hexdigest()[:16] for name, table in zip(("train", "test"), rows)},
+            **{
+                name: sha256(table.encode()).hexdigest()[:16]
+                for name, table in zip(("train", "test"), rows, strict=True)
+            },
         ),
     )
 

@@ -53,7 +53,8 @@ def as_rows(
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     if (lengths == 0).any():
         raise ValueError(
-            f"{name} must be non-zero to be L2-normalised, got a zero row for video {int(np.argwhere(lengths == 0)[0][0])}"
+            f"{name} must be non-zero to be L2-normalised, got a zero row for video "
+            f"{int(np.argwhere(lengths == 0)[0][0])}"
         )
     return rows / lengths, names
 
@@ -110,7 +111,8 @@ def fit_logistic(
         model.fit(flat, targets)
     if (left := steepness(model, flat, targets)) > REACHED:
         warnings.warn(
-            f"logistic regression must reach a gradient of {REACHED:g} so that its predictions do not hang on the machine, "
+            f"logistic regression must reach a gradient of {REACHED:g} so that its predictions do not hang on the "
+            "machine, "
             f"got {left:.1e} from {model.solver} with C={C:g} on {flat.shape[0]} x {flat.shape[1]} features",
             ConvergenceWarning,
             stacklevel=2,
@@ -190,7 +192,8 @@ def sgd_epochs(
             optimiser.step()
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise ValueError(
-                f"learning rate must be small enough to converge, got {value} and weights that are not finite after epoch {epoch + 1}"
+                f"learning rate must be small enough to converge, got {value} and weights that are not finite after "
+                f"epoch {epoch + 1}"
             )
         yield weight.detach().double().numpy(), bias.detach().double().numpy()
 
@@ -207,7 +210,8 @@ def linear_fit(
     "Bind features and a protocol to a way of training that `follow` can use."
     if protocol.augment and len(augmented) < protocol.epochs:
         raise ValueError(
-            f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got {len(augmented)}"
+            f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got "
+            f"{len(augmented)}"
         )
 
     def fit(rows: np.ndarray, value: float, epochs: int, name: str):

@@ -67,14 +67,14 @@ def middle_clips(
     "Read one clip from the middle of each video, and what moves in it."
     views, parts = opened.recipe.views, []
     window = views.frames_per_clip * views.stride
-    for path, file in zip(rows.path, opened.data.paths(rows)):
+    for path, file in zip(rows.path, opened.data.paths(rows), strict=True):
         start = int(np.rint((opened.data.frames.count(file) - window) / 2))
         cut = centre_crop(opened.data.frames.window(file, start, window)[:: views.stride], views.crop_size)
         masks = clip_masks(opened, path, start)
         if masks is not None:
             masks = centre_crop(masks[..., None].repeat(3, -1), views.crop_size)[..., 0]
         parts.append((cut, moving_area(cut, masks), start))
-    return Middles(*map(np.stack, zip(*parts)))
+    return Middles(*map(np.stack, zip(*parts, strict=True)))
 
 
 def still(
@@ -144,7 +144,7 @@ def agreement(
     return np.array(
         [
             roc_auc_score(truth, each.ravel()) if 0 < truth.sum() < truth.size else np.nan
-            for truth, each in zip(target, maps)
+            for truth, each in zip(target, maps, strict=True)
         ]
     )
 

@@ -92,7 +92,7 @@ def variant_features(
     waiting, done, counts = {}, {}, {}
 
     def flush(name: str) -> None:
-        rows, cuts = zip(*waiting.pop(name))
+        rows, cuts = zip(*waiting.pop(name), strict=True)
         features = encode(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
         done.setdefault(name, []).append((np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
 
@@ -100,14 +100,15 @@ def variant_features(
         for name, cut in make(row).items():
             if len(cut) != counts.setdefault(name, len(cut)):
                 raise ValueError(
-                    f"make must give every video as many clips as the first, {counts[name]}, got {len(cut)} of video {row} for {name!r}"
+                    f"make must give every video as many clips as the first, {counts[name]}, got {len(cut)} of video "
+                    f"{row} for {name!r}"
                 )
             waiting.setdefault(name, []).append((row, cut))
             if len(waiting[name]) * len(cut) >= batch:
                 flush(name)
     for name in list(waiting):
         flush(name)
-    return {name: Varied(*(np.concatenate(part) for part in zip(*parts))) for name, parts in done.items()}
+    return {name: Varied(*(np.concatenate(part) for part in zip(*parts, strict=True))) for name, parts in done.items()}
 
 
 def perturbed(
@@ -198,7 +199,8 @@ def arrow_of_time(
     (forward, backward), (asked, turned) = train, test
     if len(forward) != len(backward) or len(asked) != len(turned):
         raise ValueError(
-            f"train and test must hold the same videos forward and reversed, got {len(forward)} and {len(backward)}, {len(asked)} and {len(turned)}"
+            f"train and test must hold the same videos forward and reversed, got {len(forward)} and {len(backward)}, "
+            f"{len(asked)} and {len(turned)}"
         )
 
     def both(parts):

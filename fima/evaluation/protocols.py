@@ -179,7 +179,8 @@ def validation_rows(
     parts = min(round(1 / share), np.bincount(marks).min())
     if parts < 2:
         raise ValueError(
-            f"labels must have at least 2 videos of every class to hold some out, got {np.bincount(marks).min()} of the rarest"
+            f"labels must have at least 2 videos of every class to hold some out, got {np.bincount(marks).min()} of "
+            "the rarest"
         )
     if len(np.unique(names)) < parts:
         raise ValueError(
@@ -189,7 +190,8 @@ def validation_rows(
         if len(held) and set(marks[kept]) == set(marks):
             return np.isin(np.arange(len(marks)), held)
     raise ValueError(
-        f"groups must leave every class in training, but each of {parts} ways to hold out {share:.0%} takes all videos of some class"
+        f"groups must leave every class in training, but each of {parts} ways to hold out {share:.0%} takes all videos "
+        "of some class"
     )
 
 # %% ../../nbs/5_evaluation/50_protocols.ipynb #6b266039

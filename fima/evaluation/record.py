@@ -5,7 +5,8 @@
 # %% ../../nbs/5_evaluation/56_record.ipynb #5a170df5
 from __future__ import annotations
 
-import json, time
+import json
+import time
 from hashlib import sha256
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,7 +80,8 @@ def evaluated_data(
         )
     if own and recipe.method.name == "supervised" and told["split"] != recipe.data.split:
         raise ValueError(
-            f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of {recipe.data.name}, got {told['split']}"
+            f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of "
+            f"{recipe.data.name}, got {told['split']}"
         )
     if told["name"] != OWN:
         DATA_SETS[told["name"]]  # refuses a name that there is not
@@ -91,7 +93,8 @@ def evaluated_data(
         ) from None
     if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
         raise ValueError(
-            f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their labels, got {about.content}"
+            f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their "
+            f"labels, got {about.content}"
         )
     return about
 
@@ -245,7 +248,7 @@ def _plain(values: pd.Series) -> list:
     "Turn a column into what JSON can hold; what is missing becomes null."
     return [
         None if missing else value.item() if isinstance(value, np.generic) else value
-        for value, missing in zip(values.tolist(), values.isna())
+        for value, missing in zip(values.tolist(), values.isna(), strict=True)
     ]
 
 
@@ -284,7 +287,8 @@ def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
     ):
         if name in there and there[name] != here[name]:
             raise ValueError(
-                f"{file} holds the numbers of {what} ({there[name]}, here {here[name]}); nothing was overwritten: give another --folder"
+                f"{file} holds the numbers of {what} ({there[name]}, here {here[name]}); nothing was overwritten: give "
+                "another --folder"
             )
 
 
@@ -309,7 +313,8 @@ def record(
         )
     if set(floats) - set(tested):
         raise ValueError(
-            f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(set(floats) - set(tested)))}"
+            f"floats must be columns of tested ({', '.join(tested)}), got "
+            f"{', '.join(sorted(set(floats) - set(tested)))}"
         )
     recipe, pooled = opened.recipe, (opened, *further)
     one = lambda values: values[0] if len(pooled) == 1 else values
@@ -354,7 +359,8 @@ def _read(file: Path | str) -> dict[str, Any]:
         raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
     if not (isinstance(told, dict) and isinstance(told.get("videos"), dict)):
         raise ValueError(
-            f"{file} must be the metrics.json of an evaluation, with per-video rows, got {'one of a pre-training' if isinstance(told, dict) else 'no record'}"
+            f"{file} must be the metrics.json of an evaluation, with per-video rows, got "
+            f"{'one of a pre-training' if isinstance(told, dict) else 'no record'}"
         )
     return told
 

@@ -7,7 +7,11 @@ __all__ = ['ROW_COLUMNS', 'LISTS', 'ABOVE', 'pack_column', 'unpack_column', 'Pac
            'is_packed', 'unpack_videos', 'lists_folder', 'find_list', 'keep_list', 'write_metrics', 'read_metrics']
 
 # %% ../../nbs/5_evaluation/55_record_format.ipynb #032691dc
-import base64, hashlib, json, os, zlib
+import base64
+import hashlib
+import json
+import os
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple

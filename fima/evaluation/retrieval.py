@@ -77,7 +77,7 @@ def retrieve(
     neighbours = nearest(rows, shelf, max(ks))
     found = (shelf_labels[neighbours] == labels[:, None]).cumsum(axis=1) > 0
     hits = found[:, np.asarray(ks) - 1]
-    return Retrieval(dict(zip(ks, hits.mean(axis=0).tolist())), hits, neighbours)
+    return Retrieval(dict(zip(ks, hits.mean(axis=0).tolist(), strict=True)), hits, neighbours)
 
 # %% ../../nbs/5_evaluation/53_retrieval.ipynb #265044fb
 @dataclass(frozen=True)
@@ -104,11 +104,13 @@ RETRIEVAL_PROTOCOLS = {  # by name
         centre=True,
     ),
     "iic": RetrievalProtocol(
-        "after IIC's released code, clip numbers and resizing aside: map max-pooled to 3 x 3 and flattened, mean of clips, cosine",
+        "after IIC's released code, clip numbers and resizing aside: map max-pooled to 3 x 3 and flattened, mean of "
+        "clips, cosine",
         "flat",
     ),
     "tclr": RetrievalProtocol(
-        "after TCLR's released code, clip numbers and resizing aside: mean over space with the time axis kept, mean of clips, cosine",
+        "after TCLR's released code, clip numbers and resizing aside: mean over space with the time axis kept, mean of "
+        "clips, cosine",
         "timed",
     ),
 }
@@ -183,14 +185,15 @@ def show_neighbours(
     rows, columns = np.asarray(neighbours).shape
     if not rows == len(query_pictures) == len(matches):
         raise ValueError(
-            f"query_pictures and matches must have one entry per row of neighbours ({rows}), got {len(query_pictures)} and {len(matches)}"
+            f"query_pictures and matches must have one entry per row of neighbours ({rows}), got {len(query_pictures)} "
+            f"and {len(matches)}"
         )
     figure = Figure(figsize=(0.8 * (columns + 1), 0.85 * rows), dpi=70, layout="constrained")
     axes = figure.subplots(rows, columns + 1, squeeze=False)
     for row, line in enumerate(axes):
         pictures = [query_pictures[row], *(gallery_pictures[position] for position in neighbours[row])]
         for ax, picture, colour in zip(
-            line, pictures, ["black", *("tab:green" if match else "tab:red" for match in matches[row])]
+            line, pictures, ["black", *("tab:green" if match else "tab:red" for match in matches[row])], strict=True
         ):
             ax.imshow(picture)
             ax.set(xticks=[], yticks=[])

@@ -196,7 +196,8 @@ def pool_folds(
     doubled = predictions[predictions.duplicated(["path", "seed"])]
     if len(doubled):
         raise ValueError(
-            f"predictions must test a video once per seed, got {doubled.path.iloc[0]} twice for seed {doubled.seed.iloc[0]}"
+            f"predictions must test a video once per seed, got {doubled.path.iloc[0]} twice for seed "
+            f"{doubled.seed.iloc[0]}"
         )
     by_video = predictions.groupby("path")
     torn = by_video.group.nunique(dropna=False).loc[lambda n: n > 1]
@@ -206,6 +207,7 @@ def pool_folds(
     short = pooled[pooled.seeds < predictions.seed.nunique()]
     if len(short):
         raise ValueError(
-            f"predictions must test every video with every seed, got {short.seeds.iloc[0]} of {predictions.seed.nunique()} seeds for {short.path.iloc[0]}"
+            f"predictions must test every video with every seed, got {short.seeds.iloc[0]} of "
+            f"{predictions.seed.nunique()} seeds for {short.path.iloc[0]}"
         )
     return pooled

@@ -79,7 +79,7 @@ class Small3D(Encoder):
         if halvings not in range(stages + 1):
             raise ValueError(f"temporal_stride must be a power of two from 1 to {2**stages}, got {temporal_stride}")
         layers = {}
-        for stage, (inputs, outputs) in enumerate(zip((3, *widths), widths)):
+        for stage, (inputs, outputs) in enumerate(zip((3, *widths), widths, strict=False)):
             space, time = 2 if stage < 3 else 1, 2 if stage >= stages - halvings else 1
             kernel = (3, 5, 5) if stage == 0 else (3, 3, 3)
             layers[f"stage{stage}"] = nn.Sequential(*conv_norm_relu(inputs, outputs, kernel, (time, space, space)))
@@ -255,7 +255,8 @@ def build_encoder(
     encoder = build(**options)
     if not (isinstance(encoder, nn.Module) and isinstance(getattr(encoder, "channels", None), int)):
         raise ValueError(
-            f"encoder {name} must be a torch module with `channels`, the number of channels of its map, got {type(encoder).__name__}"
+            f"encoder {name} must be a torch module with `channels`, the number of channels of its map, got "
+            f"{type(encoder).__name__}"
         )
     return encoder
 

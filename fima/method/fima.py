@@ -254,7 +254,7 @@ def pixel_term(
     o = self.options
     size, negatives = (len(keys), o.negatives) if isinstance(o.negatives, str) else (o.negatives, "batch")
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
-    groups = list(zip(predictions.split(size), keys.split(size), positives.split(size)))
+    groups = list(zip(predictions.split(size), keys.split(size), positives.split(size), strict=True))
     weight = share_of_mean(positives.flatten(1).any(1)) if negatives == "video" else 1
     levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups]
     self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)

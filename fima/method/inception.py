@@ -73,10 +73,12 @@ class SamePool(nn.Module):
         maps: Tensor,  # (B, C, T, H, W)
     ) -> Tensor:  # (B, C, ceil(T / stride), ...)
         "Pad in front by the rule; leave the end to `ceil_mode`, and pad it only where that would lose a window."
-        padding = [same_padding(*axis, self.fixed) for axis in zip(maps.shape[2:], self.kernel, self.stride)]
+        padding = [
+            same_padding(*axis, self.fixed) for axis in zip(maps.shape[2:], self.kernel, self.stride, strict=True)
+        ]
         lost = [
             (after - before) * (size % stride > 0)
-            for (before, after), size, stride in zip(padding, maps.shape[2:], self.stride)
+            for (before, after), size, stride in zip(padding, maps.shape[2:], self.stride, strict=True)
         ]
         if any(lost):
             maps = F.pad(maps, [zeros for after in lost[::-1] for zeros in (0, after)], value=-torch.inf)

@@ -95,7 +95,8 @@ def _similarities(
     own = keys.ndim == 3 and keys.shape[0] == query.shape[0]
     if not (own or keys.ndim == 2) or keys.shape[-1] != query.shape[1]:
         raise ValueError(
-            f"negatives must be (K, {query.shape[1]}) or ({query.shape[0]}, N, {query.shape[1]}), got {tuple(keys.shape)}"
+            f"negatives must be (K, {query.shape[1]}) or ({query.shape[0]}, N, {query.shape[1]}), got "
+            f"{tuple(keys.shape)}"
         )
     return torch.einsum("bd,bnd->bn", query, keys) if own else query @ keys.T
 

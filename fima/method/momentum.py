@@ -56,7 +56,8 @@ def shuffled_forward(
         raise ValueError(f"groups must be from 1 to the number of clips {len(clips)}, got {groups}")
     if share > 1 and (groups % share or len(clips) % groups or generator is None):
         raise ValueError(
-            f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a generator, got {groups} and {generator}"
+            f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a "
+            f"generator, got {groups} and {generator}"
         )
     if groups == 1:
         return encoder(clips)
@@ -84,7 +85,7 @@ def grouped_forward(
     ]
     maps = []
     try:
-        for later, group in zip(reversed(range(groups)), clips.chunk(groups)):
+        for later, group in zip(reversed(range(groups)), clips.chunk(groups), strict=True):
             for norm, momentum in norms:
                 norm.momentum = momentum / (groups - later * momentum)
             maps.append(encoder(group))

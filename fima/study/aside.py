@@ -6,7 +6,9 @@
 __all__ = ['set_aside', 'make_way']
 
 # %% ../../nbs/6_study/61_aside.ipynb #62af9c77
-import json, shutil, sys
+import json
+import shutil
+import sys
 from pathlib import Path
 
 from .jobs import current, hold

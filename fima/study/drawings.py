@@ -99,19 +99,22 @@ def draw_maps(
         len(picked),
         titles,
         tested["class"][picked],
-        f"number: agreement with what moves, mean of {len(tested)} test videos\n0.5 is chance; the middle of the frame has {told['middle of the frame']}",
+        f"number: agreement with what moves, mean of {len(tested)} test videos\n0.5 is chance; the middle of the frame "
+        f"has {told['middle of the frame']}",
     )
-    for line, row, frame in zip(axes, picked, frames_of(first, middles, picked)):
+    for line, row, frame in zip(axes, picked, frames_of(first, middles, picked), strict=True):
         line[0].imshow(frame)
         line[1].imshow(moving[row], cmap="gray", vmin=0)
-        for axis, (each, _) in zip(line[2:], maps.values()):
+        for axis, (each, _) in zip(line[2:], maps.values(), strict=True):
             axis.imshow(overlay(frame, each[row]))
     return Drawn(
         figure,
         numbers,
         [
-            "Agreement: area under the ROC curve of a map's cells against the half of the cells that move most; 0.5 is chance. Covered: share of what moves in the more active half of the cells.",
-            f"The best half of the cells covers {np.nanmean(covered(top_half(to_cells(moving, size)), moving)):.2f}. Maps have {size[0]} x {size[1]} cells.",
+            "Agreement: area under the ROC curve of a map's cells against the half of the cells that move most; 0.5 is "
+            "chance. Covered: share of what moves in the more active half of the cells.",
+            f"The best half of the cells covers {np.nanmean(covered(top_half(to_cells(moving, size)), moving)):.2f}. "
+            f"Maps have {size[0]} x {size[1]} cells.",
         ],
     )
 
@@ -137,10 +140,10 @@ def draw_masks(
         "below each mask: share of what moves inside it",
         under=True,
     )
-    for line, row, frame in zip(axes, picked, frames_of(run, middles, picked)):
+    for line, row, frame in zip(axes, picked, frames_of(run, middles, picked), strict=True):
         line[0].imshow(frame)
         line[1].imshow(middles.moving[row], cmap="gray", vmin=0)
-        for axis, mask, name in zip(line[2:], masks, ("RGB", "motion", "both")):
+        for axis, mask, name in zip(line[2:], masks, ("RGB", "motion", "both"), strict=True):
             axis.imshow(blacken(frame, mask[row]))
             axis.set_xlabel(f"{shares[name][row]:.2f}", fontsize=8, labelpad=1)
     asked = fusion(shares)
@@ -159,8 +162,10 @@ def draw_masks(
         figure,
         numbers,
         [
-            f"{short(label)}, masks by the {masks.encoder}, beta {run.recipe.method.beta:g}: {masks.both.mean():.2f} of the cells are foreground. {rule}",
-            "Right: the mask holds at least half of what moves. A question about some videos alone counts those (column videos).",
+            f"{short(label)}, masks by the {masks.encoder}, beta {run.recipe.method.beta:g}: {masks.both.mean():.2f} "
+            f"of the cells are foreground. {rule}",
+            "Right: the mask holds at least half of what moves. A question about some videos alone counts those "
+            "(column videos).",
         ],
     )
 
@@ -237,7 +242,8 @@ def embedding_notes(
     "Say what an embedding shows, and test its run against the others, paired by video."
     first, *others = each
     notes = [
-        f"t-SNE at perplexity {perplexity:.3g}, {len(tested)} videos of {len(classes)} classes. A neighbour drawn blindly agrees in {chance_neighbour(tested.label, tested.group):.2f}."
+        f"t-SNE at perplexity {perplexity:.3g}, {len(tested)} videos of {len(classes)} classes. A neighbour drawn "
+        f"blindly agrees in {chance_neighbour(tested.label, tested.group):.2f}."
     ]
     for other in others:
         gaps = []

@@ -131,7 +131,7 @@ def number_table(
 ) -> pd.DataFrame:
     "Lay the numbers of a picture out."
     told = pd.DataFrame(drawn.numbers)
-    cells = told.assign(cell=[printed(*line) for line in zip(told.value, told.low, told.high)]).pivot(
+    cells = told.assign(cell=[printed(*line) for line in zip(told.value, told.low, told.high, strict=True)]).pivot(
         index="row", columns="measure", values="cell"
     )
     absent = [label for label, source in picture.runs.items() if source is None]

@@ -9,7 +9,8 @@ __all__ = ['Profile', 'Changes', 'NAME', 'SHOWN', 'KINDS', 'FOLDERS', 'INJECTED'
            'template_parameters', 'check_parameters', 'check_injected']
 
 # %% ../../nbs/6_study/60_files.ipynb #b33b1dc1
-import ast, json
+import ast
+import json
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,8 @@ def repository() -> Path:
     "Give the repository; raise ValueError where the package was installed without it."
     if not (root := checkout()):
         raise ValueError(
-            f"the paper's tables are made anew in a checkout of the repository (nbs/ beside the package), got {Path(fima.__file__).resolve().parents[1]}; install with `pip install -e .`"
+            "the paper's tables are made anew in a checkout of the repository (nbs/ beside the package), got "
+            f"{Path(fima.__file__).resolve().parents[1]}; install with `pip install -e .`"
         )
     return root
 
@@ -314,7 +316,8 @@ def read_study(
     if not path.is_file():
         near, known = get_close_matches(str(study), study_names(), 1), ", ".join(study_names())
         raise ValueError(
-            f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, got {str(study)!r}"
+            f"study must be {f'a name such as {near[0]}' if near else f'one of {known}'}, or the path of a .yaml file, "
+            f"got {str(study)!r}"
         )
     try:
         told = yaml.load(path.read_text(), _Loader)

@@ -62,7 +62,7 @@ def state_words(
     kinds = [[record for record in told if bool(record.evaluation) == evaluation] for evaluation in (False, True)]
     counts = [
         f"{sum(record.told is not None for record in kind)} of {len(kind)} {name}"
-        for kind, name in zip(kinds, ("runs", "evaluations"))
+        for kind, name in zip(kinds, ("runs", "evaluations"), strict=True)
         if kind
     ]
     unsure = sum(record.verified in UNSURE for record in told)

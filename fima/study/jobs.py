@@ -7,7 +7,13 @@ __all__ = ['SHORT', 'hold', 'visible_gpus', 'take_gpus', 'JobError', 'Kernel', '
            'do_jobs', 'work', 'current', 'complete', 'pending', 'run_job', 'build_jobs']
 
 # %% ../../nbs/6_study/61_jobs.ipynb #7de345fb
-import fcntl, json, os, signal, sys, tempfile, time
+import fcntl
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager

@@ -47,9 +47,9 @@ def picture_grid(
     for axis in axes.flat:
         axis.set(xticks=(), yticks=())
         axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], titles):
+    for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title, fontsize=8.5, pad=3)
-    for axis, side in zip(axes[:, 0], sides):
+    for axis, side in zip(axes[:, 0], sides, strict=True):
         axis.set_ylabel(side.replace("_", " "), fontsize=8, labelpad=3)
     if foot:
         figure.supxlabel(foot, fontsize=8)
@@ -65,7 +65,7 @@ def overlay(
     side, span = len(frame), np.ptp(values)
     rows, columns = (np.clip((np.arange(side) + 0.5) / side * size - 0.5, 0, size - 1) for size in values.shape)
     lower = [np.floor(place).astype(int) for place in (rows, columns)]
-    upper = [np.minimum(low + 1, size - 1) for low, size in zip(lower, values.shape)]
+    upper = [np.minimum(low + 1, size - 1) for low, size in zip(lower, values.shape, strict=True)]
     down, right = (rows - lower[0])[:, None], (columns - lower[1])[None]
     mixed = sum(
         values[np.ix_(row, column)] * weight

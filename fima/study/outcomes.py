@@ -88,13 +88,14 @@ def predictions(
     chosen = results[(results.row == row) & (results.template == template)]
     if chosen.empty:
         raise ValueError(
-            f"row and template must be of the study ({', '.join(results.row.unique())}; {', '.join(results.template.unique())}), got {row} and {template}"
+            f"row and template must be of the study ({', '.join(results.row.unique())}; "
+            f"{', '.join(results.template.unique())}), got {row} and {template}"
         )
     whole = chosen.groupby("seed").metrics.transform(lambda told: told.notna().all())
     tables = [
         pd.DataFrame(
             {
-                "path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"])]
+                "path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"], strict=True)]
                 if "start" in videos
                 else videos["path"],
                 "group": videos["group"],

@@ -151,7 +151,7 @@ def verdicts(
             names = [cell.text for cell in table.head]
             if not {"claim", "verdict"} <= set(names):
                 continue
-            for line in (dict(zip(names, (cell.text for cell in row))) for row in table.body):
+            for line in (dict(zip(names, (cell.text for cell in row), strict=True)) for row in table.body):
                 found.append(
                     Verdict(
                         one.name,

@@ -63,7 +63,7 @@ def _gather_legends(figure: Figure) -> None:
     for ax in figure.axes:
         if ax.get_legend():
             ax.get_legend().remove()
-        for handle, label in zip(*ax.get_legend_handles_labels()):
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=False):
             name, _, value = label.partition(" (")
             handles.setdefault(name, handle)
             values.setdefault(name, {})[value.rstrip(")")] = None
@@ -91,7 +91,7 @@ def show_rows(
             sharey=True,
             squeeze=False,
         )
-        for ax, column in zip(axes.flat, columns):
+        for ax, column in zip(axes.flat, columns, strict=True):
             part = tabled.numbers[tabled.numbers.heading == column.heading]
             each = {
                 row: predictions(tabled.results, row, column.evaluation, column.measure)
@@ -119,7 +119,8 @@ def show_rows(
         for ax in axes.flat[count:]:
             ax.remove()
         figure.suptitle(
-            f"{tabled.study.title} ({', '.join(tabled.results.data_set.unique())}, {tabled.results.profile.iloc[0]} profile)",
+            f"{tabled.study.title} ({', '.join(tabled.results.data_set.unique())}, {tabled.results.profile.iloc[0]} "
+            "profile)",
             fontsize=9,
         )
         _gather_legends(figure)
@@ -136,8 +137,8 @@ def show_sweep(
 ) -> None:
     "Draw accuracy over a varied setting: ours with intervals above, as published below, each on its own scale."
     places = np.arange(len(ticks))
-    styles = zip(("blue", "red", "green", "pink"), "oDvP")
-    for (colour, marker), column in zip(styles, accuracy_columns(tabled)):
+    styles = zip(("blue", "red", "green", "pink"), "oDvP", strict=False)
+    for (colour, marker), column in zip(styles, accuracy_columns(tabled), strict=False):
         part = (
             100 * tabled.numbers[tabled.numbers.heading == column.heading].set_index("row")[["value", "low", "high"]]
         ).reindex(ticks)

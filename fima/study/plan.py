@@ -5,7 +5,9 @@
 # %% ../../nbs/6_study/60_plan.ipynb #7373fcd7
 from __future__ import annotations
 
-import hashlib, json, sys
+import hashlib
+import json
+import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -143,7 +145,8 @@ def _borrowed(study: Study) -> list[Run]:
         unknown = [row for row in shown.rows if row not in named]
         if unknown:
             raise ValueError(
-                f"{study.name}: shows must name rows of {shown.study} ({', '.join(sorted(named))}), got {', '.join(unknown)}"
+                f"{study.name}: shows must name rows of {shown.study} ({', '.join(sorted(named))}), got "
+                f"{', '.join(unknown)}"
             )
         runs += [named[row]._replace(evaluations=[]) for row in shown.rows]
     return runs
@@ -158,7 +161,7 @@ def expand(
     runs, own = [], study.data.overrides() if study.data else {}
     base = study.base.base or (default_base(study.data.name, study.base.profile) if study.data else None)
     for row, values, seed in product(study.rows, product(*study.factors.values()), study.seeds):
-        factors = dict(zip(study.factors, values))
+        factors = dict(zip(study.factors, values, strict=True))
         overrides = own | study.base.overrides | row.overrides | factors | {"seed": seed}
         try:
             recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
@@ -267,7 +270,8 @@ def load_studies(
     unfit = [study for study in loaded if not fits(study)]
     if unfit and len(loaded) > 1:
         print(
-            f"left out: {', '.join(study.name for study in unfit)}: no settings for {unfit[0].base.base} at profile {profile}",
+            f"left out: {', '.join(study.name for study in unfit)}: no settings for {unfit[0].base.base} at profile "
+            f"{profile}",
             file=sys.stderr,
         )
     for line in filter(None, (left_out_at(study, study.base.profile) for study in loaded)):

@@ -6,7 +6,8 @@
 __all__ = ['publish_records', 'publish']
 
 # %% ../../nbs/6_study/62_publish.ipynb #a59c2597
-import json, sys
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def _refuse_other(new: Path, told: dict[str, Any]) -> None:
     there = read_metrics(new).get("data_fingerprint") if new.exists() else None
     if there and there != told.get("data_fingerprint"):
         raise ValueError(
-            f"{new} is published with data fingerprint {there}, and the record here has {told.get('data_fingerprint')}: other videos make another run (--videos); nothing was copied"
+            f"{new} is published with data fingerprint {there}, and the record here has "
+            f"{told.get('data_fingerprint')}: other videos make another run (--videos); nothing was copied"
         )
 
 
@@ -71,7 +73,8 @@ def publish(
     target = published_folder()
     if not target:
         raise ValueError(
-            "publishing needs a checkout of the repository, whose reports/ is published; this package was installed without one"
+            "publishing needs a checkout of the repository, whose reports/ is published; this package was installed "
+            "without one"
         )
     own, target = (
         reports_folder(None, profile),

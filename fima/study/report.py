@@ -229,7 +229,7 @@ def save_figure(
     target.mkdir(parents=True, exist_ok=True)
     files = [target / f"{name}.png", target / f"{name}.svg"]
     with plt.rc_context(figure_style()):
-        for file, date in zip(files, ({"Software": None}, {"Date": None})):
+        for file, date in zip(files, ({"Software": None}, {"Date": None}), strict=True):
             figure.savefig(file, metadata=date)
     return files
 
@@ -260,7 +260,7 @@ def show_accuracies(
         if len(each) > 1:
             ax.plot(each, [place + 0.22] * len(each), "o", mfc="none", mec=COLOURS["red"], ms=3.5)
     styles = [":", "--", "-."]
-    for style, (name, value) in zip(styles, (reference or {}).items()):
+    for style, (name, value) in zip(styles, (reference or {}).items(), strict=False):
         ax.axvline(100 * value, color="0.35", ls=style, lw=1, label=f"{name} ({100 * value:.3g})")
     ax.set(
         yticks=range(len(summary)),

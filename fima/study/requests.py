@@ -50,11 +50,13 @@ def _check_own(
         raise ValueError(f"{about.title}: test must hold videos, got none{NO_TEST}")
     if len(classes) < 2:
         raise ValueError(
-            f"{about.title}: an evaluation needs training videos of at least 2 classes (class folders, or lists with lines 'path label', labels from 1), got {len(classes)}"
+            f"{about.title}: an evaluation needs training videos of at least 2 classes (class folders, or lists with "
+            f"lines 'path label', labels from 1), got {len(classes)}"
         )
     if tested.group.nunique() < 2:
         raise ValueError(
-            f"{about.title}: test videos must be of at least 2 groups, since intervals draw whole groups (--groups), got {tested.group.iloc[0]} alone"
+            f"{about.title}: test videos must be of at least 2 groups, since intervals draw whole groups (--groups), "
+            f"got {tested.group.iloc[0]} alone"
         )
 
 
@@ -133,7 +135,8 @@ def changed_study(
         return study
     if whole.shows:
         raise ValueError(
-            f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got {_words(changes, seeds, fields)}"
+            f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got "
+            f"{_words(changes, seeds, fields)}"
         )
     told = yaml.safe_load(path.read_text())
     base = told.get("base", {})

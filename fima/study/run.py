@@ -5,7 +5,15 @@
 # %% ../../nbs/6_study/61_run.ipynb #e46fdd18
 from __future__ import annotations
 
-import json, os, shlex, shutil, signal, subprocess, sys, threading, time
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from hashlib import sha256
@@ -292,13 +300,15 @@ def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     unknown = sorted(set(seeds) - {run.recipe.seed for run in runs})
     if unknown:
         raise ValueError(
-            f"seeds must be among those of the studies, {', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}"
+            "seeds must be among those of the studies, "
+            f"{', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}"
         )
     runs = [run for run in runs if not seeds or run.recipe.seed in seeds]
     gone = absent(runs) if len(studies) > 1 else set()
     if gone:
         print(
-            f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names their folder)",
+            f"left out: the runs on {', '.join(sorted(gone))}, whose videos are not on this machine (FIMA_DATA names "
+            "their folder)",
             file=sys.stderr,
         )
     return [run for run in runs if run.recipe.data.title not in gone]
@@ -309,7 +319,8 @@ def _refuse_other_videos(runs: list[Run], reports: Path) -> None:
     others = other_videos((run.recipe.run_id, run.folder(reports) / "metrics.json", run.recipe.data) for run in runs)
     for name, (made, here) in others.items():
         raise ValueError(
-            f"{reports} holds the finished run {name}, made from videos with fingerprint {made}; those that are here have {here}: bring back the others, or name these with --videos: they make runs of their own"
+            f"{reports} holds the finished run {name}, made from videos with fingerprint {made}; those that are here "
+            f"have {here}: bring back the others, or name these with --videos: they make runs of their own"
         )
 
 

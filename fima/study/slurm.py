@@ -6,7 +6,16 @@
 __all__ = ['THREADS', 'Slurm', 'forward_stop', 'job_name', 'ask', 'queued', 'end_jobs', 'slurm_said', 'stop_submitted']
 
 # %% ../../nbs/6_study/61_slurm.ipynb #5516dae5
-import getpass, os, re, shlex, shutil, signal, socket, subprocess, threading, time
+import getpass
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -46,7 +55,8 @@ class Slurm:
         "Refuse a machine that cannot submit."
         if not find_spec("snakemake_executor_plugin_slurm"):
             raise ValueError(
-                "slurm needs Snakemake's plugin snakemake-executor-plugin-slurm, which is not installed: pip install -e '.[slurm]'"
+                "slurm needs Snakemake's plugin snakemake-executor-plugin-slurm, which is not installed: pip install "
+                "-e '.[slurm]'"
             )
         missing = [name for name in ("sbatch", "squeue", "scancel") if not shutil.which(name)]
         if missing:
@@ -135,7 +145,8 @@ def ask(
         ) from None
     if told.returncode:
         raise RuntimeError(
-            f"{words[0]} failed: {' '.join(told.stderr.split())[:300]}; jobs may still be in Slurm: call again where it answers"
+            f"{words[0]} failed: {' '.join(told.stderr.split())[:300]}; jobs may still be in Slurm: call again where "
+            "it answers"
         )
     return told.stdout
 

@@ -56,9 +56,9 @@ def printed(
 
     told["text"] = [
         marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", doubt - common[row])
-        for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row)
+        for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row, strict=True)
     ]
-    told["method"] = [marked(method, common[row]) for method, row in zip(told.method, told.row)]
+    told["method"] = [marked(method, common[row]) for method, row in zip(told.method, told.row, strict=True)]
     rows, longest = (
         told.row.unique(),
         max((list(columns) for _, columns in told.groupby("row", sort=False).column), key=len),
@@ -190,7 +190,7 @@ def sources(
     "Link every number to its runs."
     lines = []
     for (row, evaluation), part in numbers.groupby(["row", "template"], sort=False):
-        shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples())]
+        shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples(), strict=True)]
         spread = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in part.spread]
         lines.append(
             {
@@ -339,36 +339,44 @@ def notes_of(
         else "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
     )
     notes = [
-        f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; {made.sum()} of {len(made)} evaluations made{scale}."
+        f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; "
+        f"{made.sum()} of {len(made)} evaluations made{scale}."
     ]
     if profile == "smoke":
         notes.append("The smoke profile proves that everything runs; its numbers mean nothing.")
     spread = (
         "With one seed nothing is known of the spread between seeds, and the tests below do not cover it."
         if seeds < 2
-        else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not seeds; spread is the standard deviation over seeds, of the first of our columns."
+        else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not "
+        "seeds; spread is the standard deviation over seeds, of the first of our columns."
     )
     averaged = f"{seeds} seed(s)" if (numbers.seeds[numbers.seeds > 0] == seeds).all() else "the seeds of each row"
     if made.any():
         notes.append(
-            f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged over {averaged}]. {spread}"
+            f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged "
+            f"over {averaged}]. {spread}"
         )
     notes.append(
-        "n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. Links: s = seed, f = split."
+        "n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of "
+        "a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. "
+        "Links: s = seed, f = split."
     )
     if len(tested):
         notes.append(
-            f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open where a seed has the other sign. {in_short(tested)}."
+            f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open "
+            f"where a seed has the other sign. {in_short(tested)}."
         )
     unsure = int(results.verified[made].isin(UNSURE).sum())
     if unsure:
         notes.append(
-            f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their training's, and `fima study verify` has not found them equal."
+            f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their "
+            "training's, and `fima study verify` has not found them equal."
         )
     commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
     if any(str(commit).endswith("+changes") for commit in commits) or len(commits) > 1:
         notes.append(
-            f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); the commit of each is in its metrics.json."
+            f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); "
+            "the commit of each is in its metrics.json."
         )
     return [*notes, *study.notes, *footnotes]
 

@@ -5,7 +5,9 @@
 # %% ../../nbs/6_study/61_verify.ipynb #3834ea39
 from __future__ import annotations
 
-import json, os, tempfile
+import json
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed

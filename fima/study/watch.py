@@ -6,7 +6,10 @@
 __all__ = ['EVALUATION_STEPS', 'units', 'done_units', 'told_failure', 'failure', 'failures', 'watch']
 
 # %% ../../nbs/6_study/61_watch.ipynb #6b0cd22c
-import json, subprocess, sys, time
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 

@@ -7,7 +7,15 @@ __all__ = ['write_text', 'write_json', 'environment', 'provenance', 'save_checkp
            'unusable', 'save_encoder', 'read_header', 'read_recipe', 'read_encoder']
 
 # %% ../../nbs/4_training/41_checkpoint.ipynb #c37004e1
-import importlib.metadata, json, os, platform, re, resource, shutil, subprocess, sys
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +66,10 @@ def _blas() -> dict[str, str]:
 
 def environment() -> dict[str, dict[str, Any]]:  # libraries, processor, blas, threads
     "Name everything beside code, recipe and data that can change bits; no name of a machine, a user or a folder."
-    import av, cv2, numpy, scipy.linalg  # here, so that reading a checkpoint does not wait for them
+    import av
+    import cv2
+    import numpy
+    import scipy.linalg  # here, so that reading a checkpoint does not wait for them
 
     known = {
         dist: importlib.metadata.version(dist) for dist in ("torch", "numpy", "av", "scipy", "scikit-learn", "kornia")

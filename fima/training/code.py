@@ -8,7 +8,9 @@ __all__ = ['OUTSIDE', 'MOTION', 'FLOW', 'GENERATED', 'LISTED', 'TRAINED', 'OWN_F
            'template_file', 'template_cells', 'code_fingerprint']
 
 # %% ../../nbs/4_training/41_code.ipynb #f8e038e5
-import ast, json, os
+import ast
+import json
+import os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path

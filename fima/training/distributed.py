@@ -6,7 +6,15 @@
 __all__ = ['LOST', 'together', 'main', 'launch']
 
 # %% ../../nbs/4_training/43_distributed.ipynb #dbb5f5cd
-import argparse, ctypes, json, os, signal, subprocess, sys, tempfile, traceback
+import argparse
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -30,13 +38,15 @@ def together(
     "Join the processes that torchrun started; raise ValueError where it did not, or where GPUs are too few."
     if not distributed.is_torchelastic_launched():
         raise ValueError(
-            "fima.training.distributed must be started by torchrun, as in torchrun --nproc-per-node=2 -m fima.training.distributed recipe.json folder"
+            "fima.training.distributed must be started by torchrun, as in torchrun --nproc-per-node=2 -m "
+            "fima.training.distributed recipe.json folder"
         )
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     on_gpu = device == "cuda" or (device is None and torch.cuda.is_available())
     if on_gpu and torch.cuda.device_count() < here:
         raise ValueError(
-            f"--nproc-per-node must be at most the number of GPUs that can be seen, {torch.cuda.device_count()}, got {here}"
+            f"--nproc-per-node must be at most the number of GPUs that can be seen, {torch.cuda.device_count()}, got "
+            f"{here}"
         )
     if on_gpu:
         torch.cuda.set_device(local)
@@ -66,7 +76,8 @@ def _tell(line: str) -> None:
     "Print a line unless another process has spoken."
     if _first_to_speak():
         print(
-            f"fima: {' '.join(line.split())[:600]} (process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)})",
+            f"fima: {' '.join(line.split())[:600]} (process {os.environ.get('RANK', 0)} of "
+            f"{os.environ.get('WORLD_SIZE', 1)})",
             file=sys.stderr,
             flush=True,
         )

@@ -7,7 +7,13 @@ __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'tak
            'pick_device', 'check_plugins', 'finished', 'pretrain']
 
 # %% ../../nbs/4_training/42_pretrain.ipynb #94071310
-import json, math, os, signal, sys, threading, time
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,7 +168,8 @@ def check_plugins(
     for name, digest in recipe.plugins.items():
         if here.get(name) != digest:
             raise ValueError(
-                f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: its code has changed; make the recipe anew"
+                f"plugin {name} must be the one that the recipe was made with, {digest}, got {here.get(name, 'none')}: "
+                "its code has changed; make the recipe anew"
             )
 
 
@@ -174,7 +181,8 @@ def _claim(folder: Path, recipe: Recipe, content: str) -> None:
         for name, what in (("data_fingerprint", "videos"), ("code", "code")):
             if (told := json.loads(begun.read_text())[name]) != here[name]:
                 raise ValueError(
-                    f"folder {folder} holds a run that was begun with other {what} ({told}, here {here[name]}): continue it with those, or give another --folder"
+                    f"folder {folder} holds a run that was begun with other {what} ({told}, here {here[name]}): "
+                    "continue it with those, or give another --folder"
                 )
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
@@ -200,8 +208,10 @@ def finished(
     if here is None or here == told["data_fingerprint"]:
         return told
     raise ValueError(
-        f"{folder} holds the finished run {recipe.run_id} of {recipe.data.title} with fingerprint {told['data_fingerprint']}; the videos that are here have {here}: other lists or other bytes. "
-        "Nothing was overwritten. Name the folder of these videos with --videos, and they make a run of their own; or give another --folder"
+        f"{folder} holds the finished run {recipe.run_id} of {recipe.data.title} with fingerprint "
+        f"{told['data_fingerprint']}; the videos that are here have {here}: other lists or other bytes. "
+        "Nothing was overwritten. Name the folder of these videos with --videos, and they make a run of their own; or "
+        "give another --folder"
     )
 
 
@@ -220,7 +230,8 @@ def pretrain(
     device, recipe = pick_device(device), recipe.model_copy(update={"data": settle(recipe.data)})
     if recipe.method.name == "imported":
         raise ValueError(
-            "method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it came from"
+            "method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it "
+            "came from"
         )
     check_share(recipe, world_size())
     if told := finished(folder, recipe):

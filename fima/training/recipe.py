@@ -8,7 +8,9 @@ __all__ = ['OWN', 'MOST_PARAMETERS', 'LATER_FIELDS', 'PLACES', 'MOST', 'SMALL_ME
            'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'make_recipe']
 
 # %% ../../nbs/4_training/40_recipe.ipynb #ce0980b2
-import hashlib, json, math
+import hashlib
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
@@ -64,7 +66,8 @@ class Data(Section):
     def _fits(self):
         if (self.sprites is None) == (self.name == "motion_sprites"):
             raise ValueError(
-                f"data.sprites must be given for motion_sprites and for nothing else, got name={self.name}, sprites={self.sprites}"
+                f"data.sprites must be given for motion_sprites and for nothing else, got name={self.name}, "
+                f"sprites={self.sprites}"
             )
         for field_ in ("train_list", "test_list", "groups", "test_share"):
             if getattr(self, field_) and self.name != OWN:
@@ -184,7 +187,8 @@ class Encoder(Section):
     def _known(self):
         if self.name not in ENCODERS:
             raise ValueError(
-                f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}; FIMA_PLUGINS names a file with more"
+                f"encoder.name must be one of {', '.join(ENCODERS)}, got {self.name!r}; FIMA_PLUGINS names a file with "
+                "more"
             )
         if fault := _fault(self.name, json.dumps(self.options, sort_keys=True)):
             raise ValueError(f"encoder.options must suit {self.name}: {fault}, got {self.options}")
@@ -206,7 +210,8 @@ class Method(FimaOptions):
         super().__post_init__()
         if (self.weights is None) == (self.name == "imported"):
             raise ValueError(
-                f"weights must be given for an imported encoder and for nothing else, got name={self.name}, weights={self.weights}"
+                f"weights must be given for an imported encoder and for nothing else, got name={self.name}, "
+                f"weights={self.weights}"
             )
         # what is not known is refused by the recipe, or read by one whose encoder alone is wanted
         known = self.name == "imported" or self.name in METHODS
@@ -351,7 +356,8 @@ class Recipe(Section):
         ):
             if name not in further and name not in registry:
                 raise ValueError(
-                    f"{where} must be one of {', '.join((*registry, *further))}, got {name!r}; FIMA_PLUGINS names a file with more"
+                    f"{where} must be one of {', '.join((*registry, *further))}, got {name!r}; FIMA_PLUGINS names a "
+                    "file with more"
                 )
         if not self.plugins:
             object.__setattr__(
@@ -542,7 +548,8 @@ def make_recipe(
     for name in ("data", "optimisation"):
         if not isinstance(tree.setdefault(name, {}), dict):
             raise ValueError(
-                f"{name} must be a section of settings such as {name}.{list(Recipe.model_fields[name].annotation.model_fields)[0]}, got {tree[name]!r}"
+                f"{name} must be a section of settings such as "
+                f"{name}.{list(Recipe.model_fields[name].annotation.model_fields)[0]}, got {tree[name]!r}"
             )
     schedule = tree["optimisation"]
     if not {"epochs", "steps"} & set(schedule):

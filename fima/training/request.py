@@ -45,7 +45,8 @@ def check_used(
         section, _, field = name.partition(".")
         if section == "method" and field.split(".")[0] not in SHARED:
             raise ValueError(
-                f"{name} is no setting of {recipe.method.name}, which has {', '.join(f'method.{own}' for own in SHARED[:-1])}; got {value!r}"
+                f"{name} is no setting of {recipe.method.name}, which has "
+                f"{', '.join(f'method.{own}' for own in SHARED[:-1])}; got {value!r}"
             )
 
 
@@ -112,7 +113,8 @@ def requested_recipe(
     if size == recipe.optimisation.batch_size:
         return recipe
     print(
-        f"optimisation.batch_size: {size}, as many as the training videos of {recipe.data.title} fill (--change optimisation.batch_size=N sets another)",
+        f"optimisation.batch_size: {size}, as many as the training videos of {recipe.data.title} fill (--change "
+        "optimisation.batch_size=N sets another)",
         file=sys.stderr,
     )
     return settled(make({"optimisation.batch_size": size}))

@@ -68,7 +68,9 @@ def reduce_mean(
     "Average named numbers."
     if world_size() == 1:
         return told
-    return dict(zip(told, gather(torch.tensor([list(told.values())], dtype=torch.float64)).mean(0).tolist()))
+    return dict(
+        zip(told, gather(torch.tensor([list(told.values())], dtype=torch.float64)).mean(0).tolist(), strict=True)
+    )
 
 
 def any_rank(
@@ -97,5 +99,5 @@ def share_statistics(
     if world_size() == 1 or not statistics:
         return
     mean = gather(torch.cat(statistics)[None]).mean(0)
-    for values, shared in zip(statistics, mean.split([len(values) for values in statistics])):
+    for values, shared in zip(statistics, mean.split([len(values) for values in statistics]), strict=True):
         values.copy_(shared)

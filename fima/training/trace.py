@@ -6,7 +6,8 @@
 __all__ = ['TRACED', 'CLOSE', 'Trace', 'weights_digest', 'Comparison', 'relative', 'compare_steps', 'read_trace']
 
 # %% ../../nbs/4_training/41_trace.ipynb #5024a9b2
-import json, math
+import json
+import math
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +84,7 @@ def compare_steps(
     here: list[dict[str, float]],  # the same, computed anew
 ) -> Comparison:
     "Compare two lists of steps, as far as both reach; a term that one of them lacks is a difference."
-    pairs = list(zip(recorded, here))
+    pairs = list(zip(recorded, here, strict=False))
     if not pairs:
         return Comparison("nothing to compare")
     found = [

@@ -5,7 +5,9 @@
 # %% ../../nbs/4_training/40_videos.ipynb #7200440f
 from __future__ import annotations
 
-import fcntl, hashlib, json
+import fcntl
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +124,8 @@ def check_content(
     if data.content in (None, here):
         return
     raise ValueError(
-        f"data.content of {data.title} must be that of the videos that are here, {here}, got {data.content}: other rows or other bytes. "
+        f"data.content of {data.title} must be that of the videos that are here, {here}, got {data.content}: other "
+        "rows or other bytes. "
         "Bring back the videos that it was made from, or name those here with --videos: they make a run of their own"
     )
 

@@ -83,7 +83,8 @@ def open_clips(
     rows.attrs = dict(opened.catalog.attrs)
     if len(rows) < recipe.optimisation.batch_size:
         raise ValueError(
-            f"optimisation.batch_size must be at most the {len(rows)} training videos, got {recipe.optimisation.batch_size}"
+            f"optimisation.batch_size must be at most the {len(rows)} training videos, got "
+            f"{recipe.optimisation.batch_size}"
         )
     places = (
         MotionPlaces(flows, v.tubelets).prepare(opened.paths(rows), v.frames_per_clip * v.stride)

@@ -5,7 +5,9 @@
 # %% ../../nbs/4_training/43_weights.ipynb #d854b0c0
 from __future__ import annotations
 
-import hashlib, re, time
+import hashlib
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +72,8 @@ def _unpickle(path: Path) -> Any:
                 f"{path}: refused, it holds a Python object ({found[1]}) besides tensors; nothing of it was executed"
             ) from None
         raise ValueError(
-            f"{path}: is not a checkpoint that can be read as tensors alone (cut off, or of another kind); nothing of it was executed"
+            f"{path}: is not a checkpoint that can be read as tensors alone (cut off, or of another kind); nothing of "
+            "it was executed"
         ) from None
 
 
@@ -238,7 +241,8 @@ def _named(file: Path | str, encoder: str) -> Imported:
         and (header := read_header(Path(file))).keys() & {"recipe", "holds"}
     ):
         raise ValueError(
-            f"{file}: was written by fima ({header.get('holds', 'an encoder with its recipe')}); load_encoder reads such a file, or the run's folder"
+            f"{file}: was written by fima ({header.get('holds', 'an encoder with its recipe')}); load_encoder reads "
+            "such a file, or the run's folder"
         )
     state = read_weights(file)
     try:
