@@ -20,7 +20,7 @@ from time import perf_counter, process_time
 
 import torch
 
-from fima.data.views import Modalities, RawBatch, RawView
+from fima.data.views.views import Modalities, RawBatch, RawView
 from fima.training.checkpoint import provenance
 from fima.training.pretrain import build_method, build_optimiser, pick_device, step_seed, take_step
 from fima.training.recipe import Recipe, make_recipe
@@ -217,7 +217,7 @@ def write(rows: list[dict], reports: Path | None, notes: list[str]) -> list[Path
     "Write the table as Markdown, CSV and LaTeX; imported late, so that a measuring process does not carry what draws and prints."
     import pandas as pd
 
-    from fima.study.report import write_tables
+    from fima.report.report import write_tables
 
     table = pd.DataFrame(rows).astype(
         {name: float for name in ("seconds_per_step", "seconds_low", "seconds_high")}

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from fima.method.encoders import build_encoder
+from fima.methods.encoders.encoders import build_encoder
 
 SMALL = (
     ("small3d", dict(temporal_stride=4), (24, 3, 8, 32, 32)),

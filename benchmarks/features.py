@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 import torch
 
-from fima.data.catalog import data_root
-from fima.data.clips import FrameSource
-from fima.data.sprites import SpriteOptions, make_sprites
-from fima.data.video import FrameCache, VideoFrames
-from fima.evaluation.features import encode, extract
-from fima.evaluation.reading import read_clips, to_input
-from fima.method.encoders import build_encoder
+from fima.data.sets.catalog import data_root
+from fima.data.views.clips import FrameSource
+from fima.data.sprites.sprites import SpriteOptions, make_sprites
+from fima.data.video.video import FrameCache, VideoFrames
+from fima.evaluation.core.features import encode, extract
+from fima.evaluation.core.eval_clips import read_clips, to_input
+from fima.methods.encoders.encoders import build_encoder
 
 SMALL, LARGE = (("small3d", 48, 16),), (("r2plus1d_18", 112, 16),)  # encoder, crop size, frames per clip
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from fima.data import files
-from fima.data.catalog import data_root
-from fima.data.datasets import find_videos
+from fima.data.sets.catalog import data_root
+from fima.data.sets.datasets import find_videos
 
 
 def arguments():

@@ -13,12 +13,12 @@ from time import perf_counter
 
 import numpy as np
 
-from fima.data.catalog import data_root
-from fima.data.clips import FrameSource
-from fima.data.flow import FlowCache
-from fima.data.motion import motion_target
-from fima.data.tubelets import MotionPlaces
-from fima.data.video import FrameCache, VideoFrames
+from fima.data.sets.catalog import data_root
+from fima.data.views.clips import FrameSource
+from fima.data.flow.flow import FlowCache
+from fima.data.flow.motion import motion_target
+from fima.data.flow.tubelets import MotionPlaces
+from fima.data.video.video import FrameCache, VideoFrames
 from fima.training.recipe import UT_VIEWS
 from fima.training.videos import work_root
 

@@ -19,8 +19,8 @@ from time import perf_counter, process_time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fima.data.clips import batches
-from fima.method.encoders import map_size
+from fima.data.views.clips import batches
+from fima.methods.encoders.encoders import map_size
 from fima.training.checkpoint import provenance
 from fima.training.pretrain import build_method, build_optimiser, step_seed, take_step
 from fima.training.recipe import Recipe
@@ -72,9 +72,9 @@ def main() -> None:
     "Measure all rows in turn, again and again, and write one table."
     import pandas as pd
 
-    from fima.study.files import load_study
-    from fima.study.plan import expand
-    from fima.study.report import write_tables
+    from fima.study.plan.schema import load_study
+    from fima.study.plan.plan import expand
+    from fima.report.report import write_tables
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="methods", help="whose rows, with the first seed and factors")

@@ -77,7 +77,7 @@ pandas = LazyModule("pandas")  # to be imported as `pd`
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #14a37bf1
 def import_string(
-    target: str,  # e.g. "fima.method.fima:Fima"
+    target: str,  # e.g. "fima.methods.fima:Fima"
 ) -> Any:  # the object
     "Import the object that an import string names; raise ValueError where there is none."
     module, _, name = target.partition(":")
@@ -211,10 +211,10 @@ class Registry(Mapping):
 _loading: list[str] = []  # the plugin that is being imported
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #80b2d8bb
-METHODS = Registry("method", "fima.baselines.methods", ("recipe", "published", "released", "reads"))
-VIEW_CHANGES = Registry("view change", "fima.baselines.methods")
-ENCODERS = Registry("encoder", "fima.method.encoders")
-DATA_SETS = Registry("data set", "fima.data.datasets", ("label", "splits"))
+METHODS = Registry("method", "fima.methods.registry", ("recipe", "published", "released", "reads"))
+VIEW_CHANGES = Registry("view change", "fima.methods.registry")
+ENCODERS = Registry("encoder", "fima.methods.encoders.encoders")
+DATA_SETS = Registry("data set", "fima.data.sets.datasets", ("label", "splits"))
 
 register_method, register_view_change = METHODS.register, VIEW_CHANGES.register
 register_encoder, register_data_set = ENCODERS.register, DATA_SETS.register

@@ -2,7 +2,7 @@
 
     python scripts/compact_records.py [REPORTS]
 
-Every metrics.json is read, written anew beside its list of videos (fima.evaluation.record_format), and replaced only
+Every metrics.json is read, written anew beside its list of videos (fima.evaluation.core.record_format), and replaced only
 where what comes back equals what was there to the last bit; recipes lose their white space alone. A second call finds
 nothing to do.
 """
@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fima.evaluation.record_format import LISTS, is_packed, keep_list, lists_folder, pack_videos
-from fima.evaluation.record_format import read_metrics, write_metrics
+from fima.evaluation.core.record_format import LISTS, is_packed, keep_list, lists_folder, pack_videos
+from fima.evaluation.core.record_format import read_metrics, write_metrics
 from fima.training.checkpoint import write_text
 
 TOP = Path(__file__).resolve().parent.parent

@@ -43,7 +43,7 @@ def own_registries():
 @pytest.fixture(scope="session")
 def kernel():
     "One kernel for every template that a test process executes; it is emptied in between, and holds what was imported."
-    from fima.study.jobs import Kernel
+    from fima.study.run.jobs import Kernel
 
     with Kernel() as held:
         yield held
@@ -52,9 +52,9 @@ def kernel():
 @pytest.fixture
 def made(kernel):
     "Make what a study lacks by its jobs, without Snakemake and the processes that it starts; gives the plan afterwards."
-    from fima.study.files import load_study
-    from fima.study.jobs import build_jobs, make_run, pending, prepare_data
-    from fima.study.plan import expand, plan
+    from fima.study.plan.schema import load_study
+    from fima.study.run.jobs import build_jobs, make_run, pending, prepare_data
+    from fima.study.plan.plan import expand, plan
 
     def make(study, reports):
         jobs = build_jobs(pending(expand(load_study(study)), reports), reports, reports / ".work" / "here")

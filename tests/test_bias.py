@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from fima.data.files import encode
-from fima.data.sprites import SpriteOptions, make_sprites, read_masks
-from fima.data.video import FrameCache
-from fima.evaluation.perturb import (
+from fima.data.video.files import encode
+from fima.data.sprites.sprites import SpriteOptions, make_sprites, read_masks
+from fima.data.video.video import FrameCache
+from fima.evaluation.bias.perturb import (
     PERTURBATIONS,
     arrow_of_time,
     fit_judge,
@@ -25,13 +25,13 @@ from fima.evaluation.perturb import (
     temporal_probe,
     variant_features,
 )
-from fima.evaluation.reading import read_clips
-from fima.evaluation.record import compare_records, smoke_run
-from fima.evaluation.record_format import read_metrics
-from fima.evaluation.regions import MaskFrames, read_regions
-from fima.evaluation.swap import mixture_maker, scene_classes, swap_partners, swap_probe
-from fima.study.plan import expand
-from fima.study.files import load_study
+from fima.evaluation.core.eval_clips import read_clips
+from fima.evaluation.core.record import compare_records, smoke_run
+from fima.evaluation.core.record_format import read_metrics
+from fima.evaluation.bias.regions import MaskFrames, read_regions
+from fima.evaluation.bias.background_swap import mixture_maker, scene_classes, swap_partners, swap_probe
+from fima.study.plan.plan import expand
+from fima.study.plan.schema import load_study
 from fima.training.checkpoint import write_json
 from fima.training.weights import load_encoder
 
@@ -255,7 +255,7 @@ def test_ground_against_motion(tmp_path, monkeypatch):
     run = smoke_run(tmp_path / "run")
     border, (_, recipe) = Border(), load_encoder(run)
     border.register_parameter("unused", nn.Parameter(torch.zeros(1)))
-    monkeypatch.setattr("fima.evaluation.record.load_encoder", lambda source: (border, recipe))
+    monkeypatch.setattr("fima.evaluation.core.record.load_encoder", lambda source: (border, recipe))
     told = execute(
         "studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1
     )["metrics"]
@@ -283,7 +283,7 @@ def test_ground_against_motion(tmp_path, monkeypatch):
 def test_settings_are_refused_before_anything_is_read(tmp_path, monkeypatch, change, message):
     monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     run = smoke_run(tmp_path / "run")
-    monkeypatch.setattr("fima.evaluation.record.open_data", None)
+    monkeypatch.setattr("fima.evaluation.core.record.open_data", None)
     with pytest.raises(ValueError, match=message):
         execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), **change)
     assert not (tmp_path / "bias").exists()

@@ -12,7 +12,7 @@ import papermill
 import pytest
 import yaml
 
-from fima.data.cards import (
+from fima.data.sets.cards import (
     FACTS,
     checksum,
     count_rows,
@@ -22,8 +22,8 @@ from fima.data.cards import (
     typical_and_atypical,
     write_card,
 )
-from fima.data.catalog import data_root
-from fima.data.datasets import data_set
+from fima.data.sets.catalog import data_root
+from fima.data.sets.datasets import data_set
 
 TOP = Path(__file__).resolve().parent.parent
 CARDS = TOP / "data_cards"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fima.data.catalog import data_root
-from fima.evaluation.record_format import read_metrics
+from fima.data.sets.catalog import data_root
+from fima.evaluation.core.record_format import read_metrics
 
 FIMA = Path(sys.executable).with_name("fima")
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fima.data.clips import ClipDataset, StepSampler, batches
-from fima.data.video import FrameCache, encode
+from fima.data.views.clips import ClipDataset, StepSampler, batches
+from fima.data.video.video import FrameCache, encode
 
 ROWS, BATCH, STEPS = 11, 4, 5
 

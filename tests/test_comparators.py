@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from fima.baselines.erasing import ErasingContrast, ErasingOptions
-from fima.baselines.dual import Dual, DualOptions
-from fima.baselines.fame import Fame
-from fima.baselines.methods import PUBLISHED, RELEASED, STRUCTURE
-from fima.data.views import Batch, Modalities, RawBatch, RawView, View
-from fima.method.base import check_method
-from fima.method.encoders import build_encoder
-from fima.method.fima import Fima, FimaOptions
-from fima.method.moco import MomentumOptions
+from fima.methods.be import ErasingContrast, ErasingOptions
+from fima.methods.dclr import Dual, DualOptions
+from fima.methods.fame import Fame
+from fima.methods.registry import PUBLISHED, RELEASED, STRUCTURE
+from fima.data.views.views import Batch, Modalities, RawBatch, RawView, View
+from fima.methods.base import check_method
+from fima.methods.encoders.encoders import build_encoder
+from fima.methods.fima import Fima, FimaOptions
+from fima.methods.moco import MomentumOptions
 from fima.plugins import METHODS, VIEW_CHANGES
 from fima.training.recipe import make_recipe
 

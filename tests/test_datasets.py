@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 from fima.data import check
-from fima.data.catalog import CatalogError, data_root
-from fima.data.check import check_data
-from fima.data.datasets import DATA_SETS, data_set, find_videos, locate, open_catalog, read_lists
-from fima.data.video import encode
+from fima.data.sets.catalog import CatalogError, data_root
+from fima.data.sets.check import check_data
+from fima.data.sets.datasets import DATA_SETS, data_set, find_videos, locate, open_catalog, read_lists
+from fima.data.video.video import encode
 
 
 @pytest.fixture(scope="session")

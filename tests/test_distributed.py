@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import fima.method.fima
+import fima.methods.fima
 import fima.training.pretrain
 from fima.training.log import Log
 from fima.training.pretrain import pretrain, step_seed
 from fima.training.recipe import make_recipe
-from fima.training.share import check_share
+from fima.training.ddp import check_share
 from fima.training.videos import open_data
 
 STEPS, STEP_WITH_TROUBLE = 6, 3
@@ -202,8 +202,8 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
     """Losses and gradient norm of every step to 2e-6 of themselves (MCL: 1e-5), weights, queues and statistics to 1e-5
     (and 1e-6 absolute): float32, added in another order."""
     assert ended["variants"].codes == [0, 0], ended["variants"].said
-    share, counted = fima.method.fima.share_of_mean, []
-    monkeypatch.setattr(fima.method.fima, "share_of_mean", lambda videos: counted.append(videos) or share(videos))
+    share, counted = fima.methods.fima.share_of_mean, []
+    monkeypatch.setattr(fima.methods.fima, "share_of_mean", lambda videos: counted.append(videos) or share(videos))
     alone = pretrain(RECIPES[name], work / f"{name} on one", device="cpu", log_interval=1, progress=False)
     # the processes' means are over unlike numbers of videos
     if name == "between":
@@ -281,7 +281,7 @@ def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended)
     again = python(
         *torchrun,
         "-m",
-        "fima.training.distributed",
+        "fima.training.launch",
         work / "variants" / "fima.json",
         work / "killed by torchrun",
         "--device",

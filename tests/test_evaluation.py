@@ -15,15 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fima.data.catalog import data_root
-from fima.data.video import encode
-from fima.evaluation.battery import evaluate_all
-from fima.evaluation.linear import linear_probe, probe_by
-from fima.evaluation.protocols import FINETUNE, LINEAR, find_protocol
-from fima.evaluation.record import evaluated_data, open_run
-from fima.evaluation.record_format import read_metrics
-from fima.evaluation.retrieval import retrieve
-from fima.evaluation.statistics import cluster_bootstrap, paired_test
+from fima.data.sets.catalog import data_root
+from fima.data.video.video import encode
+from fima.evaluation.protocols.evaluate_all import evaluate_all
+from fima.evaluation.protocols.linear import linear_probe, probe_by
+from fima.evaluation.protocols.protocols import FINETUNE, LINEAR, find_protocol
+from fima.evaluation.core.record import evaluated_data, open_run
+from fima.evaluation.core.record_format import read_metrics
+from fima.evaluation.protocols.retrieval import retrieve
+from fima.evaluation.core.statistics import cluster_bootstrap, paired_test
 from fima.training.checkpoint import save_encoder
 from fima.training.pretrain import pretrain
 from fima.training.recipe import make_recipe
@@ -122,9 +122,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from fima.evaluation.finetune import finetune
-from fima.evaluation.protocols import FINETUNE
-from fima.evaluation.record import open_run
+from fima.evaluation.protocols.finetune import finetune
+from fima.evaluation.protocols.protocols import FINETUNE
+from fima.evaluation.core.record import open_run
 opened = open_run(sys.argv[1])
 protocol = replace(FINETUNE["demo"], epochs=8, decay_at=(6,), every=2, batch_size=4)
 outcome = finetune(protocol, opened.encoder, opened.rows("train"), opened.rows("test"), opened.data.frames, opened.recipe.views, sys.argv[2], clips=2, progress=False)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fima.data.sprites import make_sprites
-from fima.data.views import Modalities, RawBatch, RawView
-from fima.method.base import Method
+from fima.data.sprites.sprites import make_sprites
+from fima.data.views.views import Modalities, RawBatch, RawView
+from fima.methods.base import Method
 from fima.training.log import Log
 from fima.training.pretrain import pretrain, take_step
 from fima.training.recipe import make_recipe

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from fima.data import files, video
-from fima.data.catalog import data_root
-from fima.data.files import fingerprint, fingerprints
-from fima.data.video import FrameCache, VideoError, VideoFrames, check_videos, decode, encode, probe
+from fima.data.sets.catalog import data_root
+from fima.data.video.files import fingerprint, fingerprints
+from fima.data.video.video import FrameCache, VideoError, VideoFrames, check_videos, decode, encode, probe
 
 FRAMES = 70
 

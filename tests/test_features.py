@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from fima.data.clips import Looped, uniform_clips
-from fima.data.video import VideoError, VideoFrames, encode
-from fima.data.views import centre_crop
-from fima.evaluation.features import cached_features, default_workers, extract, load_features, pool_map
-from fima.evaluation.reading import WHOLE, read_clips, squares, to_input
-from fima.evaluation.retrieval import RETRIEVAL_PROTOCOLS, retrieve_by
-from fima.method.encoders import build_encoder
+from fima.data.views.clips import Looped, uniform_clips
+from fima.data.video.video import VideoError, VideoFrames, encode
+from fima.data.views.views import centre_crop
+from fima.evaluation.core.features import cached_features, default_workers, extract, load_features, pool_map
+from fima.evaluation.core.eval_clips import WHOLE, read_clips, squares, to_input
+from fima.evaluation.protocols.retrieval import RETRIEVAL_PROTOCOLS, retrieve_by
+from fima.methods.encoders.encoders import build_encoder
 
 SHAPE = dict(frames_per_clip=8, stride=2, crop_size=32)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fima.method.encoders import build_encoder
-from fima.study.files import load_study
-from fima.study.plan import expand
+from fima.methods.encoders.encoders import build_encoder
+from fima.study.plan.schema import load_study
+from fima.study.plan.plan import expand
 from fima.training.pretrain import pretrain
 from fima.training.recipe import make_recipe
 from fima.training.weights import import_checkpoint

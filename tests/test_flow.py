@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fima.data.catalog import data_root
-from fima.data.clips import ClipDataset, Looped, batches
-from fima.data.flow import FlowCache, dense_flow, pack, unpack
-from fima.data.motion import MotionOptions, motion_target
-from fima.data.sprites import SpriteOptions, render_video
-from fima.data.tubelets import MotionPlaces, Tubelets
-from fima.data.video import FrameCache, VideoError, VideoFrames, encode, fingerprint
-from fima.data.views import random_box
+from fima.data.sets.catalog import data_root
+from fima.data.views.clips import ClipDataset, Looped, batches
+from fima.data.flow.flow import FlowCache, dense_flow, pack, unpack
+from fima.data.flow.motion import MotionOptions, motion_target
+from fima.data.sprites.sprites import SpriteOptions, render_video
+from fima.data.flow.tubelets import MotionPlaces, Tubelets
+from fima.data.video.video import FrameCache, VideoError, VideoFrames, encode, fingerprint
+from fima.data.views.views import random_box
 
 VIEWS = dict(scale=(0.2, 1.0), aspect=(3 / 4, 4 / 3))
 OPTIONS = SpriteOptions(size=32, frames=40)

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fima.data.catalog import data_root
-from fima.evaluation.record import evaluated_data, open_run, record, run_features, seen_in_training
-from fima.study.files import load_study, own_folder, published_folder
-from fima.study.plan import expand, plan
-from fima.study.run import run
-from fima.study.verify import verify
-from fima.training.code import code_fingerprint, executed_code, parts_of
+from fima.data.sets.catalog import data_root
+from fima.evaluation.core.record import evaluated_data, open_run, record, run_features, seen_in_training
+from fima.study.plan.schema import load_study, own_folder, published_folder
+from fima.study.plan.plan import expand, plan
+from fima.study.run.run import run
+from fima.study.plan.verify import verify
+from fima.training.fingerprint import code_fingerprint, executed_code, parts_of
 from fima.training.pretrain import Stopped, pretrain
 from fima.training.recipe import make_recipe
 from fima.training.request import requested_recipe
@@ -216,7 +216,7 @@ def test_a_study_does_not_take_runs_of_other_videos(weizmann, tmp_path, call, ma
 @needs_videos
 def test_videos_seen_in_training_are_told_by_content(tmp_path):
     "Trained on one folder, tested on another: other names, the same bytes; an unrelated folder has none of them."
-    from fima.data.files import fingerprint
+    from fima.data.video.files import fingerprint
 
     films = (
         sorted((data_root() / "videos" / "weizmann4").rglob("*.avi"))[:12]
@@ -288,7 +288,7 @@ def test_a_stopped_run_keeps_its_trace(tmp_path):
 
 def edited(monkeypatch, old, new, file):
     "Let the package's code read as if one line of it were another."
-    import fima.training.code as code
+    import fima.training.fingerprint as code
 
     read, target = Path.read_text, TOP / "fima" / file
     assert old in read(target)
@@ -347,7 +347,7 @@ def test_an_edit_concerns_the_runs_that_execute_it(monkeypatch, file, old, new, 
     with monkeypatch.context() as patched:
         edited(patched, old, new, file)
         after = {name: code_fingerprint(recipe) for name, recipe in recipes.items()}
-    import fima.training.code as code
+    import fima.training.fingerprint as code
 
     code._parsed.cache_clear()
     code._fingerprint.cache_clear()
@@ -366,14 +366,14 @@ def test_an_edit_concerns_the_runs_that_execute_it(monkeypatch, file, old, new, 
     ids=["flow", "remark", "layout", "step", "folders of one's own"],
 )
 def test_an_edit_concerns_the_evaluations_that_execute_it(monkeypatch, file, old, new, concerned):
-    from fima.training.code import template_cells
+    from fima.training.fingerprint import template_cells
 
     recipe, templates = make_recipe("demo", base="ut_interaction"), ("bias", "linear_probe", "retrieval", "finetune")
     before = {name: code_fingerprint(recipe, template_cells(name)) for name in templates}
     with monkeypatch.context() as patched:
         edited(patched, old, new, file)
         after = {name: code_fingerprint(recipe, template_cells(name)) for name in templates}
-    import fima.training.code as code
+    import fima.training.fingerprint as code
 
     code._parsed.cache_clear()
     code._fingerprint.cache_clear()
@@ -525,11 +525,11 @@ def test_folders_of_ones_own_from_the_command_line_to_a_table(tmp_path, call):
 
 def test_videos_that_no_evaluation_can_use_are_refused_before_a_kernel_starts(tmp_path, call, monkeypatch):
     "No test videos, no classes, one group: said with the way out, and nothing is computed; the training's rule of groups holds where no other is given."
-    from fima.data.video import encode
-    from fima.data.sprites import SpriteOptions, render_video
-    import fima.study.jobs
+    from fima.data.video.video import encode
+    from fima.data.sprites.sprites import SpriteOptions, render_video
+    import fima.study.run.jobs
 
-    monkeypatch.setattr(fima.study.jobs.Kernel, "ready", lambda *given: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(fima.study.run.jobs.Kernel, "ready", lambda *given: pytest.fail("a kernel was started"))
     names = [f"{kind}/{person}_{number}.mp4" for kind in "ab" for person in ("p1", "p2") for number in (1, 2)]
     for folder in ("flat", "classes"):
         for number, name in enumerate(names):
@@ -587,8 +587,8 @@ def test_another_encoder_starts_from_no_options(call):
 
 
 def test_the_picture_of_a_plan_knows_every_state(call, tmp_path):
-    from fima.study.picture import COLOURS, MARKS, SHADES
-    from fima.study.plan import STATES
+    from fima.report.plan_plot import COLOURS, MARKS, SHADES
+    from fima.study.plan.plan import STATES
 
     assert set(SHADES) == set(MARKS) == set(STATES) and set(SHADES.values()) <= set(COLOURS)
     done = call("study", "plan", "mcl_ut")  # the published records, some of them unverified

@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 PARTS = ("pyproject.toml", "LICENSE", "fima", "nbs/studies", "nbs/results")
 PLUGIN = """
-from fima.method.encoders import build_encoder
+from fima.methods.encoders.encoders import build_encoder
 from fima.plugins import register_encoder
 
 @register_encoder("hum")

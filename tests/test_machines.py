@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from fima.data.flow import FlowCache, baseline_opencv, dense_flow, flow_identity
-from fima.data.sprites import SpriteOptions, render_video
-from fima.data.video import FrameCache, encode
+from fima.data.flow.flow import FlowCache, baseline_opencv, dense_flow, flow_identity
+from fima.data.sprites.sprites import SpriteOptions, render_video
+from fima.data.video.video import FrameCache, encode
 from fima.training.checkpoint import environment, provenance
 
 NO_AVX2, NO_AVX = dict(OPENCV_CPU_DISABLE="AVX2"), dict(OPENCV_CPU_DISABLE="SSE4.1,SSE4.2,AVX,FP16,AVX2")
@@ -23,7 +23,7 @@ KERNELS = ["Haswell", "Nehalem", "Prescott"]  # of OpenBLAS, beside the one that
 FLOW = """
 import hashlib, json, sys
 import cv2, numpy as np
-from fima.data.flow import dense_flow, flow_identity
+from fima.data.flow.flow import dense_flow, flow_identity
 digest, free, search = hashlib.sha256(), hashlib.sha256(), cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 with np.load(sys.argv[1]) as clips:
     for name in clips.files:
@@ -38,8 +38,8 @@ import sys
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
-from fima.data.motion import cell_means
-from fima.evaluation.linear import clip_scores, fit_logistic
+from fima.data.flow.motion import cell_means
+from fima.evaluation.protocols.linear import clip_scores, fit_logistic
 with np.load(sys.argv[1]) as held: train, codes, test, maps = (held[name] for name in ("train", "codes", "test", "maps"))
 scores = {f"scores_{C:g}": clip_scores(test, *fit_logistic(train, codes, C)) for C in (1., 100.)}
 loose = LogisticRegression(max_iter=5000).fit(train[:, 0], codes).decision_function(test[:, 0])
@@ -133,10 +133,10 @@ def test_a_setting_of_the_user_is_given_back():
 def probe_data(file):
     "Features of an untrained encoder for clips of the motion sprites, made into rows; maps as of a flow."
     import torch
-    from fima.evaluation.features import encode as features_of
-    from fima.evaluation.probes import motion_clips
-    from fima.data.sprites import sprite_catalog
-    from fima.method.encoders import build_encoder
+    from fima.evaluation.core.features import encode as features_of
+    from fima.evaluation.protocols.probes import motion_clips
+    from fima.data.sprites.sprites import sprite_catalog
+    from fima.methods.encoders.encoders import build_encoder
 
     options = SpriteOptions(train=96, test=48)
     catalog = sprite_catalog(options)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from fima.baselines.alignment import Alignment, align, gradient_map, tapped
-from fima.baselines.motion_focused import Mcl, MclOptions
-from fima.data.views import Batch, View
-from fima.method.encoders import build_encoder, map_size
-from fima.method.instance import pool
-from fima.method.moco import MomentumOptions
-from fima.training.share import share_statistics, wrap_ddp
+from fima.methods.mcl_alignment import Alignment, align, gradient_map, tapped
+from fima.methods.mcl import Mcl, MclOptions
+from fima.data.views.views import Batch, View
+from fima.methods.encoders.encoders import build_encoder, map_size
+from fima.methods.instance import pool
+from fima.methods.moco import MomentumOptions
+from fima.training.ddp import share_statistics, wrap_ddp
 
 SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=0.9)
 TINY = dict(widths=(4, 8, 8), temporal_stride=4)

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from fima.baselines.methods import STRUCTURE
-from fima.baselines.motion_focused import Mcl
-from fima.data.clips import Looped, batches
-from fima.data.video import FrameCache, encode
-from fima.method.encoders import map_size
-from fima.study.files import load_study
-from fima.study.plan import expand
+from fima.methods.registry import STRUCTURE
+from fima.methods.mcl import Mcl
+from fima.data.views.clips import Looped, batches
+from fima.data.video.video import FrameCache, encode
+from fima.methods.encoders.encoders import map_size
+from fima.study.plan.schema import load_study
+from fima.study.plan.plan import expand
 from fima.training.pretrain import Stopped, build_method, build_optimiser, pretrain, step_seed, take_step
 from fima.training.recipe import make_recipe
-from fima.training.share import check_share
+from fima.training.ddp import check_share
 from fima.training.videos import OpenData, open_data
 from fima.training.views import open_clips, open_modalities, with_flow
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fima.data.catalog import CatalogError, content_fingerprint, data_root
-from fima.data.check import check_data, check_own
-from fima.data.classes import data_title
-from fima.data.datasets import data_set, open_catalog
-from fima.data.files import fingerprint
-from fima.data.own import ALONE, grouped_split, own_catalog
-from fima.data.video import encode
+from fima.data.sets.catalog import CatalogError, content_fingerprint, data_root
+from fima.data.sets.check import check_data, check_own
+from fima.data.sets.classes import data_title
+from fima.data.sets.datasets import data_set, open_catalog
+from fima.data.video.files import fingerprint
+from fima.data.sets.own import ALONE, grouped_split, own_catalog
+from fima.data.video.video import encode
 
 
 @pytest.fixture(autouse=True)
@@ -551,8 +551,8 @@ def test_the_refusal_for_96_missing_classes(five):
 
 PLUGIN = """
 import pandas as pd
-from fima.data.datasets import DataSet
-from fima.data.lists import check_table
+from fima.data.sets.datasets import DataSet
+from fima.data.sets.lists import check_table
 from fima.plugins import DATA_SETS, register_data_set
 
 @register_data_set("toy", splits=2)
@@ -570,10 +570,10 @@ def wrong(folder, split): return toy(folder, split).assign(label=["0", "1", "-1"
 
 USED = """
 import sys
-from fima.data.catalog import CatalogError
-from fima.data.check import check_data
-from fima.data.classes import data_title
-from fima.data.datasets import open_catalog
+from fima.data.sets.catalog import CatalogError
+from fima.data.sets.check import check_data
+from fima.data.sets.classes import data_title
+from fima.data.sets.datasets import open_catalog
 for name, split in (("toy", 1), ("toy", 2), ("played", 1)):
     catalog = open_catalog(name, sys.argv[1], split)
     print(data_title(name, *catalog.attrs["classes"]), catalog.path[catalog.split == "test"].tolist())

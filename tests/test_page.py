@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fima.study import page as module
-from fima.study.files import load_study, repository, study_names
-from fima.study.page import build_page, owner, page_words, source_links
+from fima.study.plan.schema import load_study, repository, study_names
+from fima.report.page import build_page, owner, page_words, source_links
 
 TOP = Path(__file__).resolve().parent.parent
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 
-from fima.method.base import Method
-from fima.method.instance import ProjectionHead, pool
+from fima.methods.base import Method
+from fima.methods.instance import ProjectionHead, pool
 from fima.plugins import register_method, register_view_change
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def test_a_method_and_an_encoder_from_outside_become_a_row_of_a_table(plugins, t
     file = tmp_path / "theirs.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     told = python(
-        f"from fima.study.run import run; print(run({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', "
+        f"from fima.study.run.run import run; print(run({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', "
         "'state', 'run_id']].to_json(orient='records'))"
     )
     rows = {line["row"]: line for line in json.loads(told.splitlines()[-1])}
@@ -181,7 +181,7 @@ def test_a_module_that_a_plugin_imports_from_beside_it_is_part_of_it(tmp_path):
         ),
         (
             "from fima.plugins import register_method\n@register_method('mine')\nclass Mine: pass\n",
-            "method mine must be a class that inherits fima.method.base.Method",
+            "method mine must be a class that inherits fima.methods.base.Method",
         ),
         (
             "from fima.plugins import register_encoder\n@register_encoder('mine')\nclass Mine: pass\n",

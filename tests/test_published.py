@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from fima.study.report import published
+from fima.report.report import published
 
 COLUMNS = [
     "table",

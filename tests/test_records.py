@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fima.evaluation.record import compare_records
-from fima.evaluation.record_format import LISTS, ROW_COLUMNS, find_list, is_packed, list_digest, lists_folder
-from fima.evaluation.record_format import pack_column, pack_videos, unpack_column, unpack_videos
-from fima.evaluation.record_format import read_metrics, write_metrics
-from fima.study.outcomes import load_results
+from fima.evaluation.core.record import compare_records
+from fima.evaluation.core.record_format import LISTS, ROW_COLUMNS, find_list, is_packed, list_digest, lists_folder
+from fima.evaluation.core.record_format import pack_column, pack_videos, unpack_column, unpack_videos
+from fima.evaluation.core.record_format import read_metrics, write_metrics
+from fima.report.results import load_results
 
 TOP = Path(__file__).resolve().parent.parent
 REPORTS = TOP / "reports"

@@ -15,11 +15,11 @@ import nbformat
 import pytest
 import yaml
 
-from fima.study.files import load_study
-from fima.study.jobs import Kernel, build_jobs, do_jobs, pending
-from fima.study.plan import expand, plan
-from fima.study.run import run
-from fima.study.slurm import Slurm, job_name, queued
+from fima.study.plan.schema import load_study
+from fima.study.run.jobs import Kernel, build_jobs, do_jobs, pending
+from fima.study.plan.plan import expand, plan
+from fima.study.run.run import run
+from fima.study.run.slurm import Slurm, job_name, queued
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is not installed")
 
@@ -193,7 +193,7 @@ def record(folder):
 
 
 PLUGIN = """
-from fima.method.encoders import build_encoder
+from fima.methods.encoders.encoders import build_encoder
 from fima.plugins import register_encoder
 
 @register_encoder("hum_on_slurm")
@@ -308,7 +308,7 @@ def test_settings_that_cannot_be_meant_are_refused(tmp_path, cluster, call, monk
     ]:
         result = call("study", "run", study, "--reports", tmp_path / "reports", *words)
         assert result.returncode == 2 and result.stderr.count("\n") == 1 and said in result.stderr
-    monkeypatch.setattr("fima.study.slurm.find_spec", lambda name: None)
+    monkeypatch.setattr("fima.study.run.slurm.find_spec", lambda name: None)
     assert (
         "pip install -e '.[slurm]'"
         in call("study", "run", study, "--reports", tmp_path / "reports", "--slurm", "gpu").stderr

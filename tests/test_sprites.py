@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from fima.data import sprites
-from fima.data.datasets import open_catalog
-from fima.data.sprites import (
+from fima.data.sets.datasets import open_catalog
+from fima.data.sprites.sprites import (
     CLASS_NAMES,
     CLASSES,
     MOTIONS,
@@ -23,7 +23,7 @@ from fima.data.sprites import (
     render_video,
     sprite_catalog,
 )
-from fima.data.video import decode, probe
+from fima.data.video.video import decode, probe
 
 SMALL = SpriteOptions(train=24, test=12)
 

@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from fima.evaluation.record_format import read_metrics
-from fima.study.files import load_study, reports_folder, repository, study_names
-from fima.study.jobs import JobError, Kernel, execute
-from fima.study.plan import expand, plan
-from fima.study.report import published
-from fima.study.run import report, run
+from fima.evaluation.core.record_format import read_metrics
+from fima.study.plan.schema import load_study, reports_folder, repository, study_names
+from fima.study.run.jobs import JobError, Kernel, execute
+from fima.study.plan.plan import expand, plan
+from fima.report.report import published
+from fima.study.run.run import report, run
 
 STUDY = {
     "name": "trial",
@@ -264,7 +264,7 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
 def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midway):
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
-    call = [sys.executable, "-c", f"from fima.study.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
+    call = [sys.executable, "-c", f"from fima.study.run.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
     folder = tmp_path / "runs" / plan(study, tmp_path).run_id[0]
     kept = stopped_midway(call, folder)
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
@@ -402,8 +402,8 @@ def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
         "name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: fima, label: FIMA}]\nevaluations: [{template: "
         "linear_probe}]\n"
     )
-    monkeypatch.setattr("fima.study.run.results_notebooks", lambda *_: [])
-    monkeypatch.setattr("fima.study.run.build_page", lambda folder, profile: asked.append(profile) or folder)
+    monkeypatch.setattr("fima.study.run.run.results_notebooks", lambda *_: [])
+    monkeypatch.setattr("fima.study.run.run.build_page", lambda folder, profile: asked.append(profile) or folder)
     for study, *where in (
         ("table_01",),
         ("table_01", reports_folder()),

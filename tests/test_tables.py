@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fima.evaluation.record_format import read_metrics
-from fima.study.files import load_study, repository
-from fima.study.jobs import Kernel, execute
-from fima.study.panels import keep_figure, show_rows
-from fima.study.plan import expand
-from fima.study.tables import keep, printed, tabulate
+from fima.evaluation.core.record_format import read_metrics
+from fima.study.plan.schema import load_study, repository
+from fima.study.run.jobs import Kernel, execute
+from fima.report.result_plots import keep_figure, show_rows
+from fima.study.plan.plan import expand
+from fima.report.tables import keep, printed, tabulate
 from fima.training.checkpoint import write_json
 
 STUDIES = ["table_01", "table_02", *(f"table_03{part}" for part in "abcdef"), *(f"table_{n:02}" for n in range(4, 12))]

@@ -7,8 +7,8 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from fima.study.files import template_parameters
-from fima.training.code import studies_folder
+from fima.study.plan.schema import template_parameters
+from fima.training.fingerprint import studies_folder
 
 TEMPLATES = sorted(studies_folder().glob("*.ipynb"))
 

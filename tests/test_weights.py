@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import fima
-from fima.method.encoders import build_encoder
+from fima.methods.encoders.encoders import build_encoder
 from fima.training.checkpoint import read_encoder, save_checkpoint, save_encoder
 from fima.training.recipe import Recipe, make_recipe
 from fima.training.weights import (
