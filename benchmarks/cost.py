@@ -79,9 +79,16 @@ def build_recipe(variant: str, backbone: str, on_gpu: bool, precision: str) -> R
 def random_batch(recipe: Recipe, needs: frozenset, crop: int) -> RawBatch:
     "Draw noise in the shape that the workers hand over, cut from overlapping boxes."
     generator, v, size = torch.Generator().manual_seed(0), recipe.views, recipe.optimisation.batch_size
-    frames = lambda *sizes: torch.randint(256, (size, *sizes, crop, crop, 3), dtype=torch.uint8, generator=generator)
-    box = lambda *edges: torch.tensor(edges).expand(size, 4)
-    sub_clips = lambda: frames(v.sub_clips, v.frames_per_clip) if "sub_clips" in needs else None
+
+    def frames(*sizes):
+        return torch.randint(256, (size, *sizes, crop, crop, 3), dtype=torch.uint8, generator=generator)
+
+    def box(*edges):
+        return torch.tensor(edges).expand(size, 4)
+
+    def sub_clips():
+        return frames(v.sub_clips, v.frames_per_clip) if "sub_clips" in needs else None
+
     views = [
         RawView(frames(v.frames_per_clip), edges, sub_clips(), None)
         for edges in (box(0.0, 0.0, 0.8, 0.8), box(0.2, 0.2, 1.0, 1.0))
@@ -121,7 +128,10 @@ def measure(variant: str, backbone: str, device: str, precision: str, threads: i
     for number in range(GPU_WARM_UP if on_gpu else 1):
         step(number, small)
     seconds = [step(number, raw) for number in range(GPU_STEPS if on_gpu else BACKBONES[backbone][3])]
-    count = lambda parameters: sum(p.numel() for p in parameters)
+
+    def count(parameters):
+        return sum(p.numel() for p in parameters)
+
     told = provenance(target)
     return dict(
         seconds=seconds,
@@ -196,9 +206,10 @@ def measure_backbone(backbone: str, device: str, precision: str, threads: int, r
 
 def merge(file: Path, fresh: list[dict]) -> list[dict]:
     "Keep the lines of an earlier call that this one does not measure anew; encoders, then variants, in one order."
-    key = lambda row: tuple(
-        str(row[name]) for name in ("variant", "backbone", "batch", "device", "precision", "threads")
-    )
+
+    def key(row):
+        return tuple(str(row[name]) for name in ("variant", "backbone", "batch", "device", "precision", "threads"))
+
     earlier = list(csv.DictReader(file.open())) if file.exists() else []
     rows = {key(row): row for row in [*earlier, *fresh]}.values()
     return sorted(

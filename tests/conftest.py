@@ -84,7 +84,9 @@ def stopped_midway():
     "Start a command that trains into a folder, press Ctrl-C once it has logged a step, and give the step of the checkpoint it kept."
 
     def stopped(call, folder):
-        hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+        def hears():
+            return signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to Ctrl-C
+
         process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
         deadline = time.monotonic() + 400
         while not (folder / "log.jsonl").exists() or not (folder / "log.jsonl").read_text():

@@ -145,7 +145,10 @@ def test_an_encoder_that_sees_the_background_follows_the_scene(videos):
 
 def test_what_is_made_does_not_depend_on_how_it_is_batched(videos):
     encoder = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1))
-    make = lambda row: perturbed(videos.cuts("test", row), videos.rows["test"].path[row], seed=3)
+
+    def make(row):
+        return perturbed(videos.cuts("test", row), videos.rows["test"].path[row], seed=3)
+
     one, many = (variant_features(encoder, 9, make, batch=batch) for batch in (1, 64))
     for kind in PERTURBATIONS:
         np.testing.assert_allclose(one[kind].features, many[kind].features, rtol=1e-4, atol=1e-5)

@@ -24,7 +24,9 @@ SHARED = dict(queue_size=12, hidden=16, dim=8, key_groups=2, momentum=0.9)
 def batch_of(needs, windows, seed=0):
     "Random views that hold what a method reads and nothing else."
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *shape: torch.rand(VIDEOS, *shape, generator=generator)
+
+    def draw(*shape):
+        return torch.rand(VIDEOS, *shape, generator=generator)
 
     def view(kinds):
         clips = {kind: draw(3, FRAMES, SIZE, SIZE) for kind in ("rgb", "difference")}
@@ -124,9 +126,11 @@ def test_without_its_parts_it_is_moco(kind, own, term):
 
 @pytest.mark.parametrize("name", VIEW_CHANGES)
 def test_a_change_reaches_the_source_alone(name):
-    raw_clip = lambda seed: torch.randint(
-        0, 256, (VIDEOS, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    def raw_clip(seed):
+        return torch.randint(
+            0, 256, (VIDEOS, FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+        )
+
     raw = RawBatch(
         *(RawView(raw_clip(seed), torch.zeros(VIDEOS, 4)) for seed in (0, 1)),
         torch.zeros(VIDEOS),

@@ -566,8 +566,11 @@ check.check_data("ucf101", sys.argv[1], report=sys.argv[2], progress=False)
 
 def started(tree, report):
     "Start a slow check and wait until a part of it is done."
+
     # a shell's background jobs are deaf to Ctrl-C, and hand that on
-    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def hears():
+        return signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     process = subprocess.Popen(
         [sys.executable, "-c", SLOWED, str(tree), str(report)],
         start_new_session=True,

@@ -214,7 +214,10 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
     assert len(one) == len(two) == STEPS
     for here, there in zip(one, two, strict=True):
         for term in here:
-            where = lambda said: f"{term} at step {here['step']}: {said}"
+
+            def where(said):
+                return f"{term} at step {here['step']}: {said}"
+
             torch.testing.assert_close(there[term], here[term], rtol=CURVED.get(name, 2e-6), atol=0, msg=where)
     expected = state(work / f"{name} on one")
     for weight, value in state(work / f"{name} on two").items():

@@ -133,10 +133,12 @@ np.savez(sys.argv[3], scores=outcome.scores, epochs=outcome.curve.epoch, looks=o
 
 
 def test_killed_finetuning_continues_to_the_same_bits(run, tmp_path):
-    start = lambda name: subprocess.Popen(
-        [sys.executable, "-c", FINETUNE_SMOKE, run, tmp_path / name, tmp_path / f"{name}.npz"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, "-c", FINETUNE_SMOKE, run, tmp_path / name, tmp_path / f"{name}.npz"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
     assert start("whole").wait() == 0
     for looks in (1, 3):
         process, file = start("killed"), tmp_path / "killed" / "looks.jsonl"

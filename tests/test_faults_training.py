@@ -81,7 +81,10 @@ def test_killed_runs_continue_bit_for_bit(work, undisturbed):
         assert not (work / "killed" / "metrics.json").exists()
     assert start(work, "killed").wait() == 0
     assert same_weights(work / "killed", undisturbed)
-    numbers = lambda name: [(row["step"], row["loss"]) for row in Log.read(work / name)]
+
+    def numbers(name):
+        return [(row["step"], row["loss"]) for row in Log.read(work / name)]
+
     assert numbers("killed") == numbers("undisturbed")
 
 

@@ -303,14 +303,17 @@ def test_batches_over_tubelets_do_not_depend_on_workers(videos, frames, tmp_path
 def test_places_travel_to_other_processes(videos, frames, tmp_path):
     places = MotionPlaces(FlowCache.build(videos, tmp_path / "flow", frames)).prepare(videos, 16)
     copy = pickle.loads(pickle.dumps(places))
-    draw = lambda rule: [
-        (
-            rule.starts(path, 40, 16, 3, np.random.default_rng(seed)),
-            rule.rectangle(path, 5, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed)),
-        )
-        for path in videos
-        for seed in range(4)
-    ]
+
+    def draw(rule):
+        return [
+            (
+                rule.starts(path, 40, 16, 3, np.random.default_rng(seed)),
+                rule.rectangle(path, 5, 16, 32, 32, **VIEWS, generator=np.random.default_rng(seed)),
+            )
+            for path in videos
+            for seed in range(4)
+        ]
+
     assert draw(copy) == draw(places)
 
 

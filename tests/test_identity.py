@@ -14,7 +14,7 @@ from fima.data.sets.catalog import data_root
 from fima.evaluation.core.record import evaluated_data, open_run, record, run_features, seen_in_training
 from fima.study.plan.schema import load_study, own_folder, published_folder
 from fima.study.plan.plan import expand, plan
-from fima.study.run.run import run
+from fima.report.make import run_studies
 from fima.study.plan.verify import verify
 from fima.training.fingerprint import code_fingerprint, executed_code, parts_of
 from fima.training.pretrain import Stopped, pretrain
@@ -393,7 +393,7 @@ def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call, made)
     stamp = file.stat().st_mtime_ns
     assert plan(study, tmp_path).set_index("row").state.to_dict() == {"vv": "unverified", "random": "done"}
     assert (
-        run(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "unverified"
+        run_studies(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "unverified"
         and file.stat().st_mtime_ns == stamp
     )
     planned = call("study", "plan", *words)  # with its picture
@@ -417,7 +417,7 @@ def test_records_of_other_code_are_shown_kept_and_verified(tmp_path, call, made)
         said.returncode == 1 and "different, at step 2 first, loss by" in said.stdout and "1 different" in said.stdout
     ), said.stdout + said.stderr
     assert plan(study, tmp_path).set_index("row").state["vv"] == "outdated"
-    assert run(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "done"
+    assert run_studies(study, reports=tmp_path, progress=False).set_index("row").state["vv"] == "done"
     aside = tmp_path / ".work" / "set_aside" / file.parent.name / "1" / "metrics.json"
     # nothing that was finished is lost
     assert json.loads(aside.read_text())["trace"][1]["loss"] == told["trace"][1]["loss"]

@@ -24,9 +24,10 @@ def batch_of(videos=4, frames=8, size=24, grid=(2, 3, 3), seed=0):
     "Random views with all that MCL reads."
     generator = torch.Generator().manual_seed(seed)
     box = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * videos)
-    view = lambda motion=None: View(
-        torch.randn(videos, 3, frames, size, size, generator=generator), None, None, box, motion
-    )
+
+    def view(motion=None):
+        return View(torch.randn(videos, 3, frames, size, size, generator=generator), None, None, box, motion)
+
     return Batch(
         view(torch.rand(videos, *grid, generator=generator)),
         view(),
@@ -136,7 +137,10 @@ def test_the_gradient_of_the_alignment_is_that_of_finite_differences(map, traini
         source=batch.source._replace(rgb=batch.source.rgb.double(), motion=batch.source.motion.double()),
         target=batch.target._replace(rgb=batch.target.rgb.double()),
     )
-    loss = lambda: sum(method(batch).values())
+
+    def loss():
+        return sum(method(batch).values())
+
     for parameter in (method.encoder.stage0[0].weight, method.projectors["inter"].layers[2].weight):
         (exact,) = torch.autograd.grad(loss(), parameter)
         place = divmod(int(exact.abs().argmax()), exact[0].numel())

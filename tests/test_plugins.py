@@ -111,7 +111,7 @@ def test_a_method_and_an_encoder_from_outside_become_a_row_of_a_table(plugins, t
     file = tmp_path / "theirs.yaml"
     file.write_text(yaml.safe_dump(STUDY))
     told = python(
-        f"from fima.study.run.run import run; print(run({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', "
+        f"from fima.report.make import run_studies; print(run_studies({str(file)!r}, reports={str(tmp_path)!r}, progress=False)[['row', "
         "'state', 'run_id']].to_json(orient='records'))"
     )
     rows = {line["row"]: line for line in json.loads(told.splitlines()[-1])}

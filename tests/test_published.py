@@ -304,11 +304,15 @@ def test_orderings_in_words_hold_in_the_numbers(table, column, better, worse):
 
 def test_differences_in_words_hold_in_the_numbers():
     "Section 4.3: 3.0 and 5.2 over FAME; B.5: 0.1 and 0.24 GPU-days; the best linear probes; and a sentence that holds for R(2+1)D alone."
-    gain = lambda column: round(
-        value("table_04", "fima_i3d_ucf101", column) - value("table_04", "fame_i3d_ucf101", column), 1
-    )
+
+    def gain(column):
+        return round(value("table_04", "fima_i3d_ucf101", column) - value("table_04", "fame_i3d_ucf101", column), 1)
+
     assert (gain("UCF101 finetune"), gain("HMDB51 finetune")) == (3.0, 5.2)
-    days = lambda row: value("table_11", row, "GPU-days")
+
+    def days(row):
+        return value("table_11", row, "GPU-days")
+
     assert round(days("dc") - days("vd"), 2) == 0.1 and round(days("dc_fs_md") - days("dc_fs"), 2) == 0.24
     table = published("table_04")
     for column in ("UCF101 linear", "HMDB51 linear"):

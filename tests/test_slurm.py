@@ -18,7 +18,8 @@ import yaml
 from fima.study.plan.schema import load_study
 from fima.study.run.jobs import Kernel, build_jobs, do_jobs, pending
 from fima.study.plan.plan import expand, plan
-from fima.study.run.run import run
+from fima.report.make import run_studies
+from fima.study.run.run import Resources
 from fima.study.run.slurm import Slurm, job_name, queued
 
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is not installed")
@@ -218,9 +219,9 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatc
         Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4),
         tmp_path / "reports",
     )
-    after = run(study, reports=reports, slurm=slurm, options=CHECKS, results=False, progress=False, cores=1).set_index(
-        "row"
-    )
+    after = run_studies(
+        study, reports=reports, resources=Resources(cores=1, slurm=slurm, options=CHECKS), results=False, progress=False
+    ).set_index("row")
     assert after.state.to_dict() == {"vv": "done", "fima": "done", "broken": "failed"}
 
     # the data, then the two processes that three short runs share
@@ -283,14 +284,20 @@ def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatc
         stdout=subprocess.DEVNULL,
     )
     assert queued(job_name(work)) == {"103"}
-    assert set(run(write(tmp_path, rows=rows[:2]), reports=reports, results=False, progress=False).state) == {"done"}
+    assert set(run_studies(write(tmp_path, rows=rows[:2]), reports=reports, results=False, progress=False).state) == {
+        "done"
+    }
     assert cluster("scancel") == [["103"]] and not queued(job_name(work))
 
 
 def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
     study = write(tmp_path, rows=STUDY["rows"][:1])
-    after = run(
-        study, reports=tmp_path / "reports", slurm=Slurm("gup", cpus=1), options=CHECKS, results=False, progress=False
+    after = run_studies(
+        study,
+        reports=tmp_path / "reports",
+        resources=Resources(slurm=Slurm("gup", cpus=1), options=CHECKS),
+        results=False,
+        progress=False,
     )
     assert after.state.tolist() == ["missing"] and len(cluster("sbatch")) == 1
     lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
@@ -341,7 +348,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster, 
     kept = stopped_midway(call, folder)
     assert ["101"] in cluster("scancel") and "--gpus" not in asked(cluster("sbatch")[1])
     assert 0 < kept < 90
-    after = run(study, reports=reports, results=False, progress=False)
+    after = run_studies(study, reports=reports, results=False, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 90 and kept in steps

@@ -20,7 +20,8 @@ from fima.study.plan.schema import load_study, reports_folder, repository, study
 from fima.study.run.jobs import JobError, Kernel, execute
 from fima.study.plan.plan import expand, plan
 from fima.report.report import published
-from fima.study.run.run import report, run
+from fima.report.make import make_report, run_studies
+from fima.study.run.run import Resources
 
 STUDY = {
     "name": "trial",
@@ -56,7 +57,7 @@ def test_misspelt_names_are_refused_before_anything_runs(tmp_path):
         ({"fctors": {"data.split": [1]}}, "fctors"),
     ]:
         with pytest.raises(ValueError, match=named) as refused:
-            run(write(tmp_path, **changes), reports=tmp_path)
+            run_studies(write(tmp_path, **changes), reports=tmp_path)
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "runs").exists()
 
@@ -204,7 +205,7 @@ def test_other_code_requeues_nothing_by_itself(tmp_path, made):
     assert plan(study, tmp_path).state.tolist() == ["unverified"]
     stamps = [file.stat().st_mtime_ns for file in (record, folder / "metrics.json")]
     for recorded in (True, False):
-        assert run(study, reports=tmp_path, progress=False, recorded=recorded).state.tolist() == ["unverified"]
+        assert run_studies(study, reports=tmp_path, progress=False, recorded=recorded).state.tolist() == ["unverified"]
     # neither deleted nor run again
     assert [file.stat().st_mtime_ns for file in (record, folder / "metrics.json")] == stamps
 
@@ -219,7 +220,7 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
         reference={"linear_probe": {"chance": 1 / 12}, "probes": {"chance": 1 / 8}},
     )
     study = write(tmp_path, rows=[broken, *kept], **parts)
-    after = run(study, reports=tmp_path, progress=False).set_index("row")
+    after = run_studies(study, reports=tmp_path, progress=False).set_index("row")
     assert after.state.to_dict() == {"vv": "failed", "fima": "done", "random_difference": "done"}
 
     folder = tmp_path / "runs" / after.run_id["vv"]  # the failure: its notebook is kept, and told of in one line
@@ -255,23 +256,27 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
     assert (tmp_path / "tables" / "trial.tex").exists() and (tmp_path / "notebooks" / "trial-table_01.ipynb").exists()
 
     study = write(tmp_path, rows=kept, **parts)  # without the broken row: nothing is left to do but the table
-    run(study, reports=tmp_path, progress=False)
+    run_studies(study, reports=tmp_path, progress=False)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and ".work" not in f.parts}
-    assert set(run(study, reports=tmp_path, progress=False).state) == {"done"}
+    assert set(run_studies(study, reports=tmp_path, progress=False).state) == {"done"}
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
 
 
 def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midway):
     row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
-    call = [sys.executable, "-c", f"from fima.study.run.run import run; run({str(study)!r}, reports={str(tmp_path)!r})"]
+    call = [
+        sys.executable,
+        "-c",
+        f"from fima.report.make import run_studies; run_studies({str(study)!r}, reports={str(tmp_path)!r})",
+    ]
     folder = tmp_path / "runs" / plan(study, tmp_path).run_id[0]
     kept = stopped_midway(call, folder)
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert not running
     assert plan(study, tmp_path).state.tolist() == ["partial"]
     assert 0 < kept < 150  # it was told to stop, and kept what it had
-    after = run(study, reports=tmp_path, progress=False)
+    after = run_studies(study, reports=tmp_path, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps)) and steps[-1] == 150
@@ -289,10 +294,10 @@ def test_numbers_without_weights_are_made_anew(tmp_path, made):
     ]:
         file.unlink()
     record.write_text(json.dumps(first | {"estimates": "old"}))
-    assert plan(study, tmp_path).state.tolist() == ["recorded"] and run(
+    assert plan(study, tmp_path).state.tolist() == ["recorded"] and run_studies(
         study, reports=tmp_path, progress=False, recorded=True
     ).state.tolist() == ["recorded"]
-    assert run(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
+    assert run_studies(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
     assert json.loads(record.read_text())["estimates"] == first["estimates"]
 
 
@@ -303,7 +308,7 @@ def test_a_job_of_two_processes_is_one_run(tmp_path):
         | {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}
     }
     study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
-    table = run(study, reports=tmp_path, progress=False, processes=2)
+    table = run_studies(study, reports=tmp_path, progress=False, resources=Resources(processes=2))
     assert table.state.tolist() == ["done"]
     told = json.loads((tmp_path / "runs" / table.run_id[0] / "metrics.json").read_text())
     assert told["processes"] == 2 and told["steps"] == 4 and told["code"]
@@ -320,7 +325,7 @@ def test_ten_kills_change_nothing(tmp_path):
     for folder in (undisturbed, killed):
         folder.mkdir()
     began = time.monotonic()
-    assert set(run(write(undisturbed, **parts), reports=undisturbed, progress=False).state) == {"done"}
+    assert set(run_studies(write(undisturbed, **parts), reports=undisturbed, progress=False).state) == {"done"}
     needed, generator, ended, study = time.monotonic() - began, random.Random(0), 0, write(killed, **parts)
     call = [
         sys.executable,
@@ -345,7 +350,7 @@ def test_ten_kills_change_nothing(tmp_path):
                 os.kill(int(each.parent.name), signal.SIGKILL)
         process.wait()
     assert ended < 10, "no call was killed before its end"
-    assert set(run(study, reports=killed, progress=False).state) == {"done"}
+    assert set(run_studies(study, reports=killed, progress=False).state) == {"done"}
 
     def numbers(folder):
         told = {
@@ -402,15 +407,15 @@ def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
         "name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: fima, label: FIMA}]\nevaluations: [{template: "
         "linear_probe}]\n"
     )
-    monkeypatch.setattr("fima.study.run.run.results_notebooks", lambda *_: [])
-    monkeypatch.setattr("fima.study.run.run.build_page", lambda folder, profile: asked.append(profile) or folder)
+    monkeypatch.setattr("fima.report.make.results_notebooks", lambda *_: [])
+    monkeypatch.setattr("fima.report.make.build_page", lambda folder, profile: asked.append(profile) or folder)
     for study, *where in (
         ("table_01",),
         ("table_01", reports_folder()),
         (own, tmp_path),
         ("table_01", tmp_path, "smoke"),
     ):
-        report(study, *where, progress=False)
+        make_report(study, *where, progress=False)
     assert asked == ["", "", "smoke", "smoke"]
     # a study that names no results notebook has a plain table
     assert "not run" in (tmp_path / "tables" / "own.md").read_text()

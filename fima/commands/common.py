@@ -19,7 +19,10 @@ from fastcore.docments import docments
 def _options(function: Callable, optional: tuple[str, ...] = ()) -> list[Parameter]:
     "Turn the parameters of a function into Typer's, their docments into help texts."
     told, types = docments(function, returns=False), get_type_hints(function)
-    kind = lambda p: typer.Argument if p.default is p.empty or p.name in optional else typer.Option
+
+    def kind(p):
+        return typer.Argument if p.default is p.empty or p.name in optional else typer.Option
+
     return [
         p.replace(annotation=Annotated[types[p.name], kind(p)(help=told[p.name])])
         for p in signature(function).parameters.values()

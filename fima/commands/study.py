@@ -156,25 +156,15 @@ def study_run(
     from fima.study.plan.schema import reports_folder
     from fima.study.run.jobs import JobError
     from fima.report.publish import publish as make_public
-    from fima.study.run.run import run
+    from fima.report.make import run_studies
+    from fima.study.run.run import Resources
 
     if seed and few:
         raise ValueError(f"--seed and --seeds say the same: give one, got {seed} and {seeds}")
     cluster, few = on_slurm(slurm, hours=hours, account=account, memory=memory, cpus=cpus, jobs=jobs), seed or few
     with failing(JobError, RuntimeError):
-        table = run(
-            names,
-            cores,
-            gpus,
-            reports,
-            recorded,
-            results,
-            options=option or (),
-            profile=profile,
-            seeds=few,
-            processes=processes,
-            slurm=cluster,
-        )
+        resources = Resources(cores, gpus, processes, cluster, tuple(option or ()))
+        table = run_studies(names, resources, reports, profile, few, recorded, results)
         if publish:
             print(*make_public(names, profile), sep="\n")
     if results:
@@ -266,7 +256,7 @@ def study_report(
     from fima.study.plan.schema import study_names
     from fima.study.run.jobs import JobError
     from fima.report.publish import publish as make_public
-    from fima.study.run.run import report
+    from fima.report.make import make_report
 
     if publish and reports:
         raise ValueError(f"--publish writes to the repository's reports/, got --reports {reports} too")
@@ -275,7 +265,7 @@ def study_report(
             *(
                 make_public(names or study_names(), profile)
                 if publish
-                else report(names or study_names(), reports, profile)
+                else make_report(names or study_names(), reports, profile)
             ),
             sep="\n",
         )

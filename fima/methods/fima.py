@@ -109,7 +109,10 @@ class Fima(Momentum):
         self.needs = frozenset(name for name, wanted in asked.items() if wanted)
         self.needs_mask = o.pixel and o.foreground_position != "none"
         sizes = encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads
-        decoder = lambda: MotionDecoder(*sizes, dropout=o.decoder_dropout)
+
+        def decoder():
+            return MotionDecoder(*sizes, dropout=o.decoder_dropout)
+
         self.decoders = nn.ModuleDict()
         if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)):
             self.decoders["shared"] = decoder()
@@ -173,7 +176,10 @@ class Fima(Momentum):
     ) -> Keys:  # what the switches ask for, else None
         "Encode one view by the key encoder, one modality at a time, and project it."
         o, project = self.options, self.key_projector
-        encode = lambda clips: self.key_map(clips, generator)
+
+        def encode(clips):
+            return self.key_map(clips, generator)
+
         rgb = encode(view.rgb) if o.instance or (self.needs_mask and o.foreground_source != "difference") else None
         difference = encode(view.difference) if o.pixel or o.instance_motion else None
         return Keys(
@@ -233,7 +239,10 @@ def decode(
     "Run the motion decoder, shared or separate, over all feature frames (Eq. 4 and 9)."
     o, (B, T) = self.options, source_tokens.shape[:2]
     source, target = source_tokens.flatten(0, 1), target_tokens.flatten(0, 1)
-    unfold = lambda x: None if x is None else x.unflatten(0, (B, T))
+
+    def unfold(x):
+        return None if x is None else x.unflatten(0, (B, T))
+
     ask_pixels, ask_cls = o.pixel and o.motion_decoder, o.frame
     if "shared" in self.decoders:
         decoded = self.decoders["shared"](source if ask_pixels else None, target, with_cls=ask_cls)
@@ -277,7 +286,10 @@ def motion_terms(
     tokens = frame_tokens(maps[source])
     cls, pixels = self.decode(tokens, frame_tokens(maps[target]))
     if o.pixel:
-        mask = lambda i, side: keys[i].mask if o.foreground_position in (side, "both") else None
+
+        def mask(i, side):
+            return keys[i].mask if o.foreground_position in (side, "both") else None
+
         distances = pixel_distances(boxes[source], boxes[target], tuple(maps[source].shape[-2:]))
         positives = positive_pairs(distances, o.distance_threshold, mask(source, "prediction"), mask(target, "target"))
         terms["pixel"] = self.pixel_term(

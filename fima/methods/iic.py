@@ -139,7 +139,10 @@ class Intra(Momentum):
     ) -> dict[str, Tensor]:  # the two terms of a pair, scalars
         "Let a colour clip find a residual and the residual the colour clip."
         broken = [] if self.own.negative == "none" else [colour_keys["negative"][:, None], self.queues["negative"].keys]
-        nce = lambda query, key, name: info_nce(query, key, [self.queues[name].keys, *broken], self.options.temperature)
+
+        def nce(query, key, name):
+            return info_nce(query, key, [self.queues[name].keys, *broken], self.options.temperature)
+
         return {
             "rgb_to_difference": nce(colour["rgb"], residual_keys["difference"], "difference"),
             "difference_to_rgb": nce(residual["difference"], colour_keys["rgb"], "rgb"),

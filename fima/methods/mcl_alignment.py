@@ -61,7 +61,10 @@ def gradient_map(
         )
     if not similarity.requires_grad:
         raise ValueError("similarity must be differentiable by the taps, got one without a graph")
-    widen = lambda parts: torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts])
+
+    def widen(parts):
+        return torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts])
+
     gradient = widen(torch.autograd.grad(similarity.sum(), list(taps), create_graph=True))
     return (gradient.mean((3, 4), keepdim=True) * (gradient if map == "released" else widen(taps))).sum(1).relu()
 

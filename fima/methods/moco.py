@@ -84,7 +84,10 @@ class Momentum(Method):
         queues: Sequence[str] | Mapping[str, int] = ("instance",),  # names of the queues, or also their sizes, 0: none
     ):
         super().__init__(encoder, options, own, seed)
-        head = lambda: ProjectionHead(encoder.channels, options.hidden, options.dim)
+
+        def head():
+            return ProjectionHead(encoder.channels, options.hidden, options.dim)
+
         self.projectors = nn.ModuleDict({name: head() for name in heads})
         self.key_encoder, self.key_projectors = key_copy(self.encoder), key_copy(self.projectors)
         sizes = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, options.queue_size)

@@ -71,7 +71,10 @@ class Supervised(Method):
         generator: torch.Generator | None = None,  # not needed here
     ) -> dict[str, Tensor]:  # "cross_entropy", mean over both views
         "Compute the cross-entropy of both views."
-        encode = lambda clips: grouped_forward(self.encoder, clips, self.query_groups // world_size())
+
+        def encode(clips):
+            return grouped_forward(self.encoder, clips, self.query_groups // world_size())
+
         losses = [
             F.cross_entropy(self.classifier(pool(encode(view.rgb))), batch.label)
             for view in (batch.source, batch.target)

@@ -175,7 +175,10 @@ def verdict_tables(
     found: Sequence[Verdict],  # of `verdicts`
 ) -> list[Table]:  # how many of which kind, by study; then every claim
     "Count and list the verdicts."
-    link = lambda one: dress(one.title, Markup('<a href="#{}">{}</a>').format(one.artefact, one.title))
+
+    def link(one):
+        return dress(one.title, Markup('<a href="#{}">{}</a>').format(one.artefact, one.title))
+
     counts = []
     for caption, of_paper in (
         ("Orderings that the papers claim, by study", True),

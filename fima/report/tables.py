@@ -64,7 +64,10 @@ def printed(
         max((list(columns) for _, columns in told.groupby("row", sort=False).column), key=len),
     )
     columns = list(dict.fromkeys([*longest, *told.column]))  # as the paper orders them: the first row may lack some
-    spread = lambda name: told.pivot(index="row", columns="column", values=name).reindex(index=rows, columns=columns)
+
+    def spread(name):
+        return told.pivot(index="row", columns="column", values=name).reindex(index=rows, columns=columns)
+
     about = told.groupby("row")[["method", "backbone", "pretrain", "frames", "resolution"]].first().reindex(rows)
     if not told.method.any():
         about = about[[]]

@@ -92,9 +92,10 @@ def environment() -> dict[str, dict[str, Any]]:  # libraries, processor, blas, t
 # %% ../../nbs/3_training/03_checkpoint.ipynb #55e5b17d
 def _commit() -> str | None:
     "Give the commit of the code, with `+changes` when files differ from it, or None outside a checkout."
-    git = lambda *words: subprocess.run(
-        ["git", "-C", str(Path(fima.__file__).parent), *words], capture_output=True, text=True
-    )
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(Path(fima.__file__).parent), *words], capture_output=True, text=True)
+
     try:
         head = git("rev-parse", "--short=12", "HEAD")
     except OSError:
@@ -182,7 +183,10 @@ def misfits(
     wanted: dict[str, Tensor],  # what there should be; shapes alone count
 ) -> str:  # "" where all fits
     "Tell which names are unknown, missing or of another shape."
-    shapes = lambda name: f"{name} {tuple(weights[name].shape)} for {tuple(wanted[name].shape)}"
+
+    def shapes(name):
+        return f"{name} {tuple(weights[name].shape)} for {tuple(wanted[name].shape)}"
+
     faults = dict(unknown=[n for n in weights if n not in wanted], missing=[n for n in wanted if n not in weights])
     faults["mis-shaped"] = [shapes(n) for n in weights if n in wanted and weights[n].shape != wanted[n].shape]
     return "; ".join(f"{len(names)} {fault} ({name_some(names)})" for fault, names in faults.items() if names)

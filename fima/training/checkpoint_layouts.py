@@ -105,7 +105,10 @@ def encoder_prefix(
     "Find the trained encoder among the names; raise ValueError where two could be meant."
     splits = [(name[:at], name[at:]) for name in names for at in [0, *(dot.end() for dot in re.finditer(r"\.", name))]]
     seen = Counter(before for before, after in splits if after in layer_names)
-    segments = lambda before: set(before.split("."))
+
+    def segments(before):
+        return set(before.split("."))
+
     own = {before: count for before, count in seen.items() if not segments(before) & COPIES}
     meant = {before: count for before, count in own.items() if segments(before) & TRAINED} or own
     likely = [before for before, count in meant.items() if count > max(meant.values()) / 2]

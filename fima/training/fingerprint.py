@@ -123,7 +123,10 @@ OUTSIDE = (
     "fima.training.fingerprint",
     "fima._modidx",
 )
-MOTION = ("fima.data.flow.motion", "fima.data.flow.tubelets")  # entered where views follow the motion, or a method aligns with it
+MOTION = (
+    "fima.data.flow.motion",
+    "fima.data.flow.tubelets",
+)  # entered where views follow the motion, or a method aligns with it
 FLOW = ("fima.data.flow.flow", *MOTION)  # all of it; the flow itself an evaluation may compute without the rest
 GENERATED = ("fima.data.sprites.sprites", "fima.data.sprites.sprite_motions")  # entered where the videos are generated
 LISTED = ("fima.data.sets.datasets", "fima.data.sets.lists", "fima.data.sets.catalog")  # entered where they are not
@@ -303,7 +306,10 @@ def template_file(
 def _cells(file: Path, changed: int) -> str:
     "Give the code of a notebook: all code cells but the tagged one."
     cells = json.loads(file.read_text())["cells"]
-    tagged = lambda cell: "parameters" in cell["metadata"].get("tags", [])
+
+    def tagged(cell):
+        return "parameters" in cell["metadata"].get("tags", [])
+
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code" and not tagged(cell))
 
 

@@ -68,5 +68,8 @@ def at_chance(
 ) -> list[str]:  # names of those at chance
     "Name the terms whose mean over the end of the run is not below 98% of the chance value."
     end = rows[-max(1, round(last * len(rows))) :]
-    mean = lambda name: np.mean([row[name] for row in end])
+
+    def mean(name):
+        return np.mean([row[name] for row in end])
+
     return [name for name in terms if rows and mean(name) > 0.98 * mean(f"{name}_chance")]

@@ -104,7 +104,10 @@ def requested_recipe(
     changes, videos = changes or {}, videos or {}
     told = videos | changes
     base = base or default_base(told.get("data.name", ""), profile)
-    make = lambda further: make_recipe(profile, preset, told | further, base, method)
+
+    def make(further):
+        return make_recipe(profile, preset, told | further, base, method)
+
     recipe = settled(make({}))
     check_used(recipe, changes)
     if recipe.data.content is None or "optimisation.batch_size" in changes:

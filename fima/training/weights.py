@@ -147,7 +147,10 @@ def _try(state: dict[str, Tensor], layout: Layout) -> _Trial:
 
 def _numbers(trial: _Trial) -> dict[str, Tensor]:
     "Give the weights as float32 under our names, counters at zero; raise ValueError where they are no numbers."
-    dense = lambda value: value.layout is torch.strided and value.is_floating_point() and not value.is_meta
+
+    def dense(value):
+        return value.layout is torch.strided and value.is_floating_point() and not value.is_meta
+
     named = {trial.prefix + name: value for name, value in trial.inside.items()}
     odd = [name for name, value in named.items() if not dense(value)]
     if odd:

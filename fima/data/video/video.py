@@ -15,7 +15,16 @@ import numpy as np
 from av.video.frame import PictureType
 from tqdm import tqdm
 
-from .files import VideoError, VideoInfo, encode, fingerprint, probe, read_frames, replacing, whole_frames
+from fima.data.video.files import (
+    VideoError,
+    VideoInfo,
+    encode,
+    fingerprint,
+    probe,
+    read_frames,
+    replacing,
+    whole_frames,
+)
 from ...plugins import pandas as pd
 
 _all_ = ["VideoError", "VideoInfo", "encode", "fingerprint", "probe"]  # whoever reads video needs these too

@@ -187,7 +187,10 @@ class Modalities:
         self, raw: RawView, seed: int, needs: frozenset, part: tuple[int, int]
     ) -> tuple[Tensor | None, Tensor | None]:
         "Give the clip and the sub-clips in [0, 1], changed by the draws of a seed; without a seed as they are."
-        change = lambda clips: self.change(clips, Generator().manual_seed(seed), part) if seed else clips
+
+        def change(clips):
+            return self.change(clips, Generator().manual_seed(seed), part) if seed else clips
+
         clip = change(to_clip(raw.clip)) if needs & {"rgb", "difference"} else None
         return clip, torch.stack(
             [change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1

@@ -179,7 +179,10 @@ def run_features(
             f"{opened.about.title}, split {opened.about.split}: {split} must hold videos, got none"
             + (NO_TEST if split == "test" and opened.about.name == OWN else "")
         )
-    compute = lambda: _extract(opened, paths, clips, fraction, modality, crops, progress)
+
+    def compute():
+        return _extract(opened, paths, clips, fraction, modality, crops, progress)
+
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
     name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
@@ -317,7 +320,10 @@ def record(
             f"{', '.join(sorted(set(floats) - set(tested)))}"
         )
     recipe, pooled = opened.recipe, (opened, *further)
-    one = lambda values: values[0] if len(pooled) == 1 else values
+
+    def one(values):
+        return values[0] if len(pooled) == 1 else values
+
     seen = [seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled]
     metrics = dict(
         run=recipe.run_id,

@@ -15,7 +15,13 @@ import pandas as pd
 from .linear import augmented_features, probe_by, training_clips, training_colours
 from .protocols import LINEAR, Protocol, check_labels, find_protocol
 from ..core.record import Opened, run_features
-from .retrieval import RETRIEVAL_PROTOCOLS, chance_hit, check_ranks, find_retrieval, retrieve_by
+from fima.evaluation.protocols.retrieval import (
+    RETRIEVAL_PROTOCOLS,
+    chance_hit,
+    check_ranks,
+    find_retrieval,
+    retrieve_by,
+)
 from ...training.weights import weights_fingerprint
 
 # %% ../../../nbs/4_evaluation/2_protocols/06_evaluate_all.ipynb #43b4c35d

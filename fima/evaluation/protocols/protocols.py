@@ -63,7 +63,10 @@ class Protocol:
         epochs: int,  # passes over the training videos
     ) -> "Protocol":  # the same, its decays and looks moved in proportion
         "Shorten or lengthen a protocol."
-        scale = lambda epoch: max(1, round(epoch * epochs / self.epochs))
+
+        def scale(epoch):
+            return max(1, round(epoch * epochs / self.epochs))
+
         return replace(self, epochs=epochs, decay_at=tuple(map(scale, self.decay_at)), every=scale(self.every))
 
     def rate(

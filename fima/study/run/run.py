@@ -5,7 +5,6 @@
 # %% ../../../nbs/5_study/2_run/05_run.ipynb #e46fdd18
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -14,30 +13,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ...plugins import pandas as pd
 from .aside import make_way
-from ..plan.schema import Study, is_own, published_folder, reports_folder, results_folder, template_parameters
-from .jobs import JobError, Kernel, build_jobs, execute, hold, pending, visible_gpus
-from ...report.page import build_page
-from ..plan.plan import Run, absent, expand, load_studies, plan, records
+from ..plan.schema import Study, reports_folder
+from .jobs import build_jobs, hold, pending, visible_gpus
+from ..plan.plan import Run, absent, expand, load_studies, plan
 from .slurm import THREADS, Slurm, job_name, stop_submitted
-from ...report.tables import keep, tabulate
 from ..plan.verdicts import other_videos
 from .watch import watch
 from ...training.checkpoint import write_json, write_text
-from ...training.fingerprint import own_folder, places, writable
+from ...training.fingerprint import places, writable
 from ...training.ddp import check_share
 
 # %% auto #0
-__all__ = ['SNAKEFILE', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'results_notebooks', 'report', 'results_state', 'run']
+__all__ = ['SNAKEFILE', 'ALL', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'Resources', 'make_missing']
 
 # %% ../../../nbs/5_study/2_run/05_run.ipynb #717ff3a7
 SNAKEFILE = """# written by fima.study.run.run for one call; its processes are in processes.json
@@ -74,14 +70,18 @@ def graph(
     together = {}
     for job in jobs:
         together.setdefault(job["process"], []).append(job)
-    stamp = lambda name: str(work / "processes" / name)
-    call = lambda name: [
-        sys.executable,
-        "-c",
-        "import sys; from fima.study.run.jobs import work; work(*sys.argv[1:])",
-        str(work / "jobs.json"),
-        name,
-    ]
+
+    def stamp(name):
+        return str(work / "processes" / name)
+
+    def call(name):
+        return [
+            sys.executable,
+            "-c",
+            "import sys; from fima.study.run.jobs import work; work(*sys.argv[1:])",
+            str(work / "jobs.json"),
+            name,
+        ]
 
     def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
         "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
@@ -190,108 +190,59 @@ def stop_orphan(
     elif (work / "slurm").exists():
         stop_submitted(work)
 
-# %% ../../../nbs/5_study/2_run/05_run.ipynb #3536b0ff
-def results_notebooks(
-    studies: list[Study],  # whose outcome is to be shown
-    reports: Path,  # reports folder
-) -> list[tuple[Path, Path, dict[str, Any]]]:  # results notebook, executed notebook, parameters
-    "List the results notebooks of studies, each with the parameters that its tagged cell declares."
-    found = {}
-    for study in studies:
-        for name in study.results:
-            template = results_folder() / f"{name}.ipynb"
-            if not template.exists():
-                continue  # an installed package makes plain tables
-            given = {
-                "study": study.file if is_own(study) else study.name,
-                "reports": str(reports),
-                "profile": study.base.profile,
-            }
-            given = {key: value for key, value in given.items() if key in template_parameters(template)}
-            label = name if "study" not in given or study.name == name else f"{study.name}-{name}"
-            found[name, json.dumps(given)] = (template, reports / "notebooks" / f"{label}.ipynb", given)
-    return list(found.values())
-
-
-def report(
-    studies: str | Path | Sequence[str | Path],  # names or files
-    reports: Path | str | None = None,  # reports folder
-    profile: str | None = None,  # scale; None: each study's own
-    progress: bool = True,  # show a bar
-) -> list[Path]:  # the executed notebooks and the page
-    "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
-    folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
-    with Kernel() as kernel:
-        for template, notebook, given in tqdm(
-            results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1
-        ):
-            try:
-                execute(template, notebook, given, kernel)
-            except JobError as error:
-                failed.append(f"{notebook.name}: {error}")
-            made.append(notebook)
-    for study in loaded:
-        if not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results):
-            made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    profiles = {study.base.profile for study in loaded}
-    # another folder holds what was asked for
-    own = "" if folder in (own_folder(), published_folder()) or len(profiles) > 1 else profiles.pop()
-    made.append(build_page(folder, profile or own))
-    if failed:
-        raise JobError("; ".join(failed))
-    return made
-
-
-def results_state(
-    runs: list[Run],  # every run of the studies
-    notebooks: list[Path],  # results notebooks
-    reports: Path,  # reports folder
-) -> str:  # changes when a number or a results notebook does
-    "Fingerprint what the results notebooks read."
-    files = {file for run in runs for file, *_ in records(run, reports)} | set(notebooks)
-    return sha256(
-        "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()
-    ).hexdigest()
-
 # %% ../../../nbs/5_study/2_run/05_run.ipynb #6a84bd0c
+@dataclass(frozen=True)
+class Resources:
+    "Say what a call may use; raise ValueError, one line, where it says less than nothing."
+
+    cores: int | None = (
+        None  # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
+    )
+    gpus: int | None = None  # GPUs to use; None: all that are visible; 0: none
+    processes: int = 1  # GPUs of one pre-training (on a CPU: processes)
+    slurm: Slurm | None = None  # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
+    options: tuple[str, ...] = ()  # further arguments of Snakemake
+
+    def __post_init__(self):
+        for name, least in (("cores", 1), ("processes", 1), ("gpus", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+
+    def devices(self) -> list[str]:  # none where Slurm gives them
+        "List the GPUs of a call; raise ValueError where one pre-training asks for more."
+        if self.slurm:
+            self.slurm.check()
+            return []
+        found = visible_gpus()[: self.gpus]
+        if found and self.processes > len(found):
+            raise ValueError(f"processes must be at most the number of GPUs, {len(found)}, got {self.processes}")
+        return found
+
+
+ALL = Resources()  # of the machine
+
+
 def _interrupt(number, frame):
     raise KeyboardInterrupt
 
 
-def _run_jobs(
-    name: str,
-    jobs: list[dict[str, Any]],
-    work: Path,
-    cores: int,
-    gpus: int | None,
-    options: Sequence[str],
-    slurm: Slurm | None,
-    progress: bool,
-) -> None:
+def _run_jobs(jobs: list[dict[str, Any]], work: Path, resources: Resources, gpus: int | None, progress: bool) -> None:
     "Run jobs to their end; raise RuntimeError where Snakemake itself failed."
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _interrupt) if main else None
-    process = start_snakemake(work, jobs, cores, gpus, options, slurm)
+    process = start_snakemake(work, jobs, resources.cores, gpus, resources.options, resources.slurm)
     try:
-        failures = watch(process, jobs, work, name, progress)
+        failures = watch(process, jobs, work, work.name, progress)
     finally:
         if process.poll() is None:
             stop(process.pid, work)
-        elif slurm:
+        elif resources.slurm:
             stop_submitted(work)
         if main:
             signal.signal(signal.SIGTERM, before)
     if process.returncode and not failures:
         raise RuntimeError(f"Snakemake failed: {' '.join((work / 'snakemake.log').read_text().split())[-500:]}")
-
-
-def _check(cores: int | None, processes: int, gpus: int | None, slurm: Slurm | None) -> None:
-    "Refuse a call before anything is read."
-    for name, value, least in (("cores", cores, 1), ("processes", processes, 1), ("gpus", gpus, 0)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    if slurm:
-        slurm.check()
 
 
 def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
@@ -337,90 +288,44 @@ def _scratch(studies: list[Study], reports: Path) -> Path:
     )
 
 
-def _make(
-    todo: dict[str, list[Run]],
-    studies: list[Study],
-    reports: Path,
-    work: Path,
-    cores: int,
-    gpus: int | None,
-    devices: list[str],
-    processes: int,
-    recorded: bool,
-    options: Sequence[str],
-    slurm: Slurm | None,
-    progress: bool,
-) -> None:
-    "Make what is missing, in a new scratch folder."
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    write_text(work / "studies", " ".join(study.name for study in studies))
-    make_way(todo, reports, recorded)
-    _run_jobs(
-        work.name,
-        build_jobs(todo, reports, work, devices, cores, processes, recorded),
-        work,
-        cores,
-        gpus if slurm else len(devices),
-        options,
-        slurm,
-        progress,
-    )
+def _locked(stack: ExitStack, studies: list[Study], reports: Path) -> None:
+    "Take the locks of studies; raise ValueError where another call runs one of them."
+    for study in studies:
+        held = hold(reports / ".work" / "locks" / f"study-{study.name}", wait=False)
+        if not held:
+            raise ValueError(f"study {study.name} is being run by another call; wait for it or stop it")
+        stack.enter_context(held)
 
 
-def run(
+def make_missing(
     studies: str | Path | Sequence[str | Path],  # names or files
-    # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
-    cores: int | None = None,
-    gpus: int | None = None,  # GPUs to use; None: all that are visible; 0: none
+    resources: Resources = ALL,  # what the call may use
     reports: Path | str | None = None,  # reports folder; None: one's own, runs/ or runs/<profile>
-    recorded: bool = False,  # be content with numbers whose weights are not here, or that this code would not give
-    results: bool = True,  # execute the results notebooks at the end
-    progress: bool = True,  # show a bar
-    options: Sequence[str] = (),  # further arguments of Snakemake
     profile: str | None = None,  # scale; None: each study's own
     seeds: Sequence[int] = (),  # only these of the studies' seeds; none: all
-    processes: int = 1,  # GPUs of one pre-training (on a CPU: processes)
-    slurm: Slurm | None = None,  # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
+    recorded: bool = False,  # be content with numbers whose weights are not here, or that this code would not give
+    show: Callable[[list[Study], list[Run], Path, Path], None] | None = None,  # what is called at the end
+    progress: bool = True,  # show a bar
 ) -> pd.DataFrame:  # the plan afterwards
-    "Run what studies lack as one graph, then show the results; the same call after a stop or a failure continues."
-    _check(cores, processes, gpus, slurm)
+    "Run what studies lack as one graph; the same call after a stop or a failure continues."
     loaded, folder = load_studies(studies, profile), writable(reports_folder(reports, profile), "--reports")
-    runs, devices = _present(loaded, seeds), [] if slurm else visible_gpus()[:gpus]
-    if devices and processes > len(devices):
-        raise ValueError(f"processes must be at most the number of GPUs, {len(devices)}, got {processes}")
+    runs, devices = _present(loaded, seeds), resources.devices()
+    resources = replace(resources, cores=resources.cores or max(2, len(devices) // resources.processes))
     for each in runs:
-        check_share(each.recipe, processes)
+        check_share(each.recipe, resources.processes)
     _refuse_other_videos(runs, folder)
     with ExitStack() as stack:
-        for study in loaded:
-            held = hold(folder / ".work" / "locks" / f"study-{study.name}", wait=False)
-            if not held:
-                raise ValueError(f"study {study.name} is being run by another call; wait for it or stop it")
-            stack.enter_context(held)
+        _locked(stack, loaded, folder)
         work = _scratch(loaded, folder)
-        todo, shown = pending(runs, folder, recorded), work.with_suffix(".shown")
         try:
-            if todo:
-                _make(
-                    todo,
-                    loaded,
-                    folder,
-                    work,
-                    cores or max(2, len(devices) // processes),
-                    gpus,
-                    devices,
-                    processes,
-                    recorded,
-                    options,
-                    slurm,
-                    progress,
-                )
+            if todo := pending(runs, folder, recorded):
+                shutil.rmtree(work, ignore_errors=True)
+                work.mkdir(parents=True)
+                write_text(work / "studies", " ".join(study.name for study in loaded))
+                make_way(todo, folder, recorded)
+                jobs = build_jobs(todo, folder, work, devices, resources.cores, resources.processes, recorded)
+                _run_jobs(jobs, work, resources, resources.gpus if resources.slurm else len(devices), progress)
         finally:
-            told = [template for template, *_ in results_notebooks(loaded, folder)]
-            now = results_state(runs, told, folder)
-            if results and not (work / "stopping").exists() and not (shown.exists() and shown.read_text() == now):
-                report(studies, folder, profile, progress)
-                shown.parent.mkdir(parents=True, exist_ok=True)
-                shown.write_text(now)
+            if show and not (work / "stopping").exists():
+                show(loaded, runs, folder, work)
     return plan(loaded, folder)
