@@ -24,7 +24,7 @@ from fima.data.sets.catalog import data_root
 from fima.data.views.clips import FrameSource
 from fima.data.sprites.sprites import SpriteOptions, make_sprites
 from fima.data.video.video import FrameCache, VideoFrames
-from fima.evaluation.core.features import encode, extract
+from fima.evaluation.core.features import encode_clips, extract
 from fima.evaluation.core.eval_clips import read_clips, to_input
 from fima.methods.encoders.encoders import build_encoder
 
@@ -74,7 +74,7 @@ def rows(
 
     def encode_alone() -> None:
         for row in range(len(paths)):
-            encode(encoder, to_input(cuts[row % len(cuts)].to(device)))
+            encode_clips(encoder, to_input(cuts[row % len(cuts)].to(device)))
 
     def read_alone() -> None:
         for path in paths:

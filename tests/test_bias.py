@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from fima.data.video.files import encode
+from fima.data.video.files import write_video
 from fima.data.sprites.sprites import SpriteOptions, make_sprites, read_masks
 from fima.data.video.video import FrameCache
 from fima.evaluation.bias.perturb import (
@@ -29,7 +29,7 @@ from fima.evaluation.core.eval_clips import read_clips
 from fima.evaluation.core.record import compare_records, smoke_run
 from fima.evaluation.core.record_format import read_metrics
 from fima.evaluation.bias.regions import MaskFrames, read_regions
-from fima.evaluation.bias.background_swap import mixture_maker, scene_classes, swap_partners, swap_probe
+from fima.evaluation.bias.background_swap import mixture_maker, scene_classes, background_partners, background_swap
 from fima.study.plan.plan import expand
 from fima.study.plan.schema import load_study
 from fima.training.checkpoint import write_json
@@ -130,9 +130,9 @@ def test_an_encoder_that_sees_the_background_follows_the_scene(videos):
     test, encoder = videos.rows["test"], Border()
     scenes, judge = scene_classes(test), fit_judge(videos.plain(encoder, "train"), videos.rows["train"].label)
     assert (scenes != test.label).all()
-    partners = swap_partners(test.label, scenes, range(48), test.path)
+    partners = background_partners(test.label, scenes, range(48), test.path)
     assert all(scenes[other] != test.label[row] for row, other in partners.items())
-    table = swap_probe(
+    table = background_swap(
         judge,
         variant_features(encoder, 48, mixture_maker(videos.regions, partners, range(48), test.path)),
         test.label,
@@ -168,7 +168,7 @@ def test_masks_are_cut_as_frames_are(videos):
 
 def replace_video(folder, path, frames, masks):
     "Write another video and mask in the place of a generated one."
-    encode(frames, folder / path)
+    write_video(frames, folder / path)
     with open(folder / Path("masks", *Path(path).parts[1:]).with_suffix(".npz"), "wb") as file:
         np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
 

@@ -15,7 +15,7 @@ import fima.training.pretrain
 from fima.training.log import Log
 from fima.training.pretrain import pretrain, step_seed
 from fima.training.recipe import make_recipe
-from fima.training.ddp import check_share
+from fima.training.ddp import check_processes
 from fima.training.videos import open_data
 
 STEPS, STEP_WITH_TROUBLE = 6, 3
@@ -324,7 +324,7 @@ def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended)
 )
 def test_what_cannot_be_shared_out_is_refused_before_anything_starts(tmp_path, monkeypatch, changes, words):
     recipe = make_recipe("smoke", overrides=SHARED | changes)
-    check_share(recipe, 1)
+    check_processes(recipe, 1)
     monkeypatch.setattr(fima.training.pretrain, "world_size", lambda: 2)
     with pytest.raises(ValueError) as refused:
         pretrain(recipe, tmp_path / "run", device="cpu", progress=False)

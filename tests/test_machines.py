@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 
 from fima.data.flow.flow import FlowCache, baseline_opencv, dense_flow, flow_identity
 from fima.data.sprites.sprites import SpriteOptions, render_video
-from fima.data.video.video import FrameCache, encode
+from fima.data.video.video import FrameCache, encode_clips
 from fima.training.checkpoint import environment, provenance
 
 NO_AVX2, NO_AVX = dict(OPENCV_CPU_DISABLE="AVX2"), dict(OPENCV_CPU_DISABLE="SSE4.1,SSE4.2,AVX,FP16,AVX2")
@@ -85,7 +85,7 @@ def test_flow_is_the_same_on_other_instructions(tmp_path):
 )
 def test_flow_of_another_opencv_is_not_used(tmp_path, monkeypatch, changed):
     path = str(tmp_path / "0.mp4")
-    encode(render_video(SpriteOptions(size=32), 0, "train")[0], path)
+    encode_clips(render_video(SpriteOptions(size=32), 0, "train")[0], path)
     frames = FrameCache.build([path], tmp_path / "frames", progress=False)
     file, before = FlowCache.build([path], tmp_path / "flow", frames).entries[path].file, flow_identity()
     with np.load(file) as held:
@@ -133,7 +133,7 @@ def test_a_setting_of_the_user_is_given_back():
 def probe_data(file):
     "Features of an untrained encoder for clips of the motion sprites, made into rows; maps as of a flow."
     import torch
-    from fima.evaluation.core.features import encode as features_of
+    from fima.evaluation.core.features import encode_clips as features_of
     from fima.evaluation.protocols.probes import motion_clips
     from fima.data.sprites.sprites import sprite_catalog
     from fima.methods.encoders.encoders import build_encoder

@@ -13,7 +13,7 @@ from fima.data.views.views import Batch, View
 from fima.methods.encoders.encoders import build_encoder, map_size
 from fima.methods.instance import pool
 from fima.methods.moco import MomentumOptions
-from fima.training.ddp import share_statistics, wrap_ddp
+from fima.training.ddp import reduce_statistics, wrap_ddp
 
 SHARED = dict(queue_size=16, hidden=16, dim=8, key_groups=1, momentum=0.9)
 TINY = dict(widths=(4, 8, 8), temporal_stride=4)
@@ -65,7 +65,7 @@ def optimise(method, steps, first=0, model=None, part=None):
             for parameter in trained:
                 if parameter.grad is not None:
                     parameter -= 0.05 * parameter.grad
-        share_statistics(method)
+        reduce_statistics(method)
         chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
         told.append({name: value.item() for name, value in terms.items()} | chances)
     return told

@@ -16,7 +16,7 @@ from fima.study.plan.schema import load_study
 from fima.study.plan.plan import expand
 from fima.training.pretrain import Stopped, build_method, build_optimiser, pretrain, step_seed, take_step
 from fima.training.recipe import make_recipe
-from fima.training.ddp import check_share
+from fima.training.ddp import check_processes
 from fima.training.videos import OpenData, open_data
 from fima.training.views import open_clips, open_modalities, with_flow
 
@@ -105,9 +105,9 @@ def test_preset_released_takes_every_fault_of_mcl():
 def test_every_method_on_every_view_change_can_be_shared_out(method, change):
     "What several processes compute is compared with one process in test_distributed."
     groups = {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}
-    check_share(make_recipe("smoke", method=method, overrides={"views.change": change, **groups}), 2)
+    check_processes(make_recipe("smoke", method=method, overrides={"views.change": change, **groups}), 2)
     with pytest.raises(ValueError, match="method.query_groups must be a multiple of the 2 processes"):
-        check_share(make_recipe("smoke", method=method, overrides={"views.change": change}), 2)
+        check_processes(make_recipe("smoke", method=method, overrides={"views.change": change}), 2)
 
 
 def test_rows_of_one_study_differ_in_method_and_views_alone():

@@ -13,7 +13,7 @@ from fima.study.plan.schema import load_study, repository
 from fima.study.run.jobs import Kernel, execute
 from fima.report.result_plots import keep_figure, show_rows
 from fima.study.plan.plan import expand
-from fima.report.tables import keep, printed, tabulate
+from fima.report.tables import keep, lay_out_published, tabulate
 from fima.training.checkpoint import write_json
 
 STUDIES = ["table_01", "table_02", *(f"table_03{part}" for part in "abcdef"), *(f"table_{n:02}" for n in range(4, 12))]
@@ -198,7 +198,7 @@ def test_a_row_that_the_paper_has_not_shows_a_dash(tmp_path):
 
 def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
     for study in ("table_04", "table_05", "table_06"):
-        tabled, paper = tabulate(study, tmp_path, "smoke"), printed(study)
+        tabled, paper = tabulate(study, tmp_path, "smoke"), lay_out_published(study)
         text = keep(tabled, {"Published": paper.table}, paper.notes, "Ours, on other data")[0].read_text()
         theirs, ours = (
             re.split(r"\n## ", text.split(f"\n## {head}\n")[1])[0] for head in ("Published", "Ours, on other data")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.views.views import Batch, View
 from .decoder import MotionDecoder
-from .distributed import share_of_mean
+from .distributed import mean_weight
 from .foreground import foreground_mask
 from .frame import frame_loss
 from .instance import chance, info_nce, pool
@@ -264,7 +264,7 @@ def pixel_term(
     size, negatives = (len(keys), o.negatives) if isinstance(o.negatives, str) else (o.negatives, "batch")
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size), strict=True))
-    weight = share_of_mean(positives.flatten(1).any(1)) if negatives == "video" else 1
+    weight = mean_weight(positives.flatten(1).any(1)) if negatives == "video" else 1
     levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups]
     self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)
     return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)

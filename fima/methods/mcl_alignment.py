@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .distributed import share_of_mean
+from .distributed import mean_weight
 
 # %% ../../nbs/2_methods/16_mcl_alignment.ipynb #42aac6fd
 @contextmanager
@@ -122,5 +122,5 @@ def align(
         cosine(maps.mean(1).flatten(1), motion.mean(1).flatten(1)),
     )
     moves = motion.flatten(1).any(1)
-    share = share_of_mean(moves) / moves.sum().clamp(min=1)
+    share = mean_weight(moves) / moves.sum().clamp(min=1)
     return Alignment(*(share * ((1 - term) * moves).sum() for term in alike))

@@ -83,7 +83,7 @@ def pixel_weights(
     return found / pixels.clamp(min=1) / (pixels > 0).sum().clamp(min=1)
 
 # %% ../../nbs/2_methods/06_pixel.ipynb #6735f88d
-def _check(predictions, keys, positives, temperature, negatives, queue):
+def _check_maps(predictions, keys, positives, temperature, negatives, queue):
     "Refuse shapes and settings that `pixel_loss` cannot use."
     if predictions.ndim != 4 or keys.shape != predictions.shape:
         raise ValueError(
@@ -111,7 +111,7 @@ def pixel_loss(
     average: str = "video",  # See `pixel_weights`
 ) -> Tensor:  # Scalar; exactly 0 where no video has a positive
     "Contrast every source pixel with the motion pixels at its place (Eq. 3, 5 and 8)."
-    _check(predictions, keys, positives, temperature, negatives, queue)
+    _check_maps(predictions, keys, positives, temperature, negatives, queue)
     video, pixel = positives.any(-1).nonzero(as_tuple=True)  # R source pixels with a positive; the others cost nothing
     with torch.autocast(predictions.device.type, enabled=False):
         keys = keys.detach().float()

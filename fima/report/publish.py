@@ -27,7 +27,7 @@ def _published_recipe(text: str) -> str:
     return json.dumps(told, indent=1) + "\n"
 
 
-def _refuse_other(new: Path, told: dict[str, Any]) -> None:
+def _refuse_other_record(new: Path, told: dict[str, Any]) -> None:
     "Refuse to put a record in the place of a published one that was made from other videos."
     there = read_metrics(new).get("data_fingerprint") if new.exists() else None
     if there and there != told.get("data_fingerprint"):
@@ -46,7 +46,7 @@ def publish_records(
     made = []
     for run in runs:
         for file in run.folder(reports).glob("**/metrics.json"):
-            _refuse_other(
+            _refuse_other_record(
                 runs_folder(target) / run.recipe.run_id / file.relative_to(run.folder(reports)), read_metrics(file)
             )
     for run in {run.recipe.run_id: run for run in runs}.values():

@@ -15,7 +15,7 @@ import torch
 from fima.evaluation.inspect.embedding import (
     chance_neighbour,
     draw_classes,
-    embed,
+    tsne,
     neighbours_agree,
     silhouettes,
     usable_perplexity,
@@ -36,7 +36,7 @@ from ..evaluation.core.eval_clips import to_input
 from ..evaluation.core.record import Opened, run_features
 from ..evaluation.core.statistics import paired_test
 from ..methods.foreground import activation_map
-from .figures import Drawn, numbers_of, printed
+from .figures import Drawn, numbers_of, with_interval
 from .style import blacken, interval_bars, overlay, picture_grid, short
 from .report import COLOURS
 
@@ -187,7 +187,7 @@ def draw_embedding(
     for label, run in opened.items():
         features = run_features(run, "test", run.recipe.evaluation.clips).pooled.mean(1)[tested.index]
         if label == next(iter(opened)):
-            spots = embed(features, perplexity, seed)
+            spots = tsne(features, perplexity, seed)
         each[label] = pd.DataFrame(
             {
                 "silhouette": silhouettes(features, labels),
@@ -253,6 +253,6 @@ def embedding_notes(
                 continue
             # halved: differences up to 2 fit in [-1, 1]
             told = paired_test(each[first][name][known] / 2, each[other][name][known] / 2, tested.group[known])
-            gaps.append(f"{name} {printed(2 * told.difference, 2 * told.low, 2 * told.high)}, p = {told.p:.2g}")
+            gaps.append(f"{name} {with_interval(2 * told.difference, 2 * told.low, 2 * told.high)}, p = {told.p:.2g}")
         notes.append(f"{short(first)} minus {short(other)}: {'; '.join(gaps) or 'too few groups for an interval'}.")
     return notes

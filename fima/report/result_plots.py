@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from .results import predictions
 from .report import COLOURS, figure_style, save_figure, show_accuracies
-from .tables import Column, Printed, Tabled, columns_of
+from .tables import Column, PublishedTable, Tabled, columns_of
 
 # %% ../../nbs/6_report/05_result_plots.ipynb #0b1077d2
 def paper_marker(
@@ -37,7 +37,7 @@ def paper_marker(
 
 def show_published(
     ax: Axes,  # where to draw
-    paper: Printed,  # published numbers
+    paper: PublishedTable,  # published numbers
     rows: Sequence[str],  # rows from the top down; one that the paper has not stays empty
     beware: str = "",  # how it differs from ours
 ) -> Axes:  # the same axes

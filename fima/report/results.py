@@ -21,7 +21,7 @@ from ..plugins import pandas as pd
 from ..training.fingerprint import sources_state
 
 # %% auto #0
-__all__ = ['VERDICTS', 'sum_up', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare']
+__all__ = ['VERDICTS', 'sum_up', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare_rows']
 
 # %% ../../nbs/6_report/01_results.ipynb #5ddbe72c
 def _known(run: Run, reports: Path) -> str:
@@ -150,7 +150,7 @@ def summarise(
 
 
 def percent(
-    line: Any,  # a line of `summarise`, or of `compare`
+    line: Any,  # a line of `summarise`, or of `compare_rows`
 ) -> str:  # e.g. "46.2 [43.1, 49.0]", or "not run"
     "Print a number with its interval, in per cent."
     value = getattr(line, "value", None) if hasattr(line, "value") else line.difference
@@ -171,7 +171,7 @@ def holm(
     return adjusted
 
 
-def compare(
+def compare_rows(
     results: pd.DataFrame,  # of `load_results`
     claims: Sequence[Claim],  # the orderings
     template: str,  # name of a template

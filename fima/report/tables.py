@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..study.plan.schema import Claim, Evaluated, Study, is_own, load_study, reports_folder
-from .results import VERDICTS, compare, load_results, percent, summarise
+from .results import VERDICTS, compare_rows, load_results, percent, summarise
 from ..study.plan.plan import expand
 from .report import costs, published, run_links, write_tables
 from ..study.plan.verdicts import UNSURE
@@ -21,11 +21,12 @@ from ..training.checkpoint import write_text
 from ..training.recipe import OWN
 
 # %% auto #0
-__all__ = ['Printed', 'printed', 'Column', 'columns_of', 'gather', 'beside', 'sources', 'floor_claims', 'orderings',
-           'show_orderings', 'in_short', 'Tabled', 'stated_by', 'notes_of', 'comparable', 'tabulate', 'keep']
+__all__ = ['PublishedTable', 'lay_out_published', 'Column', 'columns_of', 'gather_numbers', 'beside', 'sources', 'floor_claims',
+           'orderings', 'show_orderings', 'in_short', 'Tabled', 'stated_by', 'notes_of', 'published_beside', 'tabulate',
+           'keep']
 
 # %% ../../nbs/6_report/03_tables.ipynb #4dfc368a
-class Printed(NamedTuple):
+class PublishedTable(NamedTuple):
     "Carry a table of the paper as it is shown."
 
     # index: row; what was compared (method, backbone, ...) where the table says so, then the numbers, as text
@@ -34,9 +35,9 @@ class Printed(NamedTuple):
     gains: pd.DataFrame  # index: row; the numbers in per cent, for differences
 
 
-def printed(
+def lay_out_published(
     table: str,  # as `published` takes it
-) -> Printed:  # text, footnotes, numbers
+) -> PublishedTable:  # text, footnotes, numbers
     "Lay a published table out, with a letter at every number that there is a doubt about."
     told = published(table)
     doubts = [set(filter(None, remark.split("; "))) for remark in told.remark]
@@ -71,7 +72,7 @@ def printed(
     about = told.groupby("row")[["method", "backbone", "pretrain", "frames", "resolution"]].first().reindex(rows)
     if not told.method.any():
         about = about[[]]
-    return Printed(
+    return PublishedTable(
         about.loc[:, (about != "").any()].join(spread("text").fillna("-")),
         [f"({letter}) {doubt}" for doubt, letter in letters.items()],
         spread("value")[[name for name in columns if (told.unit[told.column == name] == "per cent").all()]],
@@ -111,7 +112,7 @@ def columns_of(
     ]
 
 
-def gather(
+def gather_numbers(
     study: Study,  # a study file
     results: pd.DataFrame,  # of `load_results`
     # a line per number: what `summarise` tells, run_ids, study, data_set, profile, preset, heading, state, files
@@ -153,8 +154,8 @@ def _several(values: pd.Series) -> str:
 
 
 def beside(
-    numbers: pd.DataFrame,  # of `gather`
-    paper: Printed | None = None,  # published rows of the same names
+    numbers: pd.DataFrame,  # of `gather_numbers`
+    paper: PublishedTable | None = None,  # published rows of the same names
     rows: str = "row",  # heading of the first column
 ) -> pd.DataFrame:  # as printed: label, "paper: ..." columns, "ours: ..." columns, spread (of the first), n, seeds
     "Print published numbers and ours in columns of their own."
@@ -187,7 +188,7 @@ def _verified(
 
 
 def sources(
-    numbers: pd.DataFrame,  # of `gather`
+    numbers: pd.DataFrame,  # of `gather_numbers`
     results: pd.DataFrame,  # of `load_results`
 ) -> pd.DataFrame:  # as printed: a line per row and evaluation
     "Link every number to its runs."
@@ -239,14 +240,14 @@ def orderings(
     study: Study,  # a study file
     results: pd.DataFrame,  # of `load_results`
     claims: Sequence[Claim],  # to test
-) -> pd.DataFrame:  # a line per column and claim: what `compare` tells, evaluation, measure, heading
+) -> pd.DataFrame:  # a line per column and claim: what `compare_rows` tells, evaluation, measure, heading
     "Test claims in every column of a study."
 
     def meant(column):
         return [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
 
     parts = [
-        compare(results, meant(column), column.evaluation, column.measure).assign(**column._asdict())
+        compare_rows(results, meant(column), column.evaluation, column.measure).assign(**column._asdict())
         for column in columns_of(study)
     ]
     return pd.concat(parts, ignore_index=True)
@@ -255,7 +256,7 @@ def orderings(
 def show_orderings(
     tested: pd.DataFrame,  # of `orderings`
     labels: dict[str, str],  # row -> label
-    paper: Printed | None = None,  # for the differences that the paper printed
+    paper: PublishedTable | None = None,  # for the differences that the paper printed
 ) -> pd.DataFrame:  # as printed
     "Print tested claims, with what the paper's numbers say of each."
 
@@ -307,7 +308,7 @@ class Tabled(NamedTuple):
     study: Study
     folder: Path  # of reports
     results: pd.DataFrame  # of `load_results`
-    numbers: pd.DataFrame  # of `gather`
+    numbers: pd.DataFrame  # of `gather_numbers`
     table: pd.DataFrame  # of `beside`
     tested: pd.DataFrame  # of `orderings`, of the paper's claims
     claims: pd.DataFrame  # the same as printed
@@ -315,7 +316,7 @@ class Tabled(NamedTuple):
     sources: pd.DataFrame  # of `sources`
     cost: pd.DataFrame  # of `costs`, as printed
     notes: list[str]  # sentences below the title
-    paper: Printed | None  # the published table
+    paper: PublishedTable | None  # the published table
 
 
 def stated_by(
@@ -328,7 +329,7 @@ def stated_by(
 def notes_of(
     study: Study,  # a study file
     results: pd.DataFrame,  # of `load_results`
-    numbers: pd.DataFrame,  # of `gather`
+    numbers: pd.DataFrame,  # of `gather_numbers`
     tested: pd.DataFrame,  # of `orderings`
     footnotes: Sequence[str] = (),  # to published numbers
 ) -> list[str]:  # sentences
@@ -384,7 +385,7 @@ def notes_of(
     return [*notes, *study.notes, *footnotes]
 
 
-def comparable(
+def published_beside(
     study: Study,  # a study file
     paper: str,  # table of the paper; empty: none
 ) -> str:  # the same; empty where its numbers may not stand beside ours
@@ -403,10 +404,10 @@ def tabulate(
 ) -> Tabled:  # everything that is shown of it
     "Read a finished study, lay it out beside the paper's table, and test what the paper claims."
     loaded, folder = load_study(study, profile or None), reports_folder(reports, profile or None)
-    results, told = load_results(study, folder, profile), comparable(loaded, loaded.published or paper)
+    results, told = load_results(study, folder, profile), published_beside(loaded, loaded.published or paper)
     paper, numbers, labels = (
-        printed(told) if told else None,
-        gather(loaded, results),
+        lay_out_published(told) if told else None,
+        gather_numbers(loaded, results),
         {row.name: row.label for row in loaded.rows},
     )
     table, tested, cost = (
@@ -415,7 +416,7 @@ def tabulate(
         costs(study, folder, profile),
     )
     if loaded.untouched:
-        apart = gather(loaded, results[results.split.isin(loaded.untouched)])
+        apart = gather_numbers(loaded, results[results.split.isin(loaded.untouched)])
         head, last = apart.heading.iloc[0], table.columns.get_loc("spread")
         apart = apart[apart.heading == head]
         table.insert(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'take_step', 'Stopped', 'stop_requests',
-           'pick_device', 'check_plugins', 'finished', 'pretrain']
+           'pick_device', 'check_plugins', 'is_finished', 'pretrain']
 
 # %% ../../nbs/3_training/11_pretrain.ipynb #94071310
 import json
@@ -41,8 +41,8 @@ from fima.training.checkpoint import (
 )
 from .fingerprint import code_fingerprint, parts_of
 from .log import Log, at_chance
-from .recipe import Optimisation, Recipe
-from .ddp import any_rank, barrier, check_share, find_method, reduce_mean, share_statistics, wrap_ddp
+from .recipe import OptimisationSettings, Recipe
+from .ddp import any_rank, barrier, check_processes, find_method, reduce_mean, reduce_statistics, wrap_ddp
 from .trace import Trace, weights_digest
 from .videos import content_here, open_data, settle
 from .views import open_clips, open_modalities, with_flow
@@ -69,7 +69,7 @@ def build_method(
 def learning_rate(
     step: int,  # step about to be taken, from 0
     total: int,  # steps of the whole run
-    optimisation: Optimisation,  # initial rate, warm-up, cosine
+    optimisation: OptimisationSettings,  # initial rate, warm-up, cosine
     steps_per_epoch: int,  # steps of an epoch
 ) -> float:  # the rate of this step
     "Give the learning rate of a step (half-period cosine, Section 4.1)."
@@ -82,7 +82,7 @@ def learning_rate(
 
 def build_optimiser(
     method: nn.Module,  # its trained parameters are optimised
-    optimisation: Optimisation,  # which optimiser
+    optimisation: OptimisationSettings,  # which optimiser
 ) -> torch.optim.Optimizer:
     "Build the optimiser over the parameters that are trained."
     o, trained = optimisation, [p for p in method.parameters() if p.requires_grad]
@@ -173,7 +173,7 @@ def check_plugins(
             )
 
 
-def _claim(folder: Path, recipe: Recipe, content: str) -> None:
+def _claim_run(folder: Path, recipe: Recipe, content: str) -> None:
     "Write into a run's folder what is made there; refuse to continue with other videos or other code."
     file, begun = folder / "recipe.json", folder / "begun.json"
     here = dict(data_fingerprint=content, code=code_fingerprint(recipe))
@@ -190,7 +190,7 @@ def _claim(folder: Path, recipe: Recipe, content: str) -> None:
     write_json(begun, here)
 
 
-def finished(
+def is_finished(
     folder: Path,  # of a run
     recipe: Recipe,  # the recipe that is asked for
 ) -> dict[str, Any] | None:  # its metrics; None where it is not finished
@@ -233,13 +233,13 @@ def pretrain(
             "method.name must be one that trains or `random`, got an imported encoder; its weights are in the file it "
             "came from"
         )
-    check_share(recipe, world_size())
-    if told := finished(folder, recipe):
+    check_processes(recipe, world_size())
+    if told := is_finished(folder, recipe):
         return told
     check_plugins(recipe)
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride, progress=progress)
     if rank() == 0:
-        _claim(folder, recipe, opened.content)
+        _claim_run(folder, recipe, opened.content)
     barrier()
     if not (folder / "recipe.json").exists():
         raise ValueError(f"folder must be one that all {world_size()} processes see, got {folder}")
@@ -344,7 +344,7 @@ def _train(
                 o.precision,
                 step_seed(recipe.seed, step // per_epoch) if o.reseed == "epoch" else None,
             )
-            share_statistics(method)
+            reduce_statistics(method)
             done = step + 1
             stop = any_rank(told_to_stop() or done == stop_after)
             if first:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['OWN', 'MOST_PARAMETERS', 'LATER_FIELDS', 'PLACES', 'MOST', 'SMALL_METHOD', 'ADAMW', 'SPRITE_VIEWS', 'PROFILES',
-           'PRESETS', 'PUBLISHED_SIZES', 'UT_VIEWS', 'OWN_VIEWS', 'BASES', 'Section', 'Data', 'own_options', 'Views',
-           'Encoder', 'Method', 'Optimisation', 'Evaluation', 'Recipe', 'make_recipe']
+           'PRESETS', 'PUBLISHED_SIZES', 'UT_VIEWS', 'OWN_VIEWS', 'BASES', 'Section', 'DataSettings', 'own_options',
+           'ViewSettings', 'EncoderSettings', 'MethodSettings', 'OptimisationSettings', 'EvaluationSettings', 'Recipe',
+           'make_recipe']
 
 # %% ../../nbs/3_training/02_recipe.ipynb #ce0980b2
 import hashlib
@@ -42,7 +43,7 @@ class Section(BaseModel):
 OWN = "own"  # name of a data set that is a folder of one's own
 
 
-class Data(Section):
+class DataSettings(Section):
     "Say which videos are read. Where they lie is no part of a run's name; what they hold is, by `content`."
 
     name: str = "motion_sprites"  # a data set of `fima.plugins.DATA_SETS`, or "own" for a folder of one's own
@@ -117,7 +118,7 @@ def own_options(
         ) from None
 
 
-class Views(Section):
+class ViewSettings(Section):
     "Say how two views are cut from a video and changed (Section 4.1, Appendix A.3)."
 
     frames_per_clip: int = Field(16, ge=2, le=10_000)  # T, frames of a clip
@@ -177,7 +178,7 @@ def _fault(name: str, options: str) -> str:
 MOST_PARAMETERS = 2_000_000_000  # of an encoder; beyond that a width is a slip of the keyboard
 
 
-class Encoder(Section):
+class EncoderSettings(Section):
     "Choose the backbone."
 
     name: str = "i3d"  # a name of `fima.plugins.ENCODERS`
@@ -196,7 +197,7 @@ class Encoder(Section):
 
 
 @dataclass(frozen=True)
-class Method(FimaOptions):
+class MethodSettings(FimaOptions):
     "Choose the method; the fields of `FimaOptions` beside the momentum encoder's, the heads' and the queue's serve `fima` alone."
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -224,7 +225,7 @@ class Method(FimaOptions):
             )
 
 
-class Optimisation(Section):
+class OptimisationSettings(Section):
     "Say how the weights are found (Section 4.1)."
 
     optimiser: Literal["sgd", "adamw"] = "sgd"  # published: SGD
@@ -250,7 +251,7 @@ class Optimisation(Section):
         return self
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     "Say how features are read out; no part of the run's name."
 
     clips: int = Field(10, ge=1, le=10_000)  # uniform clips of a video (Section 4.1)
@@ -301,14 +302,14 @@ MOST = {
 }
 
 
-def _numbers(tree: Any, where: str = "") -> Iterator[tuple[str, float]]:
+def _walk_numbers(tree: Any, where: str = "") -> Iterator[tuple[str, float]]:
     "Walk through nested settings; give every number with its dotted name."
     if isinstance(tree, dict):
         for name, value in tree.items():
-            yield from _numbers(value, f"{where}.{name}" if where else str(name))
+            yield from _walk_numbers(value, f"{where}.{name}" if where else str(name))
     elif isinstance(tree, (list, tuple)):
         for value in tree:
-            yield from _numbers(value, where)
+            yield from _walk_numbers(value, where)
     elif isinstance(tree, (int, float)) and not isinstance(tree, bool):
         yield where, tree
 
@@ -318,12 +319,12 @@ class Recipe(Section):
 
     preset: Literal["paper", "released"] = "paper"  # source of the settings; no part of the name
     profile: Literal["smoke", "demo", "small", "paper"] = "paper"  # scale of the work; no part of the name
-    data: Data
-    views: Views = Views()
-    encoder: Encoder = Encoder()
-    method: Method = Method()
-    optimisation: Optimisation = Optimisation(epochs=200)
-    evaluation: Evaluation = Evaluation()
+    data: DataSettings
+    views: ViewSettings = ViewSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    method: MethodSettings = MethodSettings()
+    optimisation: OptimisationSettings = OptimisationSettings(epochs=200)
+    evaluation: EvaluationSettings = EvaluationSettings()
     seed: int = Field(0, ge=0)  # decides everything random
     # digest of every plugin that method, encoder, view change or data set came with; filled in
     plugins: dict[str, str] = {}
@@ -332,7 +333,7 @@ class Recipe(Section):
     @classmethod
     def _finite(cls, told):
         "Refuse what is no number, and whole numbers that no setting has."
-        for name, value in _numbers(told):
+        for name, value in _walk_numbers(told):
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be finite, got {value}")
             if abs(value) >= 2**63:

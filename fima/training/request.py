@@ -14,7 +14,7 @@ from typing import Any
 from ..methods.registry import method_names
 from ..methods.moco import MomentumOptions
 from ..plugins import METHODS
-from .recipe import BASES, OWN, Data, Recipe, make_recipe
+from .recipe import BASES, OWN, DataSettings, Recipe, make_recipe
 from .videos import data_folder, read_catalog, settle
 
 # %% ../../nbs/3_training/07_request.ipynb #cad7b9b6
@@ -50,7 +50,7 @@ def check_used(
             )
 
 
-_settled: dict[str, Data] = {}  # data sections that were looked at in this process
+_settled: dict[str, DataSettings] = {}  # data sections that were looked at in this process
 
 
 def settled(

@@ -22,7 +22,7 @@ from ..data.sets.own import grouped_split, own_catalog
 from ..data.sprites.sprites import make_sprites
 from ..data.video.video import FrameCache, VideoFrames
 from ..plugins import pandas as pd
-from .recipe import OWN, Data
+from .recipe import OWN, DataSettings
 
 # %% auto #0
 __all__ = ['OpenData', 'data_folder', 'read_catalog', 'settle', 'content_here', 'check_content', 'alone', 'open_data']
@@ -47,7 +47,7 @@ class OpenData(NamedTuple):
 
 
 def data_folder(
-    data: Data,  # which data set
+    data: DataSettings,  # which data set
 ) -> Path:  # where its videos lie
     "Find the folder of a data set; raise CatalogError where it is not on this machine."
     if data.videos:
@@ -55,7 +55,7 @@ def data_folder(
             raise CatalogError(data.videos, {"data.videos must name a folder that is here": [data.videos]})
         return Path(data.videos)
     if data.name == "motion_sprites":
-        told = json.dumps(Data(sprites=data.sprites).model_dump(mode="json")["sprites"], sort_keys=True)
+        told = json.dumps(DataSettings(sprites=data.sprites).model_dump(mode="json")["sprites"], sort_keys=True)
         return work_root() / "motion_sprites" / hashlib.sha256(told.encode()).hexdigest()[:12]
     if data.name == OWN:
         raise CatalogError("own videos", {"where they lie must be said with --videos (data.videos)": ["got none"]})
@@ -75,7 +75,7 @@ def data_folder(
 
 
 def read_catalog(
-    data: Data,  # which data set; of the embedded one the videos are there already
+    data: DataSettings,  # which data set; of the embedded one the videos are there already
     folder: Path,  # where its videos lie
 ) -> pd.DataFrame:  # path, label, class, split, group
     "Read the table of a data section: the lists of a named set, or a folder of one's own."
@@ -86,8 +86,10 @@ def read_catalog(
 
 
 def settle(
-    data: Data,  # as somebody gave it
-) -> Data:  # the same with absolute paths, `classes` and `content` filled in where `content` is part of a run's name
+    data: DataSettings,  # as somebody gave it
+) -> (
+    DataSettings
+):  # the same with absolute paths, `classes` and `content` filled in where `content` is part of a run's name
     "Look at the videos where a run is named by what they hold: a folder of one's own, a folder given by hand, a subset of classes."
     if not (data.videos or data.classes is not None):
         return data
@@ -107,7 +109,7 @@ def settle(
 
 
 def content_here(
-    data: Data,  # which data set
+    data: DataSettings,  # which data set
 ) -> str | None:  # fingerprint; None for generated videos that are not here yet
     "Fingerprint the videos of a data section as they are here; raise CatalogError where they are not."
     folder = data_folder(data)
@@ -117,7 +119,7 @@ def content_here(
 
 
 def check_content(
-    data: Data,  # which data set
+    data: DataSettings,  # which data set
     here: str,  # fingerprint of what is here
 ) -> None:
     "Refuse other videos than a recipe names."
@@ -142,7 +144,7 @@ def alone(
 
 
 def open_data(
-    data: Data,  # which data set
+    data: DataSettings,  # which data set
     minimum_frames: int = 1,  # frames of a window; `data.short` says what becomes of shorter videos
     workers: int = 2,  # processes that generate and decode
     progress: bool = False,  # show progress bars

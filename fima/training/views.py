@@ -17,7 +17,7 @@ from ..data.flow.motion import MotionOptions, motion_target
 from ..data.flow.tubelets import MotionPlaces
 from ..data.views.views import Modalities
 from ..plugins import VIEW_CHANGES, pandas as pd
-from .recipe import Recipe, Views
+from .recipe import Recipe, ViewSettings
 from .videos import OpenData, alone, work_root
 
 # %% auto #0
@@ -25,7 +25,7 @@ __all__ = ['reads_flow', 'with_flow', 'read_motion', 'open_clips', 'open_modalit
 
 # %% ../../nbs/3_training/06_views.ipynb #06e4cfd7
 def reads_flow(
-    views: Views,  # of a recipe
+    views: ViewSettings,  # of a recipe
     needs: frozenset,  # modalities that the method reads
 ) -> bool:
     "Tell whether views or method ask for motion."

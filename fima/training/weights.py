@@ -145,7 +145,7 @@ def _try(state: dict[str, Tensor], layout: Layout) -> _Trial:
     return _Trial(layout, plan, prefix, inside, misfits(inside, wanted), hits)
 
 
-def _numbers(trial: _Trial) -> dict[str, Tensor]:
+def _count_numbers(trial: _Trial) -> dict[str, Tensor]:
     "Give the weights as float32 under our names, counters at zero; raise ValueError where they are no numbers."
 
     def dense(value):
@@ -179,7 +179,7 @@ def match_weights(
     where = f"nearest to {best.layout.encoder}" + (f" under {best.prefix!r}" if best.prefix else "")
     if best.faults:
         raise ValueError(f"weights are of another architecture than {names}; {where}: {best.faults}")
-    built, weights = empty_encoder(best.layout), _numbers(best)
+    built, weights = empty_encoder(best.layout), _count_numbers(best)
     built.load_state_dict(weights, assign=True)
     used = {best.prefix + name: best.plan[name][0] for name in best.inside}
     rows = [

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..views.clips import AnyPlaces, ordered_starts
 from .flow import FlowCache
-from .motion import BORDER, Variant, clip_scores, crop_maps
+from .motion import BORDER, Variant, start_scores, crop_maps
 from ..views.views import random_box
 
 # %% ../../../nbs/1_data/5_flow/03_tubelets.ipynb #8056b43a
@@ -173,7 +173,7 @@ class MotionPlaces(AnyPlaces):
     ) -> np.ndarray:  # Motion of the window that begins at each frame, >= 0, (frames,)
         "Score the starts of a video."
         if (path, window) not in self._scores:
-            self._scores[path, window] = clip_scores(
+            self._scores[path, window] = start_scores(
                 self._flow(path), window, self.options.sum, self.options.border_share
             )
         return self._scores[path, window]

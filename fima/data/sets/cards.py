@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOT_MEASURED', 'NO_EXAMPLES', 'count_rows', 'leakage', 'official_rows', 'checksum', 'tabulate_splits', 'measure',
-           'typical_and_atypical', 'sample_frames', 'strip', 'stack', 'save_picture', 'show_examples', 'to_markdown',
+           'typical_and_atypical', 'card_frames', 'strip', 'stack', 'save_picture', 'show_examples', 'to_markdown',
            'join_sections', 'card_text', 'write_card']
 
 # %% ../../../nbs/1_data/2_sets/08_cards.ipynb #1ccf00c3
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from .card_facts import FACTS
+from .card_facts import CARD_FACTS
 from .datasets import data_set, read_lists
 from ..video.video import decode, probe, replacing
 
@@ -77,7 +77,7 @@ def checksum(
 
 
 def tabulate_splits(
-    name: str,  # one of `FACTS`
+    name: str,  # one of `CARD_FACTS`
     splits: list[pd.DataFrame],  # rows of each split
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # counts and leakage, a line a split
     "Count and compare both sides of every split."
@@ -93,8 +93,8 @@ def tabulate_splits(
             "test videos of these": leak["test_videos"],
             "of the same class": leak["same_class"],
         }
-        if FACTS[name].part:
-            coarse = leakage(rows, FACTS[name].part)
+        if CARD_FACTS[name].part:
+            coarse = leakage(rows, CARD_FACTS[name].part)
             told |= {
                 "part numbers off: test videos": coarse["test_videos"],
                 "part numbers off: of the same class": coarse["same_class"],
@@ -153,7 +153,7 @@ def typical_and_atypical(
     return files.path[distance.argmin()], files.path[distance.argmax()]
 
 # %% ../../../nbs/1_data/2_sets/08_cards.ipynb #6e097bb4
-def sample_frames(
+def card_frames(
     path: str | Path,  # video file
     count: int = 6,  # frames, from the first to the last
 ) -> np.ndarray:  # RGB uint8 (count, H, W, 3)
@@ -227,7 +227,7 @@ def show_examples(
             *lines,
         ]
     )
-    return text, stack([strip(sample_frames(Path(folder) / path)) for path in picked.values()])
+    return text, stack([strip(card_frames(Path(folder) / path)) for path in picked.values()])
 
 # %% ../../../nbs/1_data/2_sets/08_cards.ipynb #aafd05c2
 def to_markdown(
@@ -239,9 +239,9 @@ def to_markdown(
     )
 
 
-def _front(name: str, splits: list[pd.DataFrame] | None) -> str:
+def _front_matter(name: str, splits: list[pd.DataFrame] | None) -> str:
     "Print the front matter; values are quoted as JSON, which YAML reads."
-    facts = FACTS[name]
+    facts = CARD_FACTS[name]
     digest = (
         f"sha256 {checksum(splits)} (rows of all lists, fima.data.sets.cards.checksum)"
         if splits
@@ -255,7 +255,7 @@ def _front(name: str, splits: list[pd.DataFrame] | None) -> str:
 
 def _sections(name: str, splits: list[pd.DataFrame] | None, measured: str, examples: str) -> dict[str, str]:
     "Write the text of each section."
-    facts = FACTS[name]
+    facts = CARD_FACTS[name]
     counts, leaks = tabulate_splits(name, splits) if splits else (None, None)
     tested = pd.concat(splits).query("split == 'test'").path.nunique() if splits else 0
     total = pd.concat(splits).path.nunique() if splits else 0
@@ -296,21 +296,21 @@ def join_sections(
 
 
 def card_text(
-    name: str,  # one of `FACTS`
+    name: str,  # one of `CARD_FACTS`
     splits: list[pd.DataFrame] | None = None,  # rows of each split; None: the lists are not here
     measured: str = NOT_MEASURED,  # what the videos told
     examples: str = NO_EXAMPLES,  # two videos, and the picture of them
 ) -> str:  # markdown
     "Write the text of a card."
-    if name not in FACTS:
-        raise ValueError(f"name must be one of {', '.join(FACTS)}, got {name!r}")
+    if name not in CARD_FACTS:
+        raise ValueError(f"name must be one of {', '.join(CARD_FACTS)}, got {name!r}")
     note = "<!-- Written by nbs/results/data_cards.ipynb from nbs/1_data/2_sets/07_card_facts.ipynb: edit those. -->"
-    head = f"---\n{_front(name, splits)}\n---\n{note}\n# {FACTS[name].title}\n\n{FACTS[name].summary}"
+    head = f"---\n{_front_matter(name, splits)}\n---\n{note}\n# {CARD_FACTS[name].title}\n\n{CARD_FACTS[name].summary}"
     return f"{head}\n\n{join_sections(_sections(name, splits, measured, examples))}\n"
 
 
 def write_card(
-    name: str,  # one of `FACTS`
+    name: str,  # one of `CARD_FACTS`
     folder: str | Path,  # where the cards are
     splits: list[pd.DataFrame] | None = None,  # rows of each split; None: the lists are not here
     measured: str = NOT_MEASURED,  # what the videos told

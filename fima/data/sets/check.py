@@ -29,7 +29,7 @@ from .own import ALONE
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['STATUSES', 'FACTS', 'ACROSS', 'WITHIN', 'inspect_video', 'inspect_videos', 'tell_problems', 'tell_bad_files',
+__all__ = ['STATUSES', 'FILE_FACTS', 'ACROSS', 'WITHIN', 'inspect_video', 'inspect_videos', 'tell_problems', 'tell_bad_files',
            'Checked', 'copy_remarks', 'Reading', 'check_data', 'own_remarks', 'check_own']
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #186abdce
@@ -150,7 +150,7 @@ def _inspect_new(
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #024d3b7d
 STATUSES = ("usable", "short", "unreadable", "missing", "doubled")
-FACTS = ("frames", "fps", "seconds", "width", "height", "codec")
+FILE_FACTS = ("frames", "fps", "seconds", "width", "height", "codec")
 
 
 def tell_problems(
@@ -232,7 +232,7 @@ def _judge(row: NamedTuple, told: dict, minimum_frames: int) -> dict:
     seconds = round(told["frames"] / told["fps"], 3) if told.get("fps") else None
     return dict(
         path=row.path if row.status == "missing" else row.found, status=status, reason=reason, seconds=seconds
-    ) | {name: told.get(name) for name in FACTS if name != "seconds"}
+    ) | {name: told.get(name) for name in FILE_FACTS if name != "seconds"}
 
 
 def _tabulate(rows: pd.DataFrame, told: list[dict], minimum_frames: int) -> pd.DataFrame:
@@ -241,7 +241,7 @@ def _tabulate(rows: pd.DataFrame, told: list[dict], minimum_frames: int) -> pd.D
         [_judge(row, answer, minimum_frames) for row, answer in zip(rows.itertuples(), told, strict=True)]
     )
     files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[
-        ["path", "class", "split", "status", "reason", *FACTS]
+        ["path", "class", "split", "status", "reason", *FILE_FACTS]
     ]
     return files.astype(dict.fromkeys(("frames", "width", "height"), "Int64")).sort_values(
         ["split", "path"], ignore_index=True

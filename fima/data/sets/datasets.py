@@ -19,7 +19,7 @@ from fima.data.sets.lists import (
     read_diving_lists,
     read_hmdb_lists,
     read_kinetics_lists,
-    read_table,
+    read_written_table,
     read_ucf_lists,
 )
 from ...plugins import DATA_SETS, pandas as pd
@@ -151,7 +151,7 @@ UT_INTERACTION = DataSet(
     _ucf(r"/\d+_(\d+)_\d+\.\w+$"), _UCF_MARK, 5, {1: (96, 24), 2: (96, 24), 3: (97, 23), 4: (95, 25), 5: (96, 24)}, 6
 )
 WEIZMANN4 = DataSet(_ucf(r"/(p\d+)_"), _UCF_MARK, 3, dict.fromkeys((1, 2, 3), (24, 12)), 4)
-MOTION_SPRITES = DataSet(read_table, "catalog.csv", 1, {1: (960, 600)}, 12)
+MOTION_SPRITES = DataSet(read_written_table, "catalog.csv", 1, {1: (960, 600)}, 12)
 
 DATA_SETS.add("ucf101", "fima.data.sets.datasets:UCF101", label="UCF101")
 DATA_SETS.add("hmdb51", "fima.data.sets.datasets:HMDB51", label="HMDB51")
@@ -252,22 +252,27 @@ def read_lists(
     return found.read(source, split)._replace(source=str(source))
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #400fb248
-def _plain(name: str) -> str:
+def _without_accents(name: str) -> str:
     "Reduce the name of a class or a folder to what copies agree on."
     return composed(name).replace("_", " ").casefold()
 
 
 def _strangers(rows: pd.DataFrame) -> list[str]:
     "Name the classes of which videos lie in another class's folder."
-    classes = {_plain(name): name for name in rows["class"].dropna()}
+    classes = {_without_accents(name): name for name in rows["class"].dropna()}
     found = rows[rows.status == "found"]
     around = found.found.map(
         lambda path: next(
-            (classes[_plain(part)] for part in reversed(path.split("/")[:-1]) if _plain(part) in classes), None
+            (
+                classes[_without_accents(part)]
+                for part in reversed(path.split("/")[:-1])
+                if _without_accents(part) in classes
+            ),
+            None,
         )
     )
     wrong = found.assign(around=around)[
-        around.notna() & (around.map(str).map(_plain) != found["class"].map(str).map(_plain))
+        around.notna() & (around.map(str).map(_without_accents) != found["class"].map(str).map(_without_accents))
     ]
     return [
         f"{name} ({count:,} in {place})" for (name, place), count in wrong.groupby(["class", "around"]).size().items()

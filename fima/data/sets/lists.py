@@ -26,8 +26,8 @@ from fima.data.sets.catalog import (
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['COLUMNS', 'KINETICS_LIST', 'Listing', 'read_ucf_lists', 'read_hmdb_lists', 'read_kinetics_lists', 'read_diving_lists',
-           'check_table', 'read_table']
+__all__ = ['LIST_COLUMNS', 'KINETICS_LIST', 'Listing', 'read_ucf_lists', 'read_hmdb_lists', 'read_kinetics_lists',
+           'read_diving_lists', 'check_table', 'read_written_table']
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #8e261ab1
 class Listing(NamedTuple):
@@ -40,13 +40,13 @@ class Listing(NamedTuple):
     source: str = ""  # where the lists are
 
 
-COLUMNS = ("path", "label", "class", "split", "group")
+LIST_COLUMNS = ("path", "label", "class", "split", "group")
 
 
 def _listing(rows: pd.DataFrame, problems: dict | None = None) -> Listing:
     "Bring rows into the common form."
     rows = rows.assign(label=rows.label.astype("Int64")).reset_index(drop=True)
-    return Listing(rows[[*COLUMNS, *rows.columns.difference(COLUMNS, sort=False)]], problems or {})
+    return Listing(rows[[*LIST_COLUMNS, *rows.columns.difference(LIST_COLUMNS, sort=False)]], problems or {})
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #9192c46b
 def _number_problems(rows: pd.DataFrame, index: dict[str, int]) -> dict[str, list[str]]:
@@ -223,7 +223,7 @@ def check_table(
     source: str | Path,  # where it is from, for messages
 ) -> Listing:  # the table with all its columns
     "Bring a table that somebody else made into the common form."
-    if lost := [name for name in COLUMNS if name not in table]:
+    if lost := [name for name in LIST_COLUMNS if name not in table]:
         raise CatalogError(source, {"missing columns": lost})
     table = table.assign(path=[plain_path(str(path)) for path in table.path])
     labels = {path: str(label).strip() for path, label in zip(table.path, table.label, strict=True)}
@@ -235,10 +235,10 @@ def check_table(
     return _listing(table.assign(label=table.label.map(lambda label: int(float(label)))))
 
 
-def read_table(
+def read_written_table(
     lists: Path,  # folder with `catalog.csv`
     split: int = 1,  # there is one
 ) -> Listing:  # the table with all its columns
     "Read the table that was written together with generated videos."
-    table = pd.read_csv(io.StringIO(read_text(lists / "catalog.csv")), dtype=dict.fromkeys(COLUMNS, str))
+    table = pd.read_csv(io.StringIO(read_text(lists / "catalog.csv")), dtype=dict.fromkeys(LIST_COLUMNS, str))
     return check_table(table, lists / "catalog.csv")

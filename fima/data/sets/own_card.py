@@ -68,12 +68,12 @@ def named_card(
 NOT_STATED = "Not stated."
 
 
-def _table(counts: pd.DataFrame) -> str:
+def _counts_table(counts: pd.DataFrame) -> str:
     "Print counts, a line a side."
     return to_markdown(counts.map("{:,}".format).rename_axis("side").reset_index())
 
 
-def _front(catalog: pd.DataFrame) -> str:
+def _own_front_matter(catalog: pd.DataFrame) -> str:
     "Print the front matter; values are quoted as JSON, which YAML reads."
     digest = content_fingerprint(catalog, catalog.attrs["folder"])
     told = dict.fromkeys(("name", "version", "licence", "paper", "url", "checksum"), "not stated")
@@ -124,10 +124,12 @@ def own_card(
     sections = {
         "A row": f"One video file. Class: {kinds}. `group`: {groups}.",
         "Counts": "Computed from the table; `fewest` and `most` are videos of one class.\n\n"
-        f"{_table(count_rows(catalog))}\n\n{measured}\n\n{size / 1e6:,.1f} MB in all.",
+        f"{_counts_table(count_rows(catalog))}\n\n{measured}\n\n{size / 1e6:,.1f} MB in all.",
         "Split and leakage": _leaks(catalog, checked.remarks),
         "Examples": examples,
         **dict.fromkeys(("Decoding and resizing done", "Consent and bias", "Unfit uses", "How to get it"), NOT_STATED),
     }
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
-    return Card(f"---\n{_front(catalog)}\n---\n# {title}\n\n{NOT_STATED}\n\n{join_sections(sections)}\n", picture)
+    return Card(
+        f"---\n{_own_front_matter(catalog)}\n---\n# {title}\n\n{NOT_STATED}\n\n{join_sections(sections)}\n", picture
+    )

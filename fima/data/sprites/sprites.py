@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .sprite_motions import CLASS_NAMES, CLASSES, Look, MOTIONS, motion_poses, sprite_coverage
-from ..video.files import encode, replacing
+from ..video.files import write_video, replacing
 from ...plugins import pandas as pd
 
 # %% auto #0
@@ -265,7 +265,7 @@ def motion_labels(
     return int(catalog_row.first_motion) if start + length <= catalog_row.change_frame else -1
 
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #699dc171
-def _claim(folder: Path, options: SpriteOptions) -> None:
+def _claim_folder(folder: Path, options: SpriteOptions) -> None:
     "Mark a new folder with its options, or check that an old one was made with the same."
     wanted = {"generator": GENERATOR} | asdict(options)
     for name in ("options.json", "options.partial.json"):
@@ -297,7 +297,7 @@ def _write_video(folder: Path, options: SpriteOptions, row) -> None:
     frames, masks, _ = render_video(options, row.number, row.split)
     with replacing(_mask_file(folder, row.path)) as part, open(part, "wb") as file:
         np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
-    encode(frames, folder / row.path)
+    write_video(frames, folder / row.path)
 
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #ab0cb3e1
 def make_sprites(
@@ -310,7 +310,7 @@ def make_sprites(
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
     folder, catalog = Path(folder), sprite_catalog(options)
-    _claim(folder, options)
+    _claim_folder(folder, options)
     for name in CLASS_NAMES:
         for kind in ("videos", "masks"):
             (folder / kind / name).mkdir(parents=True, exist_ok=True)

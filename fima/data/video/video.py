@@ -18,7 +18,7 @@ from tqdm import tqdm
 from fima.data.video.files import (
     VideoError,
     VideoInfo,
-    encode,
+    write_video,
     fingerprint,
     probe,
     read_frames,

@@ -174,7 +174,7 @@ class Photometric:
         return changed
 
 # %% ../../../nbs/1_data/4_views/01_colours.ipynb #6a288f14
-def _step(clip: Tensor) -> Tensor:
+def _change_of_colours(clip: Tensor) -> Tensor:
     "Subtract from every frame the one before; the first difference stands twice."
     step = clip.diff(dim=2)
     return torch.cat([step[:, :, :1], step], dim=2)
@@ -182,7 +182,7 @@ def _step(clip: Tensor) -> Tensor:
 
 def _paper(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
     "Map adjacent differences to [0, 1]."
-    return (_step(clip) + 1) / 2
+    return (_change_of_colours(clip) + 1) / 2
 
 
 def _released(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
@@ -193,7 +193,7 @@ def _released(clip: Tensor, generator: Generator | None, part: tuple[int, int]) 
 def _normalised(clip: Tensor, generator: Generator | None, part: tuple[int, int]) -> Tensor:
     "Scale adjacent differences by ten and by a random gain per clip, and clamp them to +-3."
     gain = torch.zeros(len(clip)) if generator is None else 0.7 * draws((len(clip),), generator, part) - 0.35
-    return (_step(clip) * (10 * gain.exp()).to(clip).view(-1, 1, 1, 1, 1)).clamp(-3, 3)
+    return (_change_of_colours(clip) * (10 * gain.exp()).to(clip).view(-1, 1, 1, 1, 1)).clamp(-3, 3)
 
 
 DIFFERENCES = {"paper": _paper, "released": _released, "normalised": _normalised}  # The kinds of `frame_difference`

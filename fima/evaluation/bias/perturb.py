@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..core.features import check_features, encode
-from ..protocols.linear import as_rows, clip_scores, fit_logistic, linear_probe, standardiser
+from ..core.features import check_features, encode_clips
+from ..protocols.linear import as_rows, class_scores, fit_logistic, linear_probe, standardiser
 from ..core.eval_clips import to_input
 from ..protocols.retrieval import directions, retrieve
 
@@ -93,7 +93,7 @@ def variant_features(
 
     def flush(name: str) -> None:
         rows, cuts = zip(*waiting.pop(name), strict=True)
-        features = encode(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
+        features = encode_clips(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
         done.setdefault(name, []).append((np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
 
     for row in range(videos):
@@ -135,7 +135,7 @@ class Judge(NamedTuple):
     ) -> np.ndarray:  # label of each video, (N,)
         "Name the class of each video."
         rows, _ = as_rows("features", features, np.zeros(len(features)))
-        return self.classes[clip_scores((rows - self.mean) / self.spread, self.weight, self.bias).argmax(1)]
+        return self.classes[class_scores((rows - self.mean) / self.spread, self.weight, self.bias).argmax(1)]
 
 
 def fit_judge(

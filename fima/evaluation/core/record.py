@@ -28,7 +28,7 @@ from ...training.checkpoint import provenance, save_encoder
 from ...training.fingerprint import code_fingerprint, parts_of, studies_folder, template_cells
 from ...training.pretrain import pretrain
 from ...training.faults import fault_line
-from ...training.recipe import OWN, Data, Recipe, make_recipe
+from ...training.recipe import OWN, DataSettings, Recipe, make_recipe
 from ...training.trace import weights_digest
 from ...training.videos import OpenData, open_data, read_catalog, settle, work_root
 from ...training.weights import load_encoder
@@ -45,7 +45,7 @@ class Opened(NamedTuple):
     recipe: Recipe  # what it was trained by
     encoder: nn.Module  # in evaluation mode, on its device
     data: OpenData  # usable videos
-    about: Data  # which data set and split they are
+    about: DataSettings  # which data set and split they are
     features: dict[str, dict]  # of what was read so far: digest of the first videos' features, for the record
 
     def rows(
@@ -65,7 +65,7 @@ def evaluated_data(
     short: str = "",  # "loop" or "drop"; empty: as the recipe
     # fields of a section `data`: videos of one's own, or a subset; comes before `data_set`
     data: dict[str, Any] | None = None,
-) -> Data:
+) -> DataSettings:
     "Say which videos an encoder is evaluated on; refuse to test a supervised encoder on videos whose labels it has seen."
     own, changes = data_set in ("", recipe.data.name) and not data, {"short": short or recipe.data.short}
     if data:
@@ -86,7 +86,7 @@ def evaluated_data(
     if told["name"] != OWN:
         DATA_SETS[told["name"]]  # refuses a name that there is not
     try:
-        about = settle(Data.model_validate(told))
+        about = settle(DataSettings.model_validate(told))
     except ValidationError as error:
         raise ValueError(
             "; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data", Recipe) for e in error.errors())
@@ -99,7 +99,7 @@ def evaluated_data(
     return about
 
 
-def _trained_bytes(data: Data, folder: Path) -> set[str] | None:
+def _trained_bytes(data: DataSettings, folder: Path) -> set[str] | None:
     "Fingerprint the training videos of a folder of one's own, where it was or in another place; None where it is in neither."
     for place in (Path(data.videos), folder):
         try:
@@ -114,7 +114,7 @@ def _trained_bytes(data: Data, folder: Path) -> set[str] | None:
 def seen_in_training(
     recipe: Recipe,  # of an encoder
     rows: pd.DataFrame,  # videos it is tested on
-    about: Data,  # where they are from
+    about: DataSettings,  # where they are from
     folder: Path,  # where the videos lie
     # how many of them its pre-training has seen (without labels); None: the videos of its training are not here
 ) -> int | None:
@@ -138,7 +138,7 @@ def seen_in_training(
 
 def open_run(
     source: Path | str,  # a run's folder (its pre-training is complete), or a checkpoint file, ours or another's
-    about: Data | None = None,  # which videos; None: those of its recipe
+    about: DataSettings | None = None,  # which videos; None: those of its recipe
     device: str | None = None,  # "cpu", "cuda", ...; None: a GPU if there is one
     videos: Path | None = None,  # where a real data set lies; None: below FIMA_DATA
 ) -> Opened:  # encoder, recipe and data
@@ -247,7 +247,7 @@ def feature_digest(
     )
 
 # %% ../../../nbs/4_evaluation/1_core/05_record.ipynb #bb476265
-def _plain(values: pd.Series) -> list:
+def _plain_values(values: pd.Series) -> list:
     "Turn a column into what JSON can hold; what is missing becomes null."
     return [
         None if missing else value.item() if isinstance(value, np.generic) else value
@@ -279,7 +279,7 @@ def _executed(opened: Opened, template: str) -> dict[str, Any]:
     )
 
 
-def _refuse_other(file: Path, metrics: dict[str, Any]) -> None:
+def _refuse_other_numbers(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
     there, here = json.loads(file.read_text()) if file.exists() else {}, json.loads(json.dumps(metrics, default=str))
     for name, what in (
@@ -339,7 +339,7 @@ def record(
         if recipe.method.name not in ("random", "imported")
         else None,
         estimates=_estimates(tested, floats),
-        videos={name: _plain(tested[name]) for name in tested},
+        videos={name: _plain_values(tested[name]) for name in tested},
         left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")],
         looped=[path for each in pooled for path in each.data.looped],
         seen_in_training=None if None in seen else sum(seen),
@@ -352,7 +352,7 @@ def record(
         seconds=round(time.perf_counter() - began, 1),
         **provenance(next(opened.encoder.parameters()).device) | _executed(opened, template),
     )
-    _refuse_other(Path(folder) / "metrics.json", metrics)
+    _refuse_other_numbers(Path(folder) / "metrics.json", metrics)
     write_metrics(Path(folder) / "metrics.json", metrics)
     return metrics
 

@@ -56,7 +56,7 @@ def _bits(values: list[bool]) -> bytes:
     return np.packbits(np.array(values, bool), bitorder="little").tobytes()
 
 
-def _numbers(values: list, kind: str) -> bytes:
+def _number_bits(values: list, kind: str) -> bytes:
     "Store numbers byte by byte, the lowest of all values first."
     array = np.array(values, "<" + kind)
     return array.view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
@@ -71,7 +71,7 @@ def pack_column(
     if kind == "json":
         body, missing = _json(values).encode(), False
     else:
-        body = _bits(present) if kind == "bool" else _numbers(present, kind)
+        body = _bits(present) if kind == "bool" else _number_bits(present, kind)
     if missing:
         body = _bits([value is not None for value in values]) + body
     text = f"{kind}{'?' if missing else ''}:{base64.b64encode(zlib.compress(body, 9)).decode()}"
@@ -89,7 +89,7 @@ def _from_bits(body: bytes, count: int) -> list[bool]:
 
 
 def _from_numbers(body: bytes, kind: str) -> list:
-    "Undo `_numbers`."
+    "Undo `_number_bits`."
     size = np.dtype(kind).itemsize
     return np.frombuffer(body, np.uint8).reshape(size, -1).T.copy().view("<" + kind).ravel().tolist()
 

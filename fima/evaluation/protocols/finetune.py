@@ -23,13 +23,13 @@ from tqdm import tqdm
 from ...data.views.clips import ClipDataset, FrameSource, batches
 from ...data.views.views import Batch
 from ..core.features import extract
-from .linear import clip_scores, training_clips, training_colours
-from .protocols import Outcome, Protocol, Score, check_labels, follow
+from .linear import class_scores, training_clips, training_colours
+from .protocols import Outcome, Protocol, Score, check_labels, train_and_score
 from ...methods.base import Method
 from ...methods.instance import pool
 from ...training.checkpoint import load_checkpoint, save_checkpoint, write_json
 from ...training.pretrain import step_seed, take_step
-from ...training.recipe import Views
+from ...training.recipe import ViewSettings
 from ...training.weights import weights_fingerprint
 
 # %% ../../../nbs/4_evaluation/2_protocols/04_finetune.ipynb #660c0e60
@@ -76,7 +76,7 @@ class Classifier(Method):
 
 # %% ../../../nbs/4_evaluation/2_protocols/04_finetune.ipynb #1fbf0852
 class Finetuning:
-    "Train encoder and classifier epoch by epoch; a way of training that `follow` can use."
+    "Train encoder and classifier epoch by epoch; a way of training that `train_and_score` can use."
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Finetuning:
         train: pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
         test: pd.DataFrame,  # test videos
         frames: FrameSource,  # where the frames are
-        views: Views,  # frames of a clip, stride, sizes, range of crops, kind of difference
+        views: ViewSettings,  # frames of a clip, stride, sizes, range of crops, kind of difference
         folder: Path,  # where checkpoints are kept, one folder a fit
         frozen: bool = False,  # keep the encoder as it is
         clips: int = 10,  # uniform clips of a scored video
@@ -163,7 +163,7 @@ class Finetuning:
         weight, bias = (
             part.detach().double().cpu().numpy() for part in (model.classifier.weight, model.classifier.bias)
         )
-        return clip_scores(pooled.astype(float), weight, bias, self.protocol.average)
+        return class_scores(pooled.astype(float), weight, bias, self.protocol.average)
 
     def dataset(
         self,
@@ -224,7 +224,7 @@ def _earlier(file: Path) -> pd.DataFrame | None:
     return pd.DataFrame(looks) if looks else None
 
 
-def _claim(folder: Path, told: dict[str, str]) -> None:
+def _claim_fit(folder: Path, told: dict[str, str]) -> None:
     "Write into a folder which fine-tuning it is of; refuse that of another one, naming what differs."
     file = folder / "finetune.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ def finetune(
     train: pd.DataFrame,  # training videos: path, label, group; `attrs["folder"]`
     test: pd.DataFrame,  # test videos
     frames: FrameSource,  # where the frames are
-    views: Views,  # frames of a clip, stride, sizes, range of crops
+    views: ViewSettings,  # frames of a clip, stride, sizes, range of crops
     folder: Path | str,  # where checkpoints and looks are kept; the same call continues from them
     seed: int = 0,  # of everything random, held-out videos too
     workers: int = 0,  # DataLoader processes, no influence on the result
@@ -264,7 +264,7 @@ def finetune(
     reading = {name: value for name, value in fit.reading.items() if name not in ("workers", "progress")} | dict(
         frozen=fit.frozen, precision=fit.precision
     )
-    _claim(
+    _claim_fit(
         folder,
         dict(
             protocol=str(protocol),
@@ -284,4 +284,6 @@ def finetune(
         with (folder / "looks.jsonl").open("a") as file:
             file.write("\n" + json.dumps(look))
 
-    return follow(protocol, fit, train.label, train.group, test.label, seed, _earlier(folder / "looks.jsonl"), remember)
+    return train_and_score(
+        protocol, fit, train.label, train.group, test.label, seed, _earlier(folder / "looks.jsonl"), remember
+    )

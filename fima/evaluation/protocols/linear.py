@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'REACHED', 'CHOLESKY_UP_TO', 'as_rows', 'standardiser', 'solver_for', 'steepness', 'fit_logistic',
-           'clip_scores', 'Probe', 'linear_probe', 'sgd_epochs', 'linear_fit', 'probe_by', 'training_clips',
+           'class_scores', 'Probe', 'linear_probe', 'sgd_epochs', 'linear_fit', 'probe_by', 'training_clips',
            'training_colours', 'augmented_features', 'confusion', 'show_confusion']
 
 # %% ../../../nbs/4_evaluation/2_protocols/02_linear.ipynb #f1d8316e
@@ -30,9 +30,9 @@ from tqdm import tqdm
 from ...data.views.clips import ClipDataset, FrameSource, collate
 from ...data.video.files import replacing
 from ...data.views.views import Modalities, Photometric, to_device
-from ..core.features import check_features, default_workers, encode, quiet_worker
-from .protocols import Fit, Outcome, Protocol, check_labels, follow
-from ...training.recipe import Views
+from ..core.features import check_features, default_workers, encode_clips, quiet_worker
+from .protocols import Fit, Outcome, Protocol, check_labels, train_and_score
+from ...training.recipe import ViewSettings
 
 # %% ../../../nbs/4_evaluation/2_protocols/02_linear.ipynb #ff8aed59
 def as_rows(
@@ -122,7 +122,7 @@ def fit_logistic(
     return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
 
 
-def clip_scores(
+def class_scores(
     rows: np.ndarray,  # features, (N, R, width)
     weight: np.ndarray,  # (classes, width)
     bias: np.ndarray,  # (classes,)
@@ -157,7 +157,7 @@ def linear_probe(
         raise ValueError(f"test_x must have the width of train_x ({train_rows.shape[-1]}), got {test_rows.shape[-1]}")
     classes, codes = np.unique(train_labels, return_inverse=True)
     mean, spread = standardiser(train_rows)
-    scores = clip_scores((test_rows - mean) / spread, *fit_logistic((train_rows - mean) / spread, codes, C))
+    scores = class_scores((test_rows - mean) / spread, *fit_logistic((train_rows - mean) / spread, codes, C))
     predicted = classes[scores.argmax(1)]
     return Probe(predicted, float((predicted == test_labels).mean()), scores, classes)
 
@@ -206,8 +206,8 @@ def linear_fit(
     # features of random crops, an array (N, width) for each epoch; for a protocol that augments
     augmented: Sequence[np.ndarray] = (),
     seed: int = 0,  # of weights, order and clips
-) -> Fit:  # for `follow`
-    "Bind features and a protocol to a way of training that `follow` can use."
+) -> Fit:  # for `train_and_score`
+    "Bind features and a protocol to a way of training that `train_and_score` can use."
     if protocol.augment and len(augmented) < protocol.epochs:
         raise ValueError(
             f"augmented must hold features of {protocol.epochs} epochs for a protocol that augments, got "
@@ -237,7 +237,7 @@ def linear_fit(
         for epoch, (weight, bias) in enumerate(solutions, 1):
 
             def score(which: str, asked: np.ndarray) -> np.ndarray:
-                return clip_scores(
+                return class_scores(
                     ((train_rows if which == "train" else test_rows)[asked] - mean) / spread,
                     weight,
                     bias,
@@ -277,7 +277,7 @@ def probe_by(
     if wrong:
         raise ValueError(f"augmented must be ({len(labels)}, {train_rows.shape[-1]}) for each epoch, got {wrong.pop()}")
     codes = np.unique(labels, return_inverse=True)[1]
-    return follow(
+    return train_and_score(
         protocol,
         linear_fit(protocol, train_rows, test_rows, codes, augmented, seed),
         train_y,
@@ -290,7 +290,7 @@ def probe_by(
 def training_clips(
     rows: pd.DataFrame,  # training videos: path, label; `attrs["folder"]`
     frames: FrameSource,  # where the frames are
-    views: Views,  # frames of a clip, stride, size, range of crops, flip
+    views: ViewSettings,  # frames of a clip, stride, size, range of crops, flip
     seed: int = 0,  # of places and crops
 ) -> ClipDataset:
     "Cut one random clip of each video, for training on labels (Appendix A.4)."
@@ -360,7 +360,7 @@ def augmented_features(
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1)
         )
-        return encode(
+        return encode_clips(
             encoder,
             getattr(modalities(to_device(next(raws), device), generator, frozenset({modality})).source, modality),
             batch,

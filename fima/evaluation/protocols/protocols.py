@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UCF101_DROPOUT', 'LINEAR', 'FINETUNE', 'DROPOUT', 'Score', 'Fit', 'Protocol', 'find_protocol', 'check_labels',
-           'validation_rows', 'Outcome', 'follow']
+           'validation_rows', 'Outcome', 'train_and_score']
 
 # %% ../../../nbs/4_evaluation/2_protocols/01_protocols.ipynb #cbe75d08
 from collections.abc import Callable, Iterator, Sequence
@@ -214,7 +214,7 @@ class Outcome(NamedTuple):
     curve: pd.DataFrame  # looks at the deciding videos: value, epoch, accuracy
 
 
-def _looks(protocol: Protocol, epoch: int) -> bool:
+def _is_due(protocol: Protocol, epoch: int) -> bool:
     "Tell whether the deciding videos are looked at after an epoch."
     return (epoch - protocol.first) % protocol.every == 0 or epoch == protocol.epochs
 
@@ -226,7 +226,7 @@ def _best(curve: pd.DataFrame, latest: bool) -> tuple[int, float]:
     return int(best.epoch), float(best.value)
 
 
-def follow(
+def train_and_score(
     protocol: Protocol,  # what to do
     fit: Fit,  # how to train and score
     train_labels: Sequence,  # (N,)
@@ -251,7 +251,7 @@ def follow(
         if known is not None:
             looks.extend(known[known.value == value].to_dict("records"))
         for epoch, score in fit(rows, value, protocol.epochs, name):
-            if not _looks(protocol, epoch):
+            if not _is_due(protocol, epoch):
                 continue
             scores = score(which, decide)
             looks.append(dict(value=value, epoch=epoch, accuracy=float((scores.argmax(1) == truth).mean())))

@@ -16,7 +16,7 @@ from ...data.sets.catalog import CatalogError
 from ...data.sets.datasets import data_set
 from ...plugins import pandas as pd
 from ...training.checkpoint import provenance, read_recipe
-from ...training.recipe import OWN, Data, Recipe
+from ...training.recipe import OWN, DataSettings, Recipe
 from ...training.videos import data_folder, read_catalog
 
 # %% auto #0
@@ -71,7 +71,7 @@ def measured_steps(
 @lru_cache(maxsize=None)
 def _training_videos(told: str) -> float:
     "Count the training videos of a data section: generated, published, or those that are here; NaN where nobody knows."
-    data = Data.model_validate_json(told)
+    data = DataSettings.model_validate_json(told)
     if data.sprites:
         return data.sprites.train
     published = None if data.name == OWN or data.classes is not None else data_set(data.name).counts

@@ -41,11 +41,11 @@ from ...training.request import check_used, default_base, flat, settled
 from ...training.videos import data_folder
 
 # %% auto #0
-__all__ = ['STATES', 'Evaluation', 'resolve', 'Run', 'fits', 'expand', 'records', 'verdicts', 'state', 'verified', 'absent',
-           'varied', 'load_studies', 'plan', 'needed_by']
+__all__ = ['STATES', 'PlannedEvaluation', 'resolve', 'Run', 'fits', 'expand', 'records', 'run_verdicts', 'state', 'verified',
+           'absent', 'varied', 'load_studies', 'plan', 'needed_by']
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #9c6f575f
-class Evaluation(NamedTuple):
+class PlannedEvaluation(NamedTuple):
     "Name a template and all settings it is run with."
 
     template: str  # notebook in nbs/studies
@@ -66,7 +66,7 @@ def resolve(
     evaluated: Evaluated,  # entry of a study file
     row: Row,  # its own settings come last
     recipe: Recipe,  # its evaluation section comes first
-) -> Evaluation:  # complete settings
+) -> PlannedEvaluation:  # complete settings
     "Complete the settings of an evaluation and check them against the template."
     template = template_file(evaluated.template)
     chosen = evaluated.settings | row.evaluation
@@ -82,7 +82,7 @@ def resolve(
         raise ValueError(
             "; ".join(f"{evaluated.template}, {fault_line(e, 'settings')}" for e in error.errors())
         ) from None
-    return Evaluation(
+    return PlannedEvaluation(
         evaluated.template,
         {k: v for k, v in defaults.items() if k in template_parameters(template)} | chosen,
         evaluated.name,
@@ -95,7 +95,7 @@ class Run(NamedTuple):
     row: Row
     recipe: Recipe
     factors: dict[str, Any]  # dotted name -> value
-    evaluations: list[Evaluation]
+    evaluations: list[PlannedEvaluation]
     study: str  # the study whose row it is
 
     def folder(
@@ -189,7 +189,7 @@ def records(
     ]
 
 
-def verdicts(
+def run_verdicts(
     run: Run,  # a run of a study
     reports: Path,  # reports folder
     state: tuple | None = None,  # of `sources_state`, where many are asked for
@@ -208,7 +208,7 @@ def state(
     sources: tuple | None = None,  # of `sources_state`, where many are asked for
 ) -> str:  # one of `STATES`
     "Tell how far a run is: done means that every record and the weights are here; recorded, that the weights are not; unverified, that other code made some of it; outdated, that the code that is here gives other numbers."
-    told = verdicts(run, reports, sources)
+    told = run_verdicts(run, reports, sources)
     if len(told) == 1 + len(run.evaluations):
         if "different" in told:
             return "outdated"
@@ -221,7 +221,7 @@ def state(
 
 
 def verified(
-    told: list[str],  # of `verdicts`
+    told: list[str],  # of `run_verdicts`
 ) -> str:  # e.g. "identical, 3 unverified"
     "Sum up what is known of the records of a run: its training, then its evaluations."
     if not told:
@@ -308,7 +308,7 @@ def plan(
             needed_by=", ".join(sorted(users[run.recipe.run_id])),
             evaluations=", ".join(e.name for e in run.evaluations),
             state=state(run, folder, sources),
-            verified=verified(verdicts(run, folder, sources)),
+            verified=verified(run_verdicts(run, folder, sources)),
             steps=steps_of(run.recipe),
             seconds=_recorded_seconds(run.record(folder)[0]),
             hours=estimated_seconds(run.recipe, measured) / 3600,

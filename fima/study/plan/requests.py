@@ -21,7 +21,7 @@ from .schema import Evaluated, Row, checked_study, read_study
 from .plan import expand, resolve
 from ...training.checkpoint import write_text
 from ...training.fingerprint import own_folder, template_file
-from ...training.recipe import OWN, Data
+from ...training.recipe import OWN, DataSettings
 from ...training.videos import data_folder, read_catalog, work_root
 from ...training.weights import load_encoder
 
@@ -41,7 +41,7 @@ def read_numbers(
 
 
 def _check_own(
-    about: Data,  # a folder of one's own
+    about: DataSettings,  # a folder of one's own
 ) -> None:
     "Refuse videos that no evaluation can use, before a kernel is started."
     catalog = read_catalog(about, data_folder(about))
@@ -108,7 +108,7 @@ def _changed_name(name: str, told: dict[str, Any]) -> str:
     return f"{name}_{sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:6]}"
 
 
-def _words(changes: dict[str, Any], seeds: Sequence[int], data: dict[str, Any]) -> str:
+def _changes_in_words(changes: dict[str, Any], seeds: Sequence[int], data: dict[str, Any]) -> str:
     "Say what is changed, without paths."
     words = [f"{name}={value}" for name, value in changes.items()]
     if seeds:
@@ -136,12 +136,12 @@ def changed_study(
     if whole.shows:
         raise ValueError(
             f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got "
-            f"{_words(changes, seeds, fields)}"
+            f"{_changes_in_words(changes, seeds, fields)}"
         )
     told = yaml.safe_load(path.read_text())
     base = told.get("base", {})
     base["overrides"] = base.get("overrides", {}) | changes
-    words = _words(changes, seeds, fields)
+    words = _changes_in_words(changes, seeds, fields)
     told |= dict(
         base=base,
         name=_changed_name(whole.name, dict(changes=changes, seeds=list(seeds), data=fields)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...training.fingerprint import code_fingerprint, template_cells
-from ...training.recipe import Data, Recipe
+from ...training.recipe import DataSettings, Recipe
 from ...training.videos import content_here
 
 # %% ../../../nbs/5_study/1_plan/03_verdicts.ipynb #d85f3c80
@@ -82,7 +82,9 @@ def verification(
 
 # %% ../../../nbs/5_study/1_plan/03_verdicts.ipynb #6e0c0002
 def other_videos(
-    recorded: Iterable[tuple[str, Path, Data]],  # name of a run, its metrics.json (it need not be there), its videos
+    recorded: Iterable[
+        tuple[str, Path, DataSettings]
+    ],  # name of a run, its metrics.json (it need not be there), its videos
 ) -> dict[str, tuple[str, str]]:  # of finished runs: fingerprint recorded, and of the videos that are here
     "Find finished runs whose videos are on this machine and are others than the run was made from; generated ones follow from the recipe."
     found, here = {}, {}
@@ -98,7 +100,7 @@ def other_videos(
     return found
 
 
-def _content(data: Data) -> str | None:
+def _content(data: DataSettings) -> str | None:
     "Fingerprint videos; None where they are not here, or not as their lists say."
     try:
         return content_here(data)

@@ -34,7 +34,8 @@ from ...training.trace import TRACED, Comparison, compare_steps, read_trace
 
 # %% auto #0
 __all__ = ['IDLE', 'recorded_steps', 'repeated_steps', 'environment_of', 'other_environment', 'judge', 'verify_run',
-           'verify_evaluations', 'sample_runs', 'recorded_runs', 'comparable', 'Verified', 'verify', 'verdict_lines']
+           'verify_evaluations', 'sample_runs', 'recorded_runs', 'can_be_repeated', 'Verified', 'verify',
+           'verdict_lines']
 
 # %% ../../../nbs/5_study/1_plan/06_verify.ipynb #62fb9924
 def recorded_steps(
@@ -235,7 +236,7 @@ def recorded_runs(
     return [(run, place) for run, file, place in found if file.exists()]
 
 
-def comparable(
+def can_be_repeated(
     run: Run,  # with a record
     place: Path,  # reports folder that it lies in
     steps: int,  # that would be repeated
@@ -286,7 +287,7 @@ def verify(
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
     others = other_videos((name, run.record(place)[0], run.recipe.data) for name, (run, place) in here.items())
     here = {name: held for name, held in here.items() if name not in others}
-    able = [run for run, place in here.values() if comparable(run, place, steps)]
+    able = [run for run, place in here.values() if can_be_repeated(run, place, steps)]
     chosen = sample_runs([run for run in able if not (unverified and _judged(run, here[run.recipe.run_id][1]))], sample)
     found, evaluations = _repeat(
         {run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress

@@ -28,7 +28,7 @@ from ..plan.plan import Run
 from ..plan.verdicts import verification
 from ...training.checkpoint import write_json
 from ...training.fingerprint import places, sources_state, template_file
-from ...training.recipe import Data
+from ...training.recipe import DataSettings
 from ...training.videos import open_data
 
 # %% ../../../nbs/5_study/2_run/01_jobs.ipynb #f2186bea
@@ -220,7 +220,7 @@ def prepare_data(
 ) -> list[str]:  # one line for each that failed
     "Generate and decode what the other jobs read, before they do."
     for data, frames in job["data"]:
-        open_data(Data.model_validate(data), frames)
+        open_data(DataSettings.model_validate(data), frames)
     return []
 
 

@@ -30,7 +30,7 @@ from ..plan.verdicts import other_videos
 from .watch import watch
 from ...training.checkpoint import write_json, write_text
 from ...training.fingerprint import places, writable
-from ...training.ddp import check_share
+from ...training.ddp import check_processes
 
 # %% auto #0
 __all__ = ['SNAKEFILE', 'ALL', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'Resources', 'make_missing']
@@ -312,7 +312,7 @@ def make_missing(
     runs, devices = _present(loaded, seeds), resources.devices()
     resources = replace(resources, cores=resources.cores or max(2, len(devices) // resources.processes))
     for each in runs:
-        check_share(each.recipe, resources.processes)
+        check_processes(each.recipe, resources.processes)
     _refuse_other_videos(runs, folder)
     with ExitStack() as stack:
         _locked(stack, loaded, folder)
