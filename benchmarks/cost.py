@@ -1,10 +1,12 @@
-"""Measure what each variant of the losses costs (Table 11 of the paper): parameters, seconds per optimisation step, peak memory.
+"""Measure what each variant of the losses costs (Table 11): parameters, seconds per optimisation step, peak memory.
 
     python benchmarks/cost.py [--backbones i3d r2plus1d_18 small3d] [--device cpu] [--repetitions 3] [--output reports]
 
-A step is the real one (colour changes, differences, both encoders, losses, backward, optimiser) on random frames of the published shape; reading videos is left out.
-Every measurement has a process of its own, because peak memory is a property of a process; repetitions are interleaved, so that a change in the machine's load meets all variants.
-Writes <output>/tables/cost.{md,csv,tex}; lines of an earlier call about another encoder, device or precision are kept. Nothing is asserted; the numbers depend on the machine.
+A step is the real one (colour changes, differences, both encoders, losses, backward, optimiser) on random frames of the
+published shape; reading videos is left out. Every measurement has a process of its own, because peak memory is a
+property of a process; repetitions are interleaved, so that a change in the machine's load meets all variants.
+Writes <output>/tables/cost.{md,csv,tex}; lines of an earlier call about another encoder, device or precision are kept.
+Nothing is asserted; the numbers depend on the machine.
 """
 
 import argparse
@@ -66,7 +68,7 @@ COLUMNS = (
 
 
 def build_recipe(variant: str, backbone: str, on_gpu: bool, precision: str) -> Recipe:
-    "Take the published settings of a backbone and the switches of a variant; one GPU's batch is one group of the shuffled BatchNorm."
+    "Take the published settings of a backbone and the switches of a variant; a batch is one group of BatchNorm."
     profile, settings, batch, _ = BACKBONES[backbone]
     published = {
         "optimisation.batch_size": GPU_BATCH if on_gpu and profile == "paper" else batch,
@@ -108,11 +110,9 @@ def measure(variant: str, backbone: str, device: str, precision: str, threads: i
     on_gpu = target.type == "cuda"
     recipe = build_recipe(variant, backbone, on_gpu, precision)
     method, crop = build_method(recipe).to(target).train(), recipe.views.crop_size
-    optimiser, modalities, clock = (
-        build_optimiser(method, recipe.optimisation),
-        Modalities(recipe.views.photometric, recipe.views.difference),
-        pick_clock(on_gpu, threads),
-    )
+    optimiser = build_optimiser(method, recipe.optimisation)
+    modalities = Modalities(recipe.views.photometric, recipe.views.difference)
+    clock = pick_clock(on_gpu, threads)
 
     def step(number: int, batch: RawBatch) -> float:
         "Take a step and give its seconds."
@@ -122,17 +122,19 @@ def measure(variant: str, backbone: str, device: str, precision: str, threads: i
             torch.cuda.synchronize()
         return clock() - start
 
-    small, raw = (
-        random_batch(recipe, method.needs, side) for side in (crop if on_gpu else min(crop, WARM_UP_CROP), crop)
-    )
-    for number in range(GPU_WARM_UP if on_gpu else 1):
+    if on_gpu:
+        warm_up, steps, warm_up_crop = GPU_WARM_UP, GPU_STEPS, crop
+    else:
+        warm_up, steps, warm_up_crop = 1, BACKBONES[backbone][3], min(crop, WARM_UP_CROP)
+    small, raw = (random_batch(recipe, method.needs, side) for side in (warm_up_crop, crop))
+    for number in range(warm_up):
         step(number, small)
-    seconds = [step(number, raw) for number in range(GPU_STEPS if on_gpu else BACKBONES[backbone][3])]
+    seconds = [step(number, raw) for number in range(steps)]
 
     def count(parameters):
         return sum(p.numel() for p in parameters)
 
-    told = provenance(target)
+    machine = provenance(target)
     return dict(
         seconds=seconds,
         parameters_encoder=count(method.encoder.parameters()),
@@ -140,9 +142,9 @@ def measure(variant: str, backbone: str, device: str, precision: str, threads: i
         batch=recipe.optimisation.batch_size,
         crop=crop,
         frames=recipe.views.frames_per_clip,
-        peak_mebibytes=told["peak_memory_mb"],
-        device=told["device"],
-        commit=told["commit"],
+        peak_mebibytes=machine["peak_memory_mb"],
+        device=machine["device"],
+        commit=machine["commit"],
     )
 
 
@@ -152,42 +154,32 @@ def alone(*arguments) -> dict:
         return pool.submit(measure, *arguments).result()
 
 
-def line(variant: str, backbone: str, precision: str, threads: int, told: list[dict]) -> dict:
+def line(variant: str, backbone: str, precision: str, threads: int, repetitions: list[dict]) -> dict:
     "Put the repetitions of a variant together: median and quartiles of all timed steps, median of the peaks."
-    seconds = [value for one in told for value in one["seconds"]]
+    seconds = [value for measured in repetitions for value in measured["seconds"]]
     low, middle, high = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
-    shared = {
-        name: told[0][name]
-        for name in ("batch", "crop", "frames", "parameters_encoder", "parameters_trained", "device", "commit")
-    }
-    measured = dict(
+    filled = repetitions[0] | dict(
+        variant=variant,
+        row=VARIANTS[variant][0],
+        backbone=backbone,
+        precision=precision,
+        threads=threads,
+        repetitions=len(repetitions),
         seconds_per_step=round(middle, 4),
         seconds_low=round(low, 4),
         seconds_high=round(high, 4),
-        peak_mebibytes=round(median(one["peak_mebibytes"] for one in told)),
-    )
-    filled = (
-        dict(
-            variant=variant,
-            row=VARIANTS[variant][0],
-            backbone=backbone,
-            precision=precision,
-            threads=threads,
-            repetitions=len(told),
-        )
-        | shared
-        | measured
+        peak_mebibytes=round(median(measured["peak_mebibytes"] for measured in repetitions)),
     )
     return {name: filled[name] for name in COLUMNS}
 
 
 def measure_backbone(backbone: str, device: str, precision: str, threads: int, repetitions: int) -> list[dict]:
-    "Measure all variants in turn, again and again; one that fails is told and left out."
-    told = {variant: [] for variant in VARIANTS}
+    "Measure all variants in turn, again and again; one that fails is reported and left out."
+    measured = {variant: [] for variant in VARIANTS}
     for repetition in range(repetitions):
-        for variant in [name for name, done in told.items() if len(done) == repetition]:
+        for variant in [name for name, done in measured.items() if len(done) == repetition]:
             try:
-                told[variant].append(alone(variant, backbone, device, precision, threads, repetition))
+                measured[variant].append(alone(variant, backbone, device, precision, threads, repetition))
             except Exception as error:
                 print(
                     f"{backbone} {variant} {precision}: failed: {type(error).__name__}: "
@@ -195,13 +187,13 @@ def measure_backbone(backbone: str, device: str, precision: str, threads: int, r
                     file=sys.stderr,
                 )
                 continue
-            one = told[variant][-1]
+            one = measured[variant][-1]
             print(
                 f"{backbone:<12} {variant:<9} {precision:<8} repetition {repetition}: {median(one['seconds']):8.3f} s "
                 f"a step, peak {one['peak_mebibytes']:6d} MiB",
                 flush=True,
             )
-    return [line(variant, backbone, precision, threads, done) for variant, done in told.items() if done]
+    return [line(variant, backbone, precision, threads, done) for variant, done in measured.items() if done]
 
 
 def merge(file: Path, fresh: list[dict]) -> list[dict]:
@@ -225,21 +217,22 @@ def merge(file: Path, fresh: list[dict]) -> list[dict]:
 
 
 def write(rows: list[dict], reports: Path | None, notes: list[str]) -> list[Path]:
-    "Write the table as Markdown, CSV and LaTeX; imported late, so that a measuring process does not carry what draws and prints."
+    "Write the table as Markdown, CSV and LaTeX."
+    # imported late, so that a measuring process does not carry what draws and prints
     import pandas as pd
 
-    from fima.report.report import write_tables
+    from fima.report.sheets import write_tables
 
     table = pd.DataFrame(rows).astype(
         {name: float for name in ("seconds_per_step", "seconds_low", "seconds_high")}
         | {name: int for name in ("peak_mebibytes", "parameters_encoder", "parameters_trained")}
     )
-    parts = {}
+    sections = {}
     for (backbone, batch, crop, frames, device, precision), same in table.groupby(
         ["backbone", "batch", "crop", "frames", "device", "precision"], sort=False
     ):
         base = same.loc[same.variant == "vd", "seconds_per_step"]
-        parts[f"{backbone}: batch {batch}, {frames} x {crop} x {crop}, {device}, {precision}"] = pd.DataFrame(
+        sections[f"{backbone}: batch {batch}, {frames} x {crop} x {crop}, {device}, {precision}"] = pd.DataFrame(
             {
                 "losses": same.row,
                 "encoder": [f"{n / 1e6:.2f} M" for n in same.parameters_encoder],
@@ -253,7 +246,7 @@ def write(rows: list[dict], reports: Path | None, notes: list[str]) -> list[Path
                 "commit": same.commit,
             }
         )
-    return write_tables("cost", "Cost of a pre-training step, measured here", parts, table, notes, reports)
+    return write_tables("cost", "Cost of a pre-training step, measured here", sections, table, notes, reports)
 
 
 def describe(rows: list[dict], load: str) -> list[str]:
@@ -265,6 +258,8 @@ def describe(rows: list[dict], load: str) -> list[str]:
         if {(name, "dc_fs_md"), (name, "dc_fs")} <= set(trained)
     }
     decoder = "; ".join(f"{name} {size:,}" for name, size in sizes.items())
+    if all(row["device"].startswith("cpu") for row in rows):
+        load += " The GPU path (batch 8, float32 and bf16) is written and has not been tried."
     return [
         "A step is one call of the training loop's own function on random frames: colour changes and differences, "
         "query and key encoders, losses, backward pass, optimiser; reading videos is left out. "
@@ -280,12 +275,7 @@ def describe(rows: list[dict], load: str) -> list[str]:
         f"motion decoder: {decoder}. "
         "The paper counts 14.4 M - 12.3 M = 2.1 M for I3D's, its released code has 4,206,592; the released size is "
         "reproduced here.",
-        load
-        + (
-            ""
-            if any(not row["device"].startswith("cpu") for row in rows)
-            else " The GPU path (batch 8, float32 and bf16) is written and has not been tried."
-        ),
+        load,
     ]
 
 
@@ -315,7 +305,11 @@ def main() -> None:
             before = os.getloadavg()[0]
             fresh = measure_backbone(backbone, arguments.device, precision, arguments.threads, arguments.repetitions)
             rows = merge(file, fresh)
-            load = f"Last measured: {backbone} with {arguments.threads} thread(s) of {os.cpu_count()} cores; the machine's load average was {before:.1f} before and {os.getloadavg()[0]:.1f} after (1.0 is one busy thread)."
+            load = (
+                f"Last measured: {backbone} with {arguments.threads} thread(s) of {os.cpu_count()} cores; the "
+                f"machine's load average was {before:.1f} before and {os.getloadavg()[0]:.1f} after (1.0 is one busy "
+                "thread)."
+            )
             print(f"wrote {', '.join(map(str, write(rows, reports, describe(rows, load))))}", flush=True)
 
 

@@ -1,8 +1,9 @@
-"""Time feature extraction on this machine: videos per second for decoding alone, for encoding alone and for both, with 0, 1 and 2 reading processes.
+"""Time feature extraction on this machine: videos per second for decoding, encoding and both, by 0 to 2 readers.
 
     python benchmarks/features.py [--videos 24] [--repeats 3] [--threads 1] [--device cpu] [--large] [--cached]
 
-UT-Interaction is read where it is there, motion sprites are generated elsewhere. CPU use is processor time, that of workers included, over wall time: 1.0 is one core kept busy.
+UT-Interaction is read where it is there, motion sprites are generated elsewhere. CPU use is processor time, that of
+workers included, over wall time: 1.0 is one core kept busy.
 Nothing is asserted; the numbers depend on the machine and on what else runs there.
 """
 
@@ -11,6 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -38,9 +40,8 @@ def find_videos(count: int, folder: Path) -> tuple[str, list[str]]:
     except FileNotFoundError:
         paths = []
     if paths:
-        return "UT-Interaction", [
-            str(paths[place]) for place in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
-        ]
+        places = np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)
+        return "UT-Interaction", [str(paths[place]) for place in places]
     options = SpriteOptions(train=max(count - 1, 1), test=1)
     catalog = make_sprites(folder, options, progress=False)
     return "motion sprites", [str(folder / path) for path in catalog.path]
@@ -80,14 +81,13 @@ def rows(
         for path in paths:
             read_clips(frames, path, **shape)
 
-    def both(workers: int | None) -> Callable[[], None]:
-        return lambda: extract(encoder, frames, paths, workers=workers, progress=False, **shape) and None
+    def both(workers: int | None) -> None:
+        extract(encoder, frames, paths, workers=workers, progress=False, **shape)
 
-    return (
-        {"decode and cut": read_alone, "encode": encode_alone}
-        | {f"both, {workers} workers": both(workers) for workers in (0, 1, 2)}
-        | {"both, by default": both(None)}
-    )
+    timed = {"decode and cut": read_alone, "encode": encode_alone}
+    for workers in (0, 1, 2):
+        timed[f"both, {workers} workers"] = partial(both, workers)
+    return timed | {"both, by default": partial(both, None)}
 
 
 def main() -> None:

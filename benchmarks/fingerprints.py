@@ -1,4 +1,4 @@
-"""What it costs to know a data set's files by their bytes: a first pass reads them, a second one asks for size and times.
+"""What it costs to know files by their bytes: a first pass reads them, a second one asks for size and times alone.
 
 python benchmarks/fingerprints.py [--files 10000]
 """
@@ -11,12 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from fima.data import files
 from fima.data.sets.catalog import data_root
 from fima.data.sets.datasets import find_videos
+from fima.data.video import files
 
 
 def arguments():
+    "Read the command line."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000, help="small generated files")
     return parser.parse_args()
@@ -33,7 +34,7 @@ def generate(folder, count):
 
 SECOND = """
 import sys, time
-from fima.data import files
+from fima.data.video import files
 paths = sys.stdin.read().split("\\n")
 began = time.perf_counter()
 files.fingerprints(paths)
@@ -59,6 +60,7 @@ def measure(name, paths):
 
 
 def main():
+    "Measure a real set where it is here, and a generated one."
     count = arguments().files
     with tempfile.TemporaryDirectory() as work:
         os.environ["FIMA_WORK"] = f"{work}/work"

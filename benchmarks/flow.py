@@ -1,8 +1,9 @@
-"""Time the optical flow of UT-Interaction on this machine: at the size of the small recipes and at its own, interrupted half-way and resumed.
+"""Time the optical flow of UT-Interaction here: at the recipes' size and at its own, interrupted half-way and resumed.
 
     python benchmarks/flow.py [--workers 2] [--videos 120] [--native] [--folder FOLDER]
 
-At 72 x 72 the frames are decoded first, into FIMA_WORK, which is not timed; at their own size they are decoded as the flow is computed. Flow goes to a new temporary folder, or to --folder, where a second call finds what the first one made.
+At 72 x 72 the frames are decoded first, into FIMA_WORK, which is not timed; at their own size they are decoded as the
+flow is computed. Flow goes to a new temporary folder, or to --folder, where a second call finds what the first made.
 Nothing is asserted; the numbers depend on the machine and on what else runs there.
 """
 

@@ -1,10 +1,13 @@
-"""Measure what a step of each method costs: seconds, operations, peak memory, for the rows of a study at its own settings.
+"""Measure what a step of each method costs: seconds, operations and peak memory, for the rows of a study.
 
     python benchmarks/methods.py [--study methods] [--repetitions 3] [--steps 8] [--output reports]
 
-A step is the real one: reading and cutting clips (with flow already computed), view changes, colours and differences, both encoders, losses, backward pass, optimiser.
-Every measurement has a process of its own, because peak memory is a property of a process; repetitions are interleaved, so that a change in the machine's load meets all rows.
-Operations are counted by PyTorch (convolutions and matrix products, forward and backward) and do not depend on the machine: the study `methods_compute` takes its numbers of steps from them.
+A step is the real one: reading and cutting clips (with flow already computed), view changes, colours and differences,
+both encoders, losses, backward pass, optimiser.
+Every measurement has a process of its own, because peak memory is a property of a process; repetitions are interleaved,
+so that a change in the machine's load meets all rows.
+Operations are counted by PyTorch (convolutions and matrix products, forward and backward) and do not depend on the
+machine: the study `methods_compute` takes its numbers of steps from them.
 Writes <output>/tables/<study>_cost.{md,csv,tex}. Nothing is asserted.
 """
 
@@ -47,17 +50,18 @@ def measure(recipe: Recipe, steps: int, repetition: int) -> dict:
         begun, started = process_time(), perf_counter()
         take_step(method, optimiser, next(loader), modalities, step_seed(repetition, number))
         if number > 1:
-            seconds.append(process_time() - begun), wall.append(perf_counter() - started)
-    told, raw = provenance(torch.device("cpu")), next(loader)
+            seconds.append(process_time() - begun)
+            wall.append(perf_counter() - started)
+    machine, raw = provenance(torch.device("cpu")), next(loader)
     with FlopCounterMode(display=False) as counted:
         take_step(method, optimiser, raw, modalities, step_seed(repetition, 0))
     return dict(
         seconds=seconds,
         wall=wall,
         operations=counted.get_total_flops(),
-        peak=told["peak_memory_mb"],
-        device=told["device"],
-        commit=told["commit"],
+        peak=machine["peak_memory_mb"],
+        device=machine["device"],
+        commit=machine["commit"],
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
     )
 
@@ -68,13 +72,69 @@ def alone(*arguments) -> dict:
         return pool.submit(measure, *arguments).result()
 
 
+def measure_all(runs: dict, steps: int, repetitions: int) -> dict[str, list[dict]]:
+    "Measure all rows in turn, again and again."
+    measured = {name: [] for name in runs}
+    for repetition in range(repetitions):
+        for name, run in runs.items():
+            found = alone(run.recipe, steps, repetition)
+            measured[name].append(found)
+            print(
+                f"{name:<16} repetition {repetition}: {median(found['seconds']):.3f} s a step, "
+                f"{found['operations'] / 1e9:.2f} G operations, peak {found['peak']} MiB",
+                flush=True,
+            )
+    return measured
+
+
+def line(name: str, label: str, steps: int, repetitions: list[dict]) -> dict:
+    "Put the repetitions of a row together: median and quartiles of all timed steps, median of the peaks."
+    seconds = [value for measured in repetitions for value in measured["seconds"]]
+    low, middle, high = quantiles(seconds, n=4, method="inclusive")
+    first = repetitions[0]
+    return dict(
+        row=name,
+        label=label,
+        seconds_per_step=round(middle, 4),
+        seconds_low=round(low, 4),
+        seconds_high=round(high, 4),
+        wall_per_step=round(median(value for measured in repetitions for value in measured["wall"]), 4),
+        operations=first["operations"],
+        peak_mebibytes=round(median(measured["peak"] for measured in repetitions)),
+        trained=first["trained"],
+        steps=len(repetitions) * steps,
+        device=first["device"],
+        commit=first["commit"],
+    )
+
+
+def readable(table):
+    "Make a table for reading of the measured one."
+    import pandas as pd
+
+    base = table.set_index("row").operations.get("moco", table.operations.iloc[0])
+    return pd.DataFrame(
+        {
+            "method": table.label,
+            "seconds a step [quartiles]": [
+                f"{r.seconds_per_step:.3f} [{r.seconds_low:.3f}, {r.seconds_high:.3f}]" for r in table.itertuples()
+            ],
+            "operations, G": [f"{n / 1e9:.2f}" for n in table.operations],
+            "over MoCo": [f"{n / base:.2f}" for n in table.operations],
+            "peak memory, MiB": table.peak_mebibytes.astype(str),
+            "trained parameters": [f"{n:,}" for n in table.trained],
+        }
+    )
+
+
 def main() -> None:
-    "Measure all rows in turn, again and again, and write one table."
+    "Measure all rows of a study and write one table."
+    # imported late, so that a measuring process does not carry what draws and prints
     import pandas as pd
 
     from fima.study.plan.schema import load_study
     from fima.study.plan.plan import expand
-    from fima.report.report import write_tables
+    from fima.report.sheets import write_tables
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="methods", help="whose rows, with the first seed and factors")
@@ -87,51 +147,13 @@ def main() -> None:
     study, load = load_study(arguments.study), os.getloadavg()[0]
     runs = {run.row.name: run for run in reversed(expand(study)) if run.recipe.method.name != "random"}
     runs = {row.name: runs[row.name] for row in study.rows if row.name in runs}
-    told = {name: [] for name in runs}
-    for repetition in range(arguments.repetitions):
-        for name, run in runs.items():
-            told[name].append(alone(run.recipe, arguments.steps, repetition))
-            print(
-                f"{name:<16} repetition {repetition}: {median(told[name][-1]['seconds']):.3f} s a step, "
-                f"{told[name][-1]['operations'] / 1e9:.2f} G operations, peak {told[name][-1]['peak']} MiB",
-                flush=True,
-            )
-    lines = []
-    for name, each in told.items():
-        low, middle, high = quantiles([value for one in each for value in one["seconds"]], n=4, method="inclusive")
-        lines.append(
-            dict(
-                row=name,
-                label=runs[name].row.label,
-                seconds_per_step=round(middle, 4),
-                seconds_low=round(low, 4),
-                seconds_high=round(high, 4),
-                wall_per_step=round(median(value for one in each for value in one["wall"]), 4),
-                operations=each[0]["operations"],
-                peak_mebibytes=round(median(one["peak"] for one in each)),
-                trained=each[0]["trained"],
-                steps=len(each) * arguments.steps,
-                device=each[0]["device"],
-                commit=each[0]["commit"],
-            )
-        )
-    table = pd.DataFrame(lines)
-    base = table.set_index("row").operations.get("moco", table.operations.iloc[0])
-    printed = pd.DataFrame(
-        {
-            "method": table.label,
-            "seconds a step [quartiles]": [
-                f"{r.seconds_per_step:.3f} [{r.seconds_low:.3f}, {r.seconds_high:.3f}]" for r in table.itertuples()
-            ],
-            "operations, G": [f"{n / 1e9:.2f}" for n in table.operations],
-            "over MoCo": [f"{n / base:.2f}" for n in table.operations],
-            "peak memory, MiB": table.peak_mebibytes.astype(str),
-            "trained parameters": [f"{n:,}" for n in table.trained],
-        }
+    measured = measure_all(runs, arguments.steps, arguments.repetitions)
+    table = pd.DataFrame(
+        [line(name, runs[name].row.label, arguments.steps, repetitions) for name, repetitions in measured.items()]
     )
+    batch = next(iter(runs.values())).recipe.optimisation.batch_size
     notes = [
-        f"Study {study.name}, profile {study.base.profile}: batch "
-        f"{next(iter(runs.values())).recipe.optimisation.batch_size}, {table.device.iloc[0]}, one thread, "
+        f"Study {study.name}, profile {study.base.profile}: batch {batch}, {table.device.iloc[0]}, one thread, "
         f"{table.steps.iloc[0]} steps in {arguments.repetitions} processes each, interleaved over the rows; commit "
         f"{table.commit.iloc[0]}. "
         "Seconds are processor time of a step with reading and cutting its clips; flow is computed before the first "
@@ -139,9 +161,8 @@ def main() -> None:
         "Operations: convolutions and matrix products of a step, forward and backward, as PyTorch counts them; they do "
         "not depend on the machine. Peak memory is the largest resident set of the process, libraries included.",
     ]
-    for file in write_tables(
-        f"{study.name}_cost", "Cost of a step of each method", {"Methods": printed}, table, notes, arguments.output
-    ):
+    title, sections = "Cost of a step of each method", {"Methods": readable(table)}
+    for file in write_tables(f"{study.name}_cost", title, sections, table, notes, arguments.output):
         print(f"wrote {file}")
 
 

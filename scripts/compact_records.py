@@ -2,9 +2,9 @@
 
     python scripts/compact_records.py [REPORTS]
 
-Every metrics.json is read, written anew beside its list of videos (fima.evaluation.core.record_format), and replaced only
-where what comes back equals what was there to the last bit; recipes lose their white space alone. A second call finds
-nothing to do.
+Every metrics.json is read, written anew beside its list of videos (fima.evaluation.core.record_format), and replaced
+only where what comes back equals what was there to the last bit; recipes lose their white space alone. A second call
+finds nothing to do.
 """
 
 import json
@@ -44,7 +44,8 @@ def compact(reports):
     for file in files:
         text, old = file.read_text(), read_metrics(file)
         new, videos = compacted(file, old), json.loads(text).get("videos")
-        if isinstance(videos, dict) and not is_packed(videos) or len(new) < len(text):
+        plain = isinstance(videos, dict) and not is_packed(videos)
+        if plain or len(new) < len(text):
             write_text(file, new)
             changed += 1
     print(f"{changed} of {len(files)} files rewritten; {before:,} bytes before, {size(reports):,} bytes after")

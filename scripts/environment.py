@@ -23,6 +23,7 @@ PYTHON = VENV / "bin" / "python"
 
 
 def say(text):
+    "Print a line that can be told from those of pip."
     print("setup: " + text, flush=True)
 
 
@@ -93,11 +94,9 @@ def install_torch(uv, version):
         ):
             return
         say(
-            "NOTE: no CPU build of "
-            + pin
-            + " was to be had: taking the default build, which brings gigabytes of CUDA packages that this "
-            "machine has no use for. To avoid that, stop here and set TORCH_INDEX_URL or PIP_FIND_LINKS to a place "
-            "with a CPU build."
+            "NOTE: no CPU build of " + pin + " was to be had: taking the default build, which brings gigabytes of CUDA "
+            "packages that this machine has no use for. To avoid that, stop here and set TORCH_INDEX_URL or "
+            "PIP_FIND_LINKS to a place with a CPU build."
         )
     say("installing the default build of " + pin)
     must(*pip, "--constraint", "requirements.txt", pin)
@@ -107,15 +106,14 @@ def install_lock(uv):
     "Install exactly what requirements.txt names, and the package itself, editable."
     say("installing requirements.txt")
     pip = [PYTHON, "-m", "pip", "install", "--quiet"]
-    if not (
-        uv
-        and done(uv, "pip", "install", "--quiet", "--python", PYTHON, "--no-deps", "--requirement", "requirements.txt")
-    ):
-        must(*pip, "--no-deps", "--requirement", "requirements.txt")
+    lock = ("--no-deps", "--requirement", "requirements.txt")
+    if not (uv and done(uv, "pip", "install", "--quiet", "--python", PYTHON, *lock)):
+        must(*pip, *lock)
     must(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
 
 
 def main():
+    "Make .venv, or stop with a line that says why not."
     minimum = tuple(int(part) for part in settings()["min_python"].split("."))
     if sys.version_info < minimum:
         sys.exit(

@@ -23,22 +23,20 @@ def moved(text, page="README.md"):
     return re.sub(r"(\])\(([^)\s]+)\)", from_page, text)
 
 
-def parts(cell):
+def visible(cell):
     "Give what of a cell a reader of the page sees."
     if cell["cell_type"] == "markdown":
         return ["".join(cell["source"])]
     kept = []
     for output in cell.get("outputs", []):
-        told = output.get("data", {})
-        if "text/markdown" in told:
-            kept.append("".join(told["text/markdown"]))
+        data = output.get("data", {})
+        if "text/markdown" in data:
+            kept.append("".join(data["text/markdown"]))
         elif output["output_type"] == "stream":
             kept.append("```\n" + "".join(output["text"]).rstrip() + "\n```")
         else:
-            raise ValueError(
-                f"cell {cell['id']} puts out {', '.join(told) or output['output_type']}; only Markdown and text fit a "
-                "page"
-            )
+            kinds = ", ".join(data) or output["output_type"]
+            raise ValueError(f"cell {cell['id']} puts out {kinds}; only Markdown and text fit a page")
     return kept
 
 
@@ -46,12 +44,8 @@ def render(notebook):
     "Turn a notebook in nbs/ into Markdown."
     name = Path(notebook).stem
     cells = json.loads(Path(notebook).read_text())["cells"]
-    return (
-        "\n\n".join(
-            [NOTICE.format(name), *(moved(part.strip(), PAGES[name]) for cell in cells for part in parts(cell))]
-        )
-        + "\n"
-    )
+    pieces = [moved(piece.strip(), PAGES[name]) for cell in cells for piece in visible(cell)]
+    return "\n\n".join([NOTICE.format(name), *pieces]) + "\n"
 
 
 if __name__ == "__main__":

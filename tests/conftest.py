@@ -3,31 +3,46 @@
 import os
 import signal
 import subprocess
+import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fima import plugins
 from fima.cli import main
+from fima.plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES
+from helpers import TOP
 
 
 @pytest.fixture(autouse=True)
-def own_work_folder(monkeypatch):
+def work_of_a_worker(monkeypatch):
     "Two test processes must not generate the same data set into the same folder at once."
     if "FIMA_WORK" in os.environ:
         return
     worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    monkeypatch.setenv("FIMA_WORK", str(Path(__file__).resolve().parent.parent / "data" / "tests" / worker))
+    monkeypatch.setenv("FIMA_WORK", str(TOP / "data" / "tests" / worker))
+
+
+@pytest.fixture
+def own_work(tmp_path, monkeypatch):
+    "A work folder for one test, empty."
+    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def module_work(tmp_path_factory):
+    "A work folder that the tests of one file share."
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FIMA_WORK", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)
 def own_registries():
     "What one test registers is nothing that another one finds."
-    import sys
-    from fima import plugins
-    from fima.plugins import DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES
-
     before = {
         registry.kind: (registry, {name: registry[name] for name in registry})
         for registry in (DATA_SETS, ENCODERS, METHODS, VIEW_CHANGES)
@@ -51,7 +66,7 @@ def kernel():
 
 @pytest.fixture
 def made(kernel):
-    "Make what a study lacks by its jobs, without Snakemake and the processes that it starts; gives the plan afterwards."
+    "Make what a study lacks by its jobs, without Snakemake and its processes; gives the plan afterwards."
     from fima.study.plan.schema import load_study
     from fima.study.run.jobs import build_jobs, make_run, pending, prepare_data
     from fima.study.plan.plan import expand, plan
@@ -81,7 +96,7 @@ def call(capsys, monkeypatch):
 
 @pytest.fixture
 def stopped_midway():
-    "Start a command that trains into a folder, press Ctrl-C once it has logged a step, and give the step of the checkpoint it kept."
+    "Start a command that trains, press Ctrl-C once it has logged a step, and give the step of its checkpoint."
 
     def stopped(call, folder):
         def hears():

@@ -1,11 +1,9 @@
-"""Bias probes from end to end: encoders whose answer is known, videos that cannot be asked, and what the results notebook makes of records."""
+"""Bias probes: encoders whose answer is known, videos that cannot be asked, and the results notebook on records."""
 
 import json
 import re
 from pathlib import Path
 
-import matplotlib
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,23 +32,9 @@ from fima.study.plan.plan import expand
 from fima.study.plan.schema import load_study
 from fima.training.checkpoint import write_json
 from fima.training.weights import load_encoder
+from helpers import run_cells, write_study
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "nbs"
 VIEW = dict(clips=2, frames_per_clip=8, stride=2, crop_size=32)
-
-
-def execute(notebook, **parameters):
-    "Run the cells of a notebook in this process, its parameters changed."
-    space = {"display": lambda *parts: None}
-    with matplotlib.rc_context({"backend": "agg"}):
-        for cell in nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", 4).cells:
-            if cell.cell_type != "code":
-                continue
-            exec(compile(cell.source, notebook, "exec"), space)
-            if "parameters" in cell.metadata.get("tags", []):
-                assert not set(parameters) - set(space), "the notebook has no such parameter"
-                space.update(parameters)
-    return space
 
 
 # -- encoders whose answer is known ------------------------------------------------------------------------------------
@@ -166,6 +150,11 @@ def test_masks_are_cut_as_frames_are(videos):
 # -- videos that cannot be asked ---------------------------------------------------------------------------------------
 
 
+def probe(run, folder, **parameters):
+    "Evaluate a run by the template of bias probes; return its record."
+    return run_cells("studies/bias", run=str(run), folder=str(folder), **parameters)["metrics"]
+
+
 def replace_video(folder, path, frames, masks):
     "Write another video and mask in the place of a generated one."
     write_video(frames, folder / path)
@@ -173,16 +162,13 @@ def replace_video(folder, path, frames, masks):
         np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
 
 
-def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypatch):
-    "One frame; frames that are all the same; a scene without foreground. Each is counted where it can be asked, and nothing is NaN."
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, own_work):
+    "One frame; frames that are all the same; a scene without foreground: each counts where it can be asked."
     run = smoke_run(tmp_path / "run")
-    first = json.loads(
-        json.dumps(execute("studies/bias", run=str(run), folder=str(tmp_path / "before"), pairs=20)["metrics"])
-    )
+    first = json.loads(json.dumps(probe(run, tmp_path / "before", pairs=20)))
     assert not first["not_probed"] and all(None not in column for column in first["videos"].values())
 
-    folder = next((tmp_path / "work" / "motion_sprites").glob("*/catalog.csv")).parent
+    folder = next((own_work / "motion_sprites").glob("*/catalog.csv")).parent
     catalog = pd.read_csv(folder / "catalog.csv")
     one, still, empty = catalog[catalog.split == "test"].path[:3]
     grain = np.random.default_rng(0)
@@ -198,78 +184,55 @@ def test_videos_that_cannot_be_asked_are_left_out_and_listed(tmp_path, monkeypat
         np.zeros((48, size, size), bool),
     )
 
-    told = execute("studies/bias", run=str(run), folder=str(tmp_path / "after"), pairs=20)["metrics"]
-    reasons = {(line["path"], line["probes"]): line["reason"] for line in told["not_probed"]}
+    metrics = probe(run, tmp_path / "after", pairs=20)
+    reasons = {(line["path"], line["probes"]): line["reason"] for line in metrics["not_probed"]}
     assert set(reasons) == {
         (one, "time"),
         (still, "time"),
-        *((path, "action or scene") for path in (one, still, empty)),
+        (one, "action or scene"),
+        (still, "action or scene"),
+        (empty, "action or scene"),
     }
-    assert (
-        reasons[one, "time"].startswith("still")
-        and reasons[still, "action or scene"].startswith("still")
-        and reasons[empty, "action or scene"].startswith("no foreground")
-    )
-    place = {path: told["videos"]["path"].index(path) for path in (one, still, empty)}
-    assert [told["videos"]["shuffle"][place[path]] for path in (one, still)] == [None, None] and told["videos"][
-        "shuffle"
-    ][place[empty]] is not None
-    assert all(
-        told["videos"][name][where] is None
-        for name in ("swap_action", "scuba", "contrasted", "background_only")
-        for where in place.values()
-    )
-    count = len(told["videos"]["path"])
-    assert [
-        told["estimates"][name]["n"] for name in ("accuracy", "shuffle", "cos_freeze", "arrow", "scuba", "swap_scene")
-    ] == [count, count - 2, count - 2, count - 2, count - 3, count - 3]
+    assert reasons[one, "time"].startswith("still")
+    assert reasons[still, "action or scene"].startswith("still")
+    assert reasons[empty, "action or scene"].startswith("no foreground")
+    place = {path: metrics["videos"]["path"].index(path) for path in (one, still, empty)}
+    shuffled = metrics["videos"]["shuffle"]
+    assert shuffled[place[one]] is None and shuffled[place[still]] is None and shuffled[place[empty]] is not None
+    for name in ("swap_action", "scuba", "contrasted", "background_only"):
+        assert all(metrics["videos"][name][where] is None for where in place.values())
+    count, estimates = len(metrics["videos"]["path"]), metrics["estimates"]
+    assert estimates["accuracy"]["n"] == count
+    assert [estimates[name]["n"] for name in ("shuffle", "cos_freeze", "arrow")] == [count - 2] * 3
+    assert [estimates[name]["n"] for name in ("scuba", "swap_scene")] == [count - 3] * 2
     text = (tmp_path / "after" / "metrics.json").read_text()
     assert not re.search(r"\b(NaN|Infinity)\b", text) and json.loads(text)["dimensions"]["pairs"] == 20
     assert compare_records(*[tmp_path / "after" / "metrics.json"] * 2).set_index("measure").n["scuba"] == count - 3
 
 
-def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_path, monkeypatch):
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+def test_the_template_probes_difference_clips_too_and_says_the_same_twice(tmp_path, own_work):
     run = smoke_run(tmp_path / "run")
-    told = [
-        execute(
-            "studies/bias",
-            run=str(run),
-            folder=str(tmp_path / str(seed)),
-            pairs=20,
-            modality="difference",
-            masks="median",
-            clips_per_video=1,
-            seed=seed,
-        )["metrics"]
-        for seed in (0, 0, 1)
-    ]
-    assert told[0]["videos"] == told[1]["videos"] and told[0]["dimensions"] == told[1]["dimensions"]
-    assert (
-        told[0]["videos"]["cos_shuffle"] != told[2]["videos"]["cos_shuffle"]
-        and told[0]["dimensions"] != told[2]["dimensions"]
-    )
-    assert told[0]["settings"]["masks"] == "median" and told[0]["settings"]["modality"] == "difference"
+    settings = dict(pairs=20, modality="difference", masks="median", clips_per_video=1)
+    first, again, other = (probe(run, tmp_path / str(seed), seed=seed, **settings) for seed in (0, 0, 1))
+    assert first["videos"] == again["videos"] and first["dimensions"] == again["dimensions"]
+    assert first["videos"]["cos_shuffle"] != other["videos"]["cos_shuffle"]
+    assert first["dimensions"] != other["dimensions"]
+    assert first["settings"]["masks"] == "median" and first["settings"]["modality"] == "difference"
 
 
-def test_ground_against_motion(tmp_path, monkeypatch):
-    "An encoder that sees the border alone names the ground, and never the motion, once grounds name classes; on the set as it is there is nothing to ask."
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+def test_ground_against_motion(tmp_path, own_work, monkeypatch):
+    "An encoder that sees the border alone names the ground, once grounds name classes; else there is nothing to ask."
     run = smoke_run(tmp_path / "run")
     border, (_, recipe) = Border(), load_encoder(run)
     border.register_parameter("unused", nn.Parameter(torch.zeros(1)))
     monkeypatch.setattr("fima.evaluation.core.record.load_encoder", lambda source: (border, recipe))
-    told = execute(
-        "studies/bias", run=str(run), folder=str(tmp_path / "bias"), pairs=3, clips_per_video=1, background_bias=1
-    )["metrics"]
-    scene, right = told["videos"]["scene"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
-    assert np.mean(scene) > 0.9 and not right.any() and 0 < told["estimates"]["scene"]["n"] == len(right)
-    assert (
-        told["settings"]["background_bias"] == 1
-        and told["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
-    )
-    plain = execute("studies/bias", run=str(run), folder=str(tmp_path / "plain"), pairs=3, clips_per_video=1)["metrics"]
-    assert "scene" not in plain["videos"] and plain["videos"]["path"] == told["videos"]["path"]
+    metrics = probe(run, tmp_path / "bias", pairs=3, clips_per_video=1, background_bias=1)
+    scene, right = metrics["videos"]["scene"], np.equal(metrics["videos"]["label"], metrics["videos"]["predicted"])
+    assert np.mean(scene) > 0.9 and not right.any() and 0 < metrics["estimates"]["scene"]["n"] == len(right)
+    assert metrics["settings"]["background_bias"] == 1
+    assert metrics["data_fingerprint"] != json.loads((run / "metrics.json").read_text())["data_fingerprint"]
+    plain = probe(run, tmp_path / "plain", pairs=3, clips_per_video=1)
+    assert "scene" not in plain["videos"] and plain["videos"]["path"] == metrics["videos"]["path"]
 
 
 @pytest.mark.parametrize(
@@ -283,12 +246,11 @@ def test_ground_against_motion(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_settings_are_refused_before_anything_is_read(tmp_path, monkeypatch, change, message):
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+def test_settings_are_refused_before_anything_is_read(tmp_path, own_work, monkeypatch, change, message):
     run = smoke_run(tmp_path / "run")
     monkeypatch.setattr("fima.evaluation.core.record.open_data", None)
     with pytest.raises(ValueError, match=message):
-        execute("studies/bias", run=str(run), folder=str(tmp_path / "bias"), **change)
+        probe(run, tmp_path / "bias", **change)
     assert not (tmp_path / "bias").exists()
 
 
@@ -309,72 +271,77 @@ def test_masks_must_fit_their_video(videos, tmp_path):
 METHODS = ["moco", "moco_vd", "be", "fame", "iic", "dclr", "mcl", "fima", "random", "supervised"]
 
 
-def study_file(folder, name, methods=METHODS):
-    rows = "\n".join(
-        f'  - {{name: {row}, label: "{row.upper()}", overrides: {{method.temperature: '
-        f"{round(0.1 + 0.01 * place, 2)}}}}}"
-        for place, row in enumerate(methods)
+def study_file(folder, name):
+    "Write a study of ten methods whose recipes differ in the temperature."
+    conflict = dict(name="scene_bias", label="ground or motion", measures=["accuracy", "scene"])
+    study = dict(
+        name=name,
+        title="Planted",
+        base={"profile": "smoke"},
+        rows=[
+            {"name": row, "label": row.upper(), "overrides": {"method.temperature": round(0.1 + 0.01 * place, 2)}}
+            for place, row in enumerate(METHODS)
+        ],
+        evaluations=[
+            {"template": "linear_probe"},
+            {"template": "bias"},
+            {"template": "bias", "settings": {"background_bias": 1.0}, **conflict},
+        ],
+        results=["bias"],
     )
-    file = folder / f"{name}.yaml"
-    file.write_text(
-        f'name: {name}\ntitle: "Planted"\nbase:\n  profile: smoke\nrows:\n{rows}\nevaluations:\n  - {{template: '
-        f"linear_probe}}\n  - {{template: bias}}\n  - {{template: bias, name: scene_bias, label: ground or motion, "
-        f"measures: [accuracy, scene], settings: {{background_bias: 1.0}}}}\nresults: [bias]\n"
-    )
-    return str(file)
+    return str(write_study(folder, study))
+
+
+def planted_videos(place):
+    "Invent answers on 60 videos: the later its place, the better and the less biased a row."
+    generator = np.random.default_rng(place)
+
+    def answers(probability, missing=0):
+        return [None] * missing + (generator.random(60 - missing) < probability).tolist()
+
+    right = answers(0.2 + 0.07 * place)
+    videos = {
+        "path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)],
+        "group": [f"g{v // 2}" for v in range(60)],
+        "label": [v % 3 for v in range(60)],
+        "predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)],
+        "cos_freeze": (1 - 0.08 * place * generator.random(60)).tolist(),
+        "freeze": answers(0.3),
+        "shuffle": answers(0.3),
+        "drop_shuffle": answers(0.2),
+        "arrow": [0.5] * 60,
+    }
+    for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted"):
+        videos[name] = answers(0.5 - 0.04 * place, 2)  # the first two could not be asked about the scene
+    videos["scene"] = [not hit and v % 2 == 0 for v, hit in enumerate(right)]
+    return videos
 
 
 def plant(study, reports, leave=()):
-    "Write records of 60 videos in which each row is better and less biased than the one before; the first two videos could not be asked about the scene."
+    "Write a record of every row but those to leave."
     for place, run in enumerate(expand(load_study(study))):
         if run.row.name in leave:
             continue
-        draw, videos = (
-            np.random.default_rng(place),
-            {
-                "path": [f"videos/c{v % 3}/{v}.mp4" for v in range(60)],
-                "group": [f"g{v // 2}" for v in range(60)],
-                "label": [v % 3 for v in range(60)],
-            },
-        )
-
-        def share(p, missing=0):
-            return [None] * missing + (draw.random(60 - missing) < p).tolist()
-
-        right = share(0.2 + 0.07 * place)
-        videos |= {
-            "predicted": [v % 3 if hit else (v + 1) % 3 for v, hit in enumerate(right)],
-            "cos_freeze": (1 - 0.08 * place * draw.random(60)).tolist(),
-            "freeze": share(0.3),
-            "shuffle": share(0.3),
-            "drop_shuffle": share(0.2),
-            "arrow": [0.5] * 60,
+        videos = planted_videos(place)
+        record = {
+            "videos": videos,
+            "settings": {"masks": "true"},
+            "dimensions": dict(static=0.5, dynamic=0.25, joint=0.0, residual=0.25),
+            "not_probed": [
+                {"path": videos["path"][v], "probes": "action or scene", "reason": "planted"} for v in range(2)
+            ],
         }
-        videos |= {
-            name: share(0.5 - 0.04 * place, 2)
-            for name in ("swap_action", "swap_scene", "background_only", "scuba", "scufo", "contrasted")
-        }
-        videos["scene"] = [not hit and v % 2 == 0 for v, hit in enumerate(right)]
         for evaluation in run.evaluations:
-            (run.folder(reports) / evaluation.name).mkdir(parents=True, exist_ok=True)
-            write_json(
-                run.folder(reports) / evaluation.name / "metrics.json",
-                {
-                    "videos": videos,
-                    "settings": {"masks": "true"},
-                    "dimensions": dict(static=0.5, dynamic=0.25, joint=0.0, residual=0.25),
-                    "not_probed": [
-                        {"path": videos["path"][v], "probes": "action or scene", "reason": "planted"} for v in range(2)
-                    ],
-                },
-            )
+            folder = run.folder(reports) / evaluation.name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "metrics.json", record)
 
 
 def test_results_of_ten_methods(tmp_path, capsys):
     studies = [study_file(tmp_path, name) for name in ("planted_one", "planted_two")]
     for study in studies:
         plant(study, tmp_path / "reports", leave=("dclr",))
-    execute("results/bias", studies=studies, reports=str(tmp_path / "reports"))
+    run_cells("results/bias", studies=studies, reports=str(tmp_path / "reports"))
     files = sorted(
         str(file.relative_to(tmp_path / "reports"))
         for kind in ("figures", "tables")
@@ -382,23 +349,19 @@ def test_results_of_ten_methods(tmp_path, capsys):
     )
     assert files == ["figures/bias.png", "figures/bias.svg", "tables/bias.csv", "tables/bias.md", "tables/bias.tex"]
     numbers = pd.read_csv(tmp_path / "reports" / "tables" / "bias.csv").query("evaluation != 'linear_probe'")
-    told = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "bias")].set_index(["row", "measure"])
-    assert (
-        told.n["moco", "accuracy"] == 60
-        and told.n["moco", "scuba"] == 58
-        and told.n["dclr", "scuba"] == 0
-        and np.isnan(told.value["dclr", "scuba"])
-    )
-    known = told[told.n > 0]
+    bias = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "bias")].set_index(["row", "measure"])
+    assert bias.n["moco", "accuracy"] == 60
+    assert bias.n["moco", "scuba"] == 58
+    assert bias.n["dclr", "scuba"] == 0
+    assert np.isnan(bias.value["dclr", "scuba"])
+    known = bias[bias.n > 0]
     assert (known.low <= known.value + 1e-9).all() and (known.value <= known.high + 1e-9).all()
     conflict = numbers[(numbers.study == "planted_one") & (numbers.evaluation == "scene_bias")].pivot(
         index="row", columns="measure", values="value"
     )
-    assert (
-        list(conflict) == ["accuracy", "scene"]
-        and (conflict.sum(axis=1).drop("dclr") <= 1).all()
-        and np.isnan(conflict.scene["dclr"])
-    )
+    assert list(conflict) == ["accuracy", "scene"]
+    assert (conflict.sum(axis=1).drop("dclr") <= 1).all()
+    assert np.isnan(conflict.scene["dclr"])
     text = (tmp_path / "reports" / "tables" / "bias.md").read_text()
     # contrasted, three classes: 1/3 x 2/3
     line = next(line for line in text.split("\n") if line.startswith("| chance") and "22.2" in line)
@@ -406,14 +369,13 @@ def test_results_of_ten_methods(tmp_path, capsys):
     assert all(
         name in text
         for name in ("Ground or motion", "SCUBA-lite", "SCUFO-lite", "contrasted-lite", "Dimensions-lite", "not run")
-    ) and not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
+    )
+    assert not re.search(r"SCUBA(?!-lite)|SCUFO(?!-lite)|\bnan\b", text)
     svg = (tmp_path / "reports" / "figures" / "bias.svg").read_text()
     # one legend; every panel says what it lacks
-    assert (
-        svg.count(">ground named against motion, per cent<") == 2
-        and svg.count(">MOCO<") == 1
-        and svg.count(">1 not run<") == 4
-    )
+    assert svg.count(">ground named against motion, per cent<") == 2
+    assert svg.count(">MOCO<") == 1
+    assert svg.count(">1 not run<") == 4
 
 
 def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
@@ -423,7 +385,7 @@ def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
     (reports / "tables" / "planted_cost.csv").write_text(
         "row,seconds_per_step,operations,peak_mebibytes,device\nfima,.25,3e9,512,planted\n"
     )
-    space = execute("results/methods", studies=[study], reports=str(reports))
+    space = run_cells("results/methods", studies=[study], reports=str(reports))
     table = space["with_cost"](space["every"][0]).set_index("method")
     assert list(table)[:5] == [
         "ours: linear probe",
@@ -432,18 +394,16 @@ def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
         "ours: ground or motion, accuracy",
         "ours: ground or motion, scene",
     ]
-    assert (
-        table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]].tolist() == ["0.250", "3.00", "512"]
-        and table.loc["BE", "seconds a step"] == "-"
-    )
+    cost = table.loc["FIMA", ["seconds a step", "operations, G", "peak memory, MiB"]]
+    assert cost.tolist() == ["0.250", "3.00", "512"]
+    assert table.loc["BE", "seconds a step"] == "-"
     first = expand(load_study(study))[0]
     record = (
         first.folder(reports) / next(each.name for each in first.evaluations if each.called == "bias") / "metrics.json"
     )
     named = [hit for hit in read_metrics(record)["videos"]["background_only"] if hit is not None]
-    assert table.loc["DCLR", "background only"] == "not run" and table.loc["MOCO", "background only"].startswith(
-        f"{100 * np.mean(named):.1f} ["
-    )
+    assert table.loc["DCLR", "background only"] == "not run"
+    assert table.loc["MOCO", "background only"].startswith(f"{100 * np.mean(named):.1f} [")
     assert "planted · device planted" in capsys.readouterr().out
     text = (reports / "tables" / "planted.md").read_text()
     assert "## Methods and cost" in text and "## Beside FIMA, by the linear probe" in text and "same frames" not in text
@@ -453,15 +413,11 @@ def test_nothing_run_leaves_files_alone(tmp_path, capsys):
     study, kept = study_file(tmp_path, "planted_none"), tmp_path / "reports" / "tables" / "bias.md"
     kept.parent.mkdir(parents=True)
     kept.write_text("of an earlier day")
-    execute("results/bias", studies=[study, "no_such_study"], reports=str(tmp_path / "reports"))
+    run_cells("results/bias", studies=[study, "no_such_study"], reports=str(tmp_path / "reports"))
     said = capsys.readouterr().out
-    assert (
-        "planted_none.yaml: 0 of 10 bias evaluations made: not run" in said
-        and "no_such_study: not run: there is no study of this name" in said
-        and "bias: not run; the files of this name are left as they are" in said
-    )
-    assert (
-        kept.read_text() == "of an earlier day"
-        and [file.name for file in kept.parent.iterdir()] == ["bias.md"]
-        and not (tmp_path / "reports" / "figures").exists()
-    )
+    assert "planted_none.yaml: 0 of 10 bias evaluations made: not run" in said
+    assert "no_such_study: not run: there is no study of this name" in said
+    assert "bias: not run; the files of this name are left as they are" in said
+    assert kept.read_text() == "of an earlier day"
+    assert [file.name for file in kept.parent.iterdir()] == ["bias.md"]
+    assert not (tmp_path / "reports" / "figures").exists()

@@ -1,9 +1,8 @@
-"""Data cards: what the official lists tell is counted exactly, every card has the same sections, and writing them again changes nothing."""
+"""Data cards: official lists are counted exactly, sections are alike, and writing them again changes nothing."""
 
 import json
 import re
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +11,8 @@ import papermill
 import pytest
 import yaml
 
+from fima.data.sets.card_facts import CARD_FACTS
 from fima.data.sets.cards import (
-    FACTS,
     checksum,
     count_rows,
     leakage,
@@ -22,10 +21,9 @@ from fima.data.sets.cards import (
     typical_and_atypical,
     write_card,
 )
-from fima.data.sets.catalog import data_root
 from fima.data.sets.datasets import data_set
+from helpers import TOP, shared_data
 
-TOP = Path(__file__).resolve().parent.parent
 CARDS = TOP / "data_cards"
 NOTEBOOK = TOP / "nbs" / "results" / "data_cards.ipynb"
 SECTIONS = [
@@ -41,16 +39,13 @@ SECTIONS = [
 
 
 def each_card():
-    return pytest.mark.parametrize("name", [*FACTS, "motion_sprites"])
+    return pytest.mark.parametrize("name", [*CARD_FACTS, "motion_sprites"])
 
 
 @pytest.fixture
 def lists():
     "Folder of the official split lists."
-    root = data_root()
-    if root is None or not (root / "splits").is_dir():
-        pytest.skip("official lists not here: no splits/ in ../shared/data or FIMA_DATA")
-    return root / "splits"
+    return shared_data("splits")
 
 
 # -- the cards in the repository ---------------------------------------------------------------------------------------
@@ -80,11 +75,11 @@ def test_the_picture_of_a_card_is_there_and_small(name):
         assert cv2.imread(str(CARDS / picture)).std() > 10
 
 
-@pytest.mark.parametrize("name", list(FACTS))
+@pytest.mark.parametrize("name", list(CARD_FACTS))
 def test_official_numbers_are_marked_and_sourced(name):
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     assert "| official, not computed here | value | source |" in text
-    for what, value, source in FACTS[name].official:
+    for what, value, source in CARD_FACTS[name].official:
         assert f"| {what} | {value} | {source} |" in text
 
 
@@ -108,8 +103,8 @@ def test_leakage_of_the_official_lists(lists):
             assert leakage(rows) == dict(shared=0, test_videos=0, same_class=0)
     films = [leakage(rows) for rows in official_rows("hmdb51", lists / "hmdb51")]
     assert [film["shared"] for film in films] == [133, 149, 144] and [film["same_class"] for film in films] == [0, 0, 0]
-    parts = [leakage(rows, FACTS["hmdb51"].part)["same_class"] for rows in official_rows("hmdb51", lists / "hmdb51")]
-    assert parts == [78, 93, 105]
+    by_part = [leakage(rows, CARD_FACTS["hmdb51"].part) for rows in official_rows("hmdb51", lists / "hmdb51")]
+    assert [found["same_class"] for found in by_part] == [78, 93, 105]
 
 
 def test_leakage_agrees_with_a_loop(lists):
@@ -151,11 +146,9 @@ def test_a_picture_is_written_once(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert save_picture(picture, tmp_path / "a.png")
     assert (cv2.imread(str(tmp_path / "a.png"))[..., ::-1] == picture).all()
-    assert (
-        not save_picture(picture, tmp_path / "a.png")
-        and save_picture(picture[::-1], tmp_path / "a.png")
-        and save_picture(picture[:10], tmp_path / "a.png")
-    )
+    assert not save_picture(picture, tmp_path / "a.png")
+    assert save_picture(picture[::-1], tmp_path / "a.png")
+    assert save_picture(picture[:10], tmp_path / "a.png")
 
 
 def test_a_card_of_an_unknown_set_is_refused(tmp_path):
@@ -185,13 +178,12 @@ def test_without_data_the_notebook_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("FIMA_DATA", str(tmp_path / "empty"))
     said = run(tmp_path, tmp_path / "cards")
     assert not list((tmp_path / "cards").iterdir())
-    for name in FACTS:
+    for name in CARD_FACTS:
         assert f"{name} is not here" in said
 
 
 def test_with_data_the_notebook_changes_no_card(lists, tmp_path):
-    if not (lists.parent / "videos" / "ut_interaction").is_dir():
-        pytest.skip("UT-Interaction not here")
+    shared_data("videos/ut_interaction")
     shutil.copytree(CARDS, tmp_path / "cards")
     before = contents(tmp_path / "cards")
     run(tmp_path, tmp_path / "cards")
@@ -199,13 +191,10 @@ def test_with_data_the_notebook_changes_no_card(lists, tmp_path):
 
 
 def test_with_data_the_notebook_writes_every_card_anew(lists, tmp_path):
-    if not (lists.parent / "videos" / "ut_interaction").is_dir():
-        pytest.skip("UT-Interaction not here")
+    shared_data("videos/ut_interaction")
     run(tmp_path, tmp_path / "cards")
-    for name in FACTS:
-        assert (tmp_path / "cards" / f"{name}.md").read_text(encoding="utf-8") == (CARDS / f"{name}.md").read_text(
-            encoding="utf-8"
-        )
+    for name in CARD_FACTS:
+        assert (tmp_path / "cards" / f"{name}.md").read_bytes() == (CARDS / f"{name}.md").read_bytes()
 
 
 def test_cells_that_read_videos_are_marked_slow():

@@ -1,4 +1,4 @@
-"""Batches depend on the data set and its seed, not on who cuts them: no worker, several, forked or spawned, from the start or resumed."""
+"""Batches depend on the data set and its seed, not on who cuts them: one or several, from the start or resumed."""
 
 import random
 
@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fima.data.views.clips import ClipDataset, StepSampler, batches
-from fima.data.video.video import FrameCache, encode
+from fima.data.views.clips import ClipDataset, ClipOptions, StepSampler, batches
+from fima.data.video.files import write_video
+from fima.data.video.video import FrameCache
 
 ROWS, BATCH, STEPS = 11, 4, 5
+SMALL = ClipOptions(frames_per_clip=8, crop_size=8)
 
 
 class Memory:
@@ -26,10 +28,10 @@ class Memory:
         return video[start : start + length]
 
 
-def make(seed=0, rows=ROWS, **options):
+def make(seed=0, rows=ROWS):
     catalog = pd.DataFrame({"path": [str(row) for row in range(rows)], "label": [(3 * row) % 5 for row in range(rows)]})
     catalog.attrs["folder"] = "videos"
-    return ClipDataset(catalog, Memory(), frames_per_clip=8, crop_size=8, seed=seed, **options)
+    return ClipDataset(catalog, Memory(), SMALL, seed=seed)
 
 
 def listed(loader):
@@ -105,16 +107,16 @@ def test_label_index_and_frames_belong_together():
 
 def test_an_unlabelled_catalog_gets_minus_one():
     catalog = pd.DataFrame({"path": ["1", "2"]})
-    assert ClipDataset(catalog, Memory(), frames_per_clip=8, crop_size=8)[0, 1].label == -1
+    assert ClipDataset(catalog, Memory(), SMALL)[0, 1].label == -1
 
 
 @pytest.mark.parametrize("context, workers", [("fork", 2), ("spawn", 1)])
 def test_cached_files_in_workers(tmp_path, context, workers):
     noise = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 32, 3), dtype=np.uint8)
     for number, video in enumerate(noise):
-        encode(video, tmp_path / f"{number}.mp4")
+        write_video(video, tmp_path / f"{number}.mp4")
     catalog = pd.DataFrame({"path": [f"{number}.mp4" for number in range(3)], "label": [0, 1, 2]})
     catalog.attrs["folder"] = str(tmp_path)
     cache = FrameCache.build([tmp_path / name for name in catalog.path], tmp_path / "cache", progress=False)
-    dataset = ClipDataset(catalog, cache, frames_per_clip=8, crop_size=16)
+    dataset = ClipDataset(catalog, cache, ClipOptions(frames_per_clip=8, crop_size=16))
     assert same(listed(batches(dataset, 2, 3, workers=workers, context=context)), listed(batches(dataset, 2, 3)))

@@ -1,4 +1,4 @@
-"""Real data sets in the layouts in which they are distributed: trees of small real videos under the real names, counted exactly; and a check that survives being killed."""
+"""Real data sets in their distributors' layouts: small videos under the real names; and a check that is killed."""
 
 import json
 import os
@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fima.data import check
-from fima.data.sets.catalog import CatalogError, data_root
+from fima.data.sets import check
+from fima.data.sets.catalog import CatalogError
 from fima.data.sets.check import check_data
 from fima.data.sets.datasets import DATA_SETS, data_set, find_videos, locate, open_catalog, read_lists
-from fima.data.video.video import encode
+from fima.data.video.files import write_video
+from helpers import shared_data
 
 
 @pytest.fixture(scope="session")
 def tiny_video(tmp_path_factory):
     "One real H.264 file of 33 frames."
     path = tmp_path_factory.mktemp("tiny") / "tiny.mp4"
-    encode(np.random.default_rng(0).integers(0, 255, (33, 16, 16, 3)).astype(np.uint8), path)
+    write_video(np.random.default_rng(0).integers(0, 255, (33, 16, 16, 3)).astype(np.uint8), path)
     return path
 
 
@@ -55,13 +56,7 @@ def no_lists_elsewhere(monkeypatch, tmp_path_factory, request):
 @pytest.fixture
 def official():
     "Folder of the official split lists."
-    try:
-        root = data_root()
-    except ValueError as error:
-        pytest.skip(str(error))
-    if root is None or not (root / "splits").is_dir():
-        pytest.skip("official lists not here: no splits/ in ../shared/data or FIMA_DATA")
-    return root / "splits"
+    return shared_data("splits")
 
 
 def refusal(name, folder, **options):
@@ -109,12 +104,10 @@ def test_ucf101_layouts(plant, layout):
     move = UCF_LAYOUTS[layout]
     tree = plant([move(path) for path in UCF], under("ucfTrainTestlist/", UCF_LISTS))
     catalog = open_catalog("ucf101", tree)
-    assert (
-        sizes(catalog) == (4, 2)
-        and catalog.attrs["missing"] == []
-        and catalog.attrs["name"] == "ucf101"
-        and catalog.attrs["folder"] == str(tree)
-    )
+    assert sizes(catalog) == (4, 2)
+    assert catalog.attrs["missing"] == []
+    assert catalog.attrs["name"] == "ucf101"
+    assert catalog.attrs["folder"] == str(tree)
     listed = [path for path in UCF if "_g01" not in path] + [path for path in UCF if "_g01" in path]
     assert catalog.path.tolist() == [move(path) for path in listed]
     assert catalog.label.tolist() == [0, 0, 1, 1, 0, 1] and catalog["class"].tolist()[-1] == "HandstandPushups"
@@ -131,10 +124,8 @@ def test_ucf101_lists_are_found(plant, tmp_path, place):
 def test_lists_elsewhere_and_in_the_data_root(plant, tmp_path, monkeypatch):
     tree = plant(UCF, under("../elsewhere/ucfTrainTestlist/", UCF_LISTS), tmp_path / "videos")
     problems = refusal("ucf101", tree)
-    assert (
-        problems["missing list of split 1 of ucf101"] == ["trainlist01.txt"]
-        and str(tree) in problems["say where it is with lists=; looked in"]
-    )
+    assert problems["missing list of split 1 of ucf101"] == ["trainlist01.txt"]
+    assert str(tree) in problems["say where it is with lists=; looked in"]
     for lists in ("elsewhere", "elsewhere/ucfTrainTestlist"):
         assert sizes(open_catalog("ucf101", tree, lists=tmp_path / lists)) == (4, 2)
     assert refusal("ucf101", tree, lists=tmp_path / "none") == {"missing folder": [str(tmp_path / "none")]}
@@ -263,10 +254,8 @@ def test_kinetics_missing_videos_are_dropped_and_counted(plant):
     assert sizes(catalog) == (2, 2) and catalog.attrs["missing"] == ["bbbbbbbbbbb_001205_001215.mp4"]
     assert refusal("kinetics400", tree, missing="refuse") == {"missing videos": ["bbbbbbbbbbb_001205_001215.mp4"]}
     checked = check_data("kinetics400", tree, progress=False)
-    assert (
-        checked.counts.loc["train"].to_dict() == dict(usable=2, short=0, unreadable=0, missing=1, doubled=0)
-        and checked.sound
-    )
+    assert checked.counts.loc["train"].to_dict() == dict(usable=2, short=0, unreadable=0, missing=1, doubled=0)
+    assert checked.sound
     for path in files["val"]:
         (tree / path).unlink()
     assert refusal("kinetics400", tree) == {"splits without a row": ["test"]}  # an empty split is refused even so
@@ -277,7 +266,7 @@ def test_kinetics_missing_videos_are_dropped_and_counted(plant):
 
 
 def test_kinetics_mirror_arranged_by_class_with_replacements(plant):
-    "The mirror's own script links the files into class folders of the same tree, and takes replacements for broken ones."
+    "The mirror's own script links files into class folders of the same tree, and takes replacements for broken ones."
     files = kinetics_files(KINETICS_LAYOUTS["mirror"])
     replacement = "replacement/replacement_for_corrupted_k400/BbBbBbBbBbB_001205_001215.mp4"
     tree = plant(sum(files.values(), []) + [replacement], under("annotations/", KINETICS_LISTS))
@@ -289,10 +278,8 @@ def test_kinetics_mirror_arranged_by_class_with_replacements(plant):
     expected = files["train"] + files["val"]
     expected[1] = replacement
     assert open_catalog("kinetics400", tree).path.tolist() == expected
-    assert (
-        open_catalog("kinetics400", tree / "videos", lists=tree / "annotations").path.tolist()[0]
-        == "train/air drumming/-a0_bcdefgh_000002_000012.mp4"
-    )
+    arranged = open_catalog("kinetics400", tree / "videos", lists=tree / "annotations")
+    assert arranged.path.tolist()[0] == "train/air drumming/-a0_bcdefgh_000002_000012.mp4"
 
 
 DIVING_LISTS = {
@@ -339,11 +326,9 @@ def test_generated_set(plant):
             + "".join(f"{split}/{n}.mp4,{n},c{n},{split},{split}{n},7\n" for split in ("train", "test") for n in (0, 1))
         },
     )
-    catalog = open_catalog("motion_sprites", tree)  # the same name twice, told apart by its folder
-    assert (
-        catalog.path.tolist() == ["train/0.mp4", "train/1.mp4", "test/0.mp4", "test/1.mp4"]
-        and catalog.seed.tolist() == [7] * 4
-    )
+    catalog = open_catalog("motion_sprites", tree)  # the same name twice, in two folders
+    assert catalog.path.tolist() == ["train/0.mp4", "train/1.mp4", "test/0.mp4", "test/1.mp4"]
+    assert catalog.seed.tolist() == [7] * 4
     (tree / "test/1.mp4").unlink()
     assert refusal("motion_sprites", tree)["missing videos"] == ["test/1.mp4"]
 
@@ -368,11 +353,9 @@ def test_wrong_folder_says_what_was_looked_for(plant):
         "none of the 6 listed videos is here": [f"looked for {UCF[1]}", "the folder has no video"]
     }
     checked = check_data("ucf101", tree, progress=False)
-    assert (
-        checked.counts.missing.tolist() == [4, 2]
-        and list(checked.problems) == ["none of the 6 listed videos is here"]
-        and not checked.sound
-    )
+    assert checked.counts.missing.tolist() == [4, 2]
+    assert list(checked.problems) == ["none of the 6 listed videos is here"]
+    assert not checked.sound
     assert refusal("ucf101", tree / "none") == {"missing folder": [str(tree / "none")]}
 
 
@@ -418,9 +401,9 @@ def test_two_files_for_one_row(plant, extra):
         "videos that are there twice": [f"{UCF[0]} ({', '.join(sorted((UCF[0], extra)))})"]
     }
     checked = check_data("ucf101", tree, progress=False)
-    assert (
-        checked.counts.doubled.to_dict() == {"train": 0, "test": 1} and extra in str(checked) and checked.unlisted == 0
-    )
+    assert checked.counts.doubled.to_dict() == {"train": 0, "test": 1}
+    assert extra in str(checked)
+    assert checked.unlisted == 0
 
 
 @pytest.mark.parametrize(
@@ -492,7 +475,8 @@ def test_locate_keeps_rows_and_their_columns():
     rows = pd.DataFrame({"path": ["x/a.avi", "x/a.avi", "y/A.avi"], "weight": [1, 2, 3]}, index=[7, 8, 9])
     found = locate(rows, "nowhere", ["top/x/a.avi", "top/y/A.mp4"])
     assert found.weight.tolist() == [1, 2, 3] and found.index.tolist() == [7, 8, 9]
-    assert found.status.tolist() == ["found", "found", "found"] and found.found.tolist() == [
+    assert found.status.tolist() == ["found", "found", "found"]
+    assert found.found.tolist() == [
         "top/x/a.avi",
         "top/x/a.avi",
         "top/y/A.mp4",
@@ -513,12 +497,10 @@ def test_official_counts(official, plant, name, top):
     assert len(find_videos(tree)) == {"ucf101": 13_320, "hmdb51": 6_766, "diving48": 16_997}[name]
     for split, counts in data_set(name).counts.items():
         catalog = open_catalog(name, tree, split)
-        assert (
-            sizes(catalog) == counts
-            and not catalog.path.duplicated().any()
-            and catalog.attrs["missing"] == []
-            and catalog.attrs["renamed"] == {}
-        )
+        assert sizes(catalog) == counts
+        assert not catalog.path.duplicated().any()
+        assert catalog.attrs["missing"] == []
+        assert catalog.attrs["renamed"] == {}
         assert catalog["class"].nunique() == data_set(name).classes - (name == "diving48")
         groups = [set(catalog.group[catalog.split == part]) for part in ("train", "test")]
         assert bool(groups[0] & groups[1]) == (name == "hmdb51")
@@ -557,7 +539,7 @@ def many(plant, count, top):
 
 SLOWED = """
 import sys, time
-from fima.data import check
+from fima.data.sets import check
 probe = check.probe
 check.probe = lambda path: (time.sleep(.02), probe(path))[1]
 check.check_data("ucf101", sys.argv[1], report=sys.argv[2], progress=False)
@@ -631,9 +613,8 @@ def test_a_check_that_was_stopped_goes_on(plant, tmp_path, monkeypatch, how):
     assert not done & set(asked) and len(done) + len(asked) == 399
     assert report.read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
     pd.testing.assert_frame_equal(checked.files, undisturbed.files)
-    assert checked.counts.to_numpy().sum() == 400 and checked.counts.sum().to_dict() == dict(
-        usable=397, short=0, unreadable=2, missing=1, doubled=0
-    )
+    assert checked.counts.to_numpy().sum() == 400
+    assert checked.counts.sum().to_dict() == dict(usable=397, short=0, unreadable=2, missing=1, doubled=0)
 
 
 def test_a_file_that_changed_is_opened_again(plant, tmp_path, tiny_video):
@@ -653,14 +634,12 @@ def test_short_videos_by_rule(plant, tmp_path):
     looped, dropped = (
         check_data("ucf101", tree, minimum_frames=34, short=short, progress=False) for short in ("loop", "drop")
     )
-    assert (
-        looped.counts.short.tolist() == dropped.counts.short.tolist() == [4, 2] and looped.sound and not dropped.sound
-    )
-    assert (
-        looped.files.reason[0] == "33 frames, fewer than 34"
-        and "6 short: repeated" in str(looped)
-        and "6 short: left out" in str(dropped)
-    )
+    assert looped.counts.short.tolist() == dropped.counts.short.tolist() == [4, 2]
+    assert looped.sound
+    assert not dropped.sound
+    assert looped.files.reason[0] == "33 frames, fewer than 34"
+    assert "6 short: repeated" in str(looped)
+    assert "6 short: left out" in str(dropped)
     assert check_data("ucf101", tree, minimum_frames=33, progress=False).counts.usable.tolist() == [4, 2]
 
 
@@ -675,9 +654,8 @@ def test_a_thorough_check_finds_what_a_light_one_cannot(plant, tmp_path, tiny_vi
         check_data("ucf101", tree, thorough=thorough, report=tmp_path / "report.csv", progress=False)
         for thorough in (False, True)
     )
-    assert light.counts.unreadable.sum() == 0 and thorough.files.path[
-        thorough.files.status == "unreadable"
-    ].tolist() == [UCF[0]]
+    assert light.counts.unreadable.sum() == 0
+    assert thorough.files.path[thorough.files.status == "unreadable"].tolist() == [UCF[0]]
     # the better answer is kept
     assert check_data("ucf101", tree, report=tmp_path / "report.csv", progress=False).counts.unreadable.sum() == 1
 
@@ -712,9 +690,7 @@ def test_a_check_of_bad_lists_says_so(plant):
         "classes of the lists that are not in the folder": ["HandstandPushups (3 videos)"],
         "classes of classInd.txt that no list names": ["Typing"],
     }
-    assert (
-        checked.unlisted == 1
-        and checked.counts.missing.tolist() == [2, 1]
-        and not checked.sound
-        and "HandstandPushups (3 videos)" in str(checked)
-    )
+    assert checked.unlisted == 1
+    assert checked.counts.missing.tolist() == [2, 1]
+    assert not checked.sound
+    assert "HandstandPushups (3 videos)" in str(checked)

@@ -79,7 +79,7 @@ import json, multiprocessing, os, signal, sys, time
 from pathlib import Path
 import torch
 import torch.utils.tensorboard
-from fima.training import distributed, pretrain
+from fima.training import launch, pretrain
 from fima.training.recipe import Recipe
 
 work, scenarios = Path(sys.argv[1]), sys.argv[2:]
@@ -101,19 +101,23 @@ def process(scenario):
         return take(*given)
     pretrain.build_method, pretrain.take_step = keep, troubled
     if scenario == "variants":
-        with distributed.together("cpu") as device:
+        with launch.together("cpu") as device:
             for file in sorted((work / "variants").glob("*.json")):
-                pretrain.pretrain(Recipe.model_validate_json(file.read_text()), work / f"{file.stem} on two", device, log_interval=1, progress=False)
+                recipe, folder = Recipe.model_validate_json(file.read_text()), work / f"{file.stem} on two"
+                pretrain.pretrain(recipe, folder, device, log_interval=1, progress=False)
                 torch.save((made[-1].state_dict(), list(seeds)), work / f"{file.stem} on {rank}.pt")
                 seeds.clear()
         return 0
     recipe = work / "refused.json" if scenario == "refused" else work / "variants" / "fima.json"
     folder = work / scenario.removesuffix(", again")
-    return distributed.main([str(recipe), str(folder), "--device", "cpu", "--log-interval", "1", "--checkpoint-interval", "2", "--minutes", "0.05" if scenario == "hanging" else "5"])
+    minutes = "0.05" if scenario == "hanging" else "5"
+    intervals = ["--log-interval", "1", "--checkpoint-interval", "2"]
+    return launch.worker_main([str(recipe), str(folder), "--device", "cpu", *intervals, "--minutes", minutes])
 
 def child(scenario, number, port):
-    os.environ |= dict(TORCHELASTIC_RUN_ID="test", TORCHELASTIC_USE_AGENT_STORE="True", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-                       RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    os.environ |= dict(TORCHELASTIC_RUN_ID="test", TORCHELASTIC_USE_AGENT_STORE="True")
+    os.environ |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ |= dict(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
     said = os.open(work / f"{scenario} said {number}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 1), os.dup2(said, 2)
     sys.exit(process(scenario))
@@ -147,24 +151,21 @@ def python(*words):
     return process
 
 
-def told(said):
+def lines_of_fima(said):
     "What fima, and not torchrun, has to say."
     return [line for line in said.splitlines() if line.startswith("fima:")]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def work(module_work):
     "A folder for data and runs, with the recipes and the script in it."
-    folder, before = tmp_path_factory.mktemp("work"), os.environ.get("FIMA_WORK")
-    os.environ["FIMA_WORK"] = str(folder)
-    (folder / "variants").mkdir()
+    (module_work / "variants").mkdir()
     for name, recipe in RECIPES.items():
-        (folder / "variants" / f"{name}.json").write_text(recipe.model_dump_json())
-    (folder / "refused.json").write_text(REFUSED.model_dump_json())
-    (folder / "run.py").write_text(RUN)
+        (module_work / "variants" / f"{name}.json").write_text(recipe.model_dump_json())
+    (module_work / "refused.json").write_text(REFUSED.model_dump_json())
+    (module_work / "run.py").write_text(RUN)
     open_data(RECIPES["fima"].data, 16)
-    yield folder
-    os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
+    return module_work
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +175,12 @@ def ended(work):
     for some in (names[:1], names[1:]):  # the patience of `python` is for one of the two
         done = python(work / "run.py", work, *some)
         assert done.returncode == 0, done.said
-    said = {name: "".join((work / f"{name} said {number}.txt").read_text() for number in (0, 1)) for name in names}
-    return {
-        name: SimpleNamespace(
-            codes=json.loads((work / f"{name} ended.json").read_text()), said=said[name], told=told(said[name])
-        )
-        for name in names
-    }
+    found = {}
+    for name in names:
+        said = "".join((work / f"{name} said {number}.txt").read_text() for number in (0, 1))
+        codes = json.loads((work / f"{name} ended.json").read_text())
+        found[name] = SimpleNamespace(codes=codes, said=said, lines=lines_of_fima(said))
+    return found
 
 
 def state(folder):
@@ -192,18 +192,23 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def check_close(value, expected, where, **tolerances):
+    "Assert that two values are close; the message says where."
+    torch.testing.assert_close(value, expected, **tolerances, msg=lambda said: f"{where}: {said}")
+
+
 def numbers(folder):
     "The log without its clock."
     return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in Log.read(folder)]
 
 
+# float32, added in another order: losses and gradient norm of every step agree to 2e-6 of themselves (MCL: 1e-5);
+# weights, queues and statistics to 1e-5 (and 1e-6 absolute)
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
-    """Losses and gradient norm of every step to 2e-6 of themselves (MCL: 1e-5), weights, queues and statistics to 1e-5
-    (and 1e-6 absolute): float32, added in another order."""
     assert ended["variants"].codes == [0, 0], ended["variants"].said
-    share, counted = fima.methods.fima.share_of_mean, []
-    monkeypatch.setattr(fima.methods.fima, "share_of_mean", lambda videos: counted.append(videos) or share(videos))
+    mean_weight, counted = fima.methods.fima.mean_weight, []
+    monkeypatch.setattr(fima.methods.fima, "mean_weight", lambda videos: counted.append(videos) or mean_weight(videos))
     alone = pretrain(RECIPES[name], work / f"{name} on one", device="cpu", log_interval=1, progress=False)
     # the processes' means are over unlike numbers of videos
     if name == "between":
@@ -214,17 +219,14 @@ def test_two_processes_compute_what_one_does(work, ended, monkeypatch, name):
     assert len(one) == len(two) == STEPS
     for here, there in zip(one, two, strict=True):
         for term in here:
-
-            def where(said):
-                return f"{term} at step {here['step']}: {said}"
-
-            torch.testing.assert_close(there[term], here[term], rtol=CURVED.get(name, 2e-6), atol=0, msg=where)
+            where = f"{term} at step {here['step']}"
+            check_close(there[term], here[term], where, rtol=CURVED.get(name, 2e-6), atol=0)
     expected = state(work / f"{name} on one")
     for weight, value in state(work / f"{name} on two").items():
         # the documented departures
         if weight.endswith("num_batches_tracked") or (weight.startswith("key_encoder") and "running" in weight):
             continue
-        torch.testing.assert_close(value, expected[weight], rtol=1e-5, atol=1e-6, msg=lambda said: f"{weight}: {said}")
+        check_close(value, expected[weight], weight, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -238,15 +240,12 @@ def test_all_processes_hold_the_same(work, ended, name):
 
 def test_a_signal_to_one_process_stops_both_and_the_same_call_continues(work, ended):
     stopped, again = ended["terminated"], ended["terminated, again"]
-    assert (
-        stopped.codes == [130, 130]
-        and len(stopped.told) == 1
-        and f"stopped after step {STEP_WITH_TROUBLE} of {STEPS}; the same call continues from there" in stopped.told[0]
-    )
-    assert again.codes == [0, 0] and not again.told
-    assert same(state(work / "terminated"), state(work / "fima on two")) and numbers(work / "terminated") == numbers(
-        work / "fima on two"
-    )
+    assert stopped.codes == [130, 130]
+    assert len(stopped.lines) == 1
+    assert f"stopped after step {STEP_WITH_TROUBLE} of {STEPS}; the same call continues from there" in stopped.lines[0]
+    assert again.codes == [0, 0] and not again.lines
+    assert same(state(work / "terminated"), state(work / "fima on two"))
+    assert numbers(work / "terminated") == numbers(work / "fima on two")
 
 
 @pytest.mark.parametrize(
@@ -258,20 +257,16 @@ def test_a_signal_to_one_process_stops_both_and_the_same_call_continues(work, en
     ],
 )
 def test_a_process_in_trouble_leaves_nobody_waiting(work, ended, scenario, codes, words):
-    assert ended[scenario].codes == codes and len(ended[scenario].told) == 1 and words in ended[scenario].told[0], (
-        ended[scenario].said
-    )
-    assert (
-        not (work / scenario / "metrics.json").exists()
-        and (work / scenario / "checkpoint" / "latest").read_text() == "step_0000002"
-    )
+    found = ended[scenario]
+    assert found.codes == codes and len(found.lines) == 1 and words in found.lines[0], found.said
+    assert not (work / scenario / "metrics.json").exists()
+    assert (work / scenario / "checkpoint" / "latest").read_text() == "step_0000002"
 
 
 def test_a_refusal_is_one_line(work, ended):
     assert ended["refused"].codes == [2, 2] and not (work / "refused").exists()
-    assert len(ended["refused"].said.splitlines()) == 1 and ended["refused"].told[0].startswith(
-        "fima: method.negatives must be 'video' or a number"
-    )
+    assert len(ended["refused"].said.splitlines()) == 1
+    assert ended["refused"].lines[0].startswith("fima: method.negatives must be 'video' or a number")
 
 
 def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended):
@@ -279,18 +274,11 @@ def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     killed = python(*torchrun, work / "run.py", work, "killed by torchrun")
     # the survivor may be ended before it can say a word
-    assert killed.returncode == 1 and len(told(killed.said)) <= 1, killed.said
+    assert killed.returncode == 1 and len(lines_of_fima(killed.said)) <= 1, killed.said
     assert (work / "killed by torchrun" / "checkpoint" / "latest").read_text() == "step_0000002"
-    again = python(
-        *torchrun,
-        "-m",
-        "fima.training.launch",
-        work / "variants" / "fima.json",
-        work / "killed by torchrun",
-        "--device",
-        "cpu",
-    )
-    assert again.returncode == 0 and not told(again.said), again.said
+    run = (work / "variants" / "fima.json", work / "killed by torchrun")
+    again = python(*torchrun, "-m", "fima.training.launch", *run, "--device", "cpu")
+    assert again.returncode == 0 and not lines_of_fima(again.said), again.said
     assert same(state(work / "killed by torchrun"), state(work / "fima on two"))  # nothing is lost, bit for bit
 
 

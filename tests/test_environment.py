@@ -1,19 +1,16 @@
 """Which torch the set-up takes on which machine, without installing any."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parent.parent
+from helpers import load_script
 
 
 @pytest.fixture
 def environment(monkeypatch):
     "The set-up script, on a Linux machine without torch whose package indexes answer as a test says."
-    spec = importlib.util.spec_from_file_location("environment", TOP / "scripts" / "environment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("environment")
     monkeypatch.setattr(module, "PYTHON", Path("/nowhere/python"))
     monkeypatch.setattr(module.subprocess, "run", lambda *words, **options: type("Empty", (), {"stdout": ""}))
     monkeypatch.setattr(module.sys, "platform", "linux")
@@ -57,9 +54,8 @@ def test_a_gpu_or_another_system_takes_the_default_build(environment, monkeypatc
     monkeypatch.setattr(environment, "sees_gpu", lambda: False)
     monkeypatch.setattr(environment.sys, "platform", "darwin")
     environment.install_torch("uv", "1.2.3")
-    assert len(environment.calls) == 2 and not any(
-        "+cpu" in call or "torch-backend" in call for call in environment.calls
-    )
+    assert len(environment.calls) == 2
+    assert not any("+cpu" in call or "torch-backend" in call for call in environment.calls)
 
 
 def test_a_named_index_is_the_only_one(environment, monkeypatch):

@@ -1,6 +1,5 @@
-"""Protocols end to end: numbers worked out by hand, nothing chosen on test videos, kills, and one clear line for every bad input."""
+"""Protocols: numbers worked out by hand, nothing chosen on test videos, kills, one clear line for every bad input."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fima.data.sets.catalog import data_root
-from fima.data.video.video import encode
+from fima.data.video.files import write_video
 from fima.evaluation.protocols.evaluate_all import evaluate_all
 from fima.evaluation.protocols.linear import linear_probe, probe_by
 from fima.evaluation.protocols.protocols import FINETUNE, LINEAR, find_protocol
@@ -28,12 +26,9 @@ from fima.training.checkpoint import save_encoder
 from fima.training.pretrain import pretrain
 from fima.training.recipe import make_recipe
 from fima.training.weights import load_encoder
+from helpers import check_refusal, shared_data
 
-
-@pytest.fixture(autouse=True)
-def empty_work_folder(monkeypatch, tmp_path):
-    "Read no cache of another test."
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+pytestmark = pytest.mark.usefixtures("own_work")
 
 
 @pytest.fixture
@@ -51,18 +46,18 @@ QUERIES = np.array([[3.0, 0.3], [0.1, 1.0], [-1.0, -0.1], [1.0, 0.8]])  # 5.7, 8
 
 
 def test_recall_by_hand():
-    """Nearest by angle: query 0: g0, g2, g1, g3; query 1: g1, g2, g0, g3; query 2: g3, g1, g2, g0; query 3: g2, g0, g1, g3.
-    With labels 1, 0, 0, 1: query 0 hits at k = 2, query 1 at k = 3, queries 2 and 3 at once."""
+    "With labels 1, 0, 0, 1 query 0 hits at k = 2, query 1 at k = 3, queries 2 and 3 at once."
     found = retrieve(QUERIES, GALLERY, [1, 0, 0, 1], CLASSES, ks=(1, 2, 3, 4))
+    # nearest by angle
     assert found.neighbours.tolist() == [[0, 2, 1, 3], [1, 2, 0, 3], [3, 1, 2, 0], [2, 0, 1, 3]]
     assert found.recall == {1: 0.5, 2: 0.75, 3: 1.0, 4: 1.0}
 
 
 def test_top_1_by_hand():
-    """Two classes on a line, -1 and +1: by symmetry the boundary is 0, so that of the test videos at -2, -.5, .5, 2 with labels 0, 1, 1, 1 three are right.
-    Of the groups a (right, wrong), b (right) and c (right) the interval draws whole groups: the mean of a draw of three is at least .5 and at most 1."""
+    "Two classes on a line, -1 and +1: by symmetry the boundary is 0, so that three of four test videos are right."
     probe = linear_probe(np.array([[-1.0], [1.0]]), [0, 1], np.array([[-2.0], [-0.5], [0.5], [2.0]]), [0, 1, 1, 1])
     assert probe.predicted.tolist() == [0, 0, 1, 1] and probe.accuracy == 0.75
+    # whole groups are drawn, a (right, wrong), b (right), c (right): the mean of three is at least 0.5 and at most 1
     estimate = cluster_bootstrap([1, 0, 1, 1], ["a", "a", "b", "c"], draws=2000, seed=0)
     assert (estimate.value, estimate.low, estimate.high, estimate.n) == (0.75, 0.5, 1.0, 4)
 
@@ -79,11 +74,8 @@ def made_up(seed, videos=60, groups=12, classes=3):
     "Noisy features of three classes: (N, 2 clips, 6), labels, groups."
     draw = np.random.default_rng(seed)
     labels = np.arange(videos) % classes
-    return (
-        (2 * np.eye(classes, 6)[labels][:, None] + draw.normal(0, 1.5, (videos, 2, 6))).astype(np.float32),
-        labels,
-        np.arange(videos) * groups // videos,
-    )
+    features = 2 * np.eye(classes, 6)[labels][:, None] + draw.normal(0, 1.5, (videos, 2, 6))
+    return features.astype(np.float32), labels, np.arange(videos) * groups // videos
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -91,9 +83,9 @@ def test_test_labels_choose_nothing(name):
     "Other test labels: the same choice and the same predictions, except where the name says otherwise."
     protocol = find_protocol("linear", name, epochs=20)
     (train_x, train_y, groups), (test_x, test_y, _) = made_up(0), made_up(1)
-    crops = (
-        np.random.default_rng(2).normal(train_x.mean(1), 0.5, (20, *train_x.mean(1).shape)) if protocol.augment else ()
-    )
+    crops = ()
+    if protocol.augment:
+        crops = np.random.default_rng(2).normal(train_x.mean(1), 0.5, (20, *train_x.mean(1).shape))
     outcomes = [
         probe_by(protocol, train_x, train_y, groups, test_x, labels, crops)
         for labels in (test_y, np.roll(test_y, 1), np.zeros_like(test_y))
@@ -127,8 +119,9 @@ from fima.evaluation.protocols.protocols import FINETUNE
 from fima.evaluation.core.record import open_run
 opened = open_run(sys.argv[1])
 protocol = replace(FINETUNE["demo"], epochs=8, decay_at=(6,), every=2, batch_size=4)
-outcome = finetune(protocol, opened.encoder, opened.rows("train"), opened.rows("test"), opened.data.frames, opened.recipe.views, sys.argv[2], clips=2, progress=False)
-np.savez(sys.argv[3], scores=outcome.scores, epochs=outcome.curve.epoch, looks=outcome.curve.accuracy)
+data = opened.rows("train"), opened.rows("test"), opened.data.frames, opened.recipe.views
+outcome = finetune(protocol, opened.encoder, *data, sys.argv[2], clips=2, progress=False)
+np.savez(sys.argv[3], scores=outcome.scores, epochs=outcome.curve.epoch, accuracies=outcome.curve.accuracy)
 """
 
 
@@ -140,34 +133,31 @@ def test_killed_finetuning_continues_to_the_same_bits(run, tmp_path):
         )
 
     assert start("whole").wait() == 0
-    for looks in (1, 3):
+    for measured in (1, 3):
         process, file = start("killed"), tmp_path / "killed" / "looks.jsonl"
-        while process.poll() is None and not (file.exists() and file.read_text().count("\n") >= looks):
+        while process.poll() is None and not (file.exists() and file.read_text().count("\n") >= measured):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (tmp_path / "killed.npz").exists()
     assert start("killed").wait() == 0
     whole, killed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "killed.npz")
-    for part in ("scores", "epochs", "looks"):
-        np.testing.assert_array_equal(whole[part], killed[part])
+    for name in ("scores", "epochs", "accuracies"):
+        np.testing.assert_array_equal(whole[name], killed[name])
 
 
 # ---- bad input: one line that names the thing, the rule and the value
 
 
 def one_line(result, *words):
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode in (1, 2) and len(lines) == 1 and lines[0].startswith("fima: "), result.stderr
-    for word in words:
-        assert word in lines[0], lines[0]
+    check_refusal(result, *words, codes=(1, 2))
 
 
 def refused(action, *words):
     "Expect a ValueError of one line; the command line prints it as it is."
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as caught:
         action()
-    line = "; ".join(str(told.value).splitlines())
+    line = "; ".join(str(caught.value).splitlines())
     for word in words:
         assert word in line, line
 
@@ -216,7 +206,7 @@ def tree(folder, train, test):
     films = {name: np.full((32, 16, 16, 3), 20 * number, np.uint8) for number, name in enumerate([*train, *test])}
     for name, frames in films.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        encode(frames, folder / name)
+        write_video(frames, folder / name)
     classes = sorted({name.split("/")[0] for name in films})
     (folder / "splits").mkdir()
     (folder / "classInd.txt").write_text("".join(f"{number} {name}\n" for number, name in enumerate(classes, 1)))
@@ -277,50 +267,26 @@ def test_code_in_a_checkpoint_is_not_run(call, tmp_path):
 
 def test_one_encoder_under_every_protocol_on_real_video(call, tmp_path):
     "Two folds of UT-Interaction, pooled; every number of the table is the mean of its per-video rows."
-    if not data_root() or not (data_root() / "videos" / "ut_interaction").is_dir():
-        pytest.skip("needs UT-Interaction under FIMA_DATA")
-    assert (
-        call(
-            "pretrain",
-            "--profile",
-            "smoke",
-            "--base",
-            "ut_interaction",
-            "--change",
-            "method.name=random",
-            "--folder",
-            tmp_path / "run",
-        ).returncode
-        == 0
-    )
-    done = call(
-        "evaluate",
-        tmp_path / "run",
-        "--splits",
-        "1,2",
-        "--change",
-        "epochs=2",
-        "--change",
-        "clips=2",
-        "--folder",
-        tmp_path / "all",
-    )
+    shared_data("videos/ut_interaction")
+    data = ("--base", "ut_interaction", "--change", "method.name=random")
+    trained = call("pretrain", "--profile", "smoke", *data, "--folder", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    few = ("--change", "epochs=2", "--change", "clips=2")
+    done = call("evaluate", tmp_path / "run", "--splits", "1,2", *few, "--folder", tmp_path / "all")
     assert done.returncode == 0, done.stderr
     metrics = read_metrics(tmp_path / "all" / "metrics.json")
     videos = pd.DataFrame(metrics["videos"])
-    assert (
-        len(videos) == 48
-        and videos.path.is_unique
-        and metrics["split"] == [1, 2]
-        and videos.split.value_counts().to_dict() == {1: 24, 2: 24}
-    )
+    assert len(videos) == 48
+    assert videos.path.is_unique
+    assert metrics["split"] == [1, 2]
+    assert videos.split.value_counts().to_dict() == {1: 24, 2: 24}
     assert set(metrics["estimates"]) == {
         "accuracy",
         *(f"linear_{name}" for name in LINEAR),
         *(f"retrieval_{name}_hit_{k}" for name in ("paper", "fame", "coclr", "iic", "tclr") for k in (1, 5)),
     }
-    for name, told in metrics["estimates"].items():
-        assert told["n"] == 48 and told["low"] <= told["value"] <= told["high"]
+    for name, estimate in metrics["estimates"].items():
+        assert estimate["n"] == 48 and estimate["low"] <= estimate["value"] <= estimate["high"]
         if name != "accuracy":
-            assert told["value"] == pytest.approx(videos[name].mean())
+            assert estimate["value"] == pytest.approx(videos[name].mean())
     assert len(done.stdout.splitlines()) == 1 + 4 + 10 + 2  # where the numbers and the pictures are

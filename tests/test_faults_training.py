@@ -1,6 +1,5 @@
 """What crosses notebooks in training: runs that are killed, stopped, damaged or fed badly."""
 
-import os
 import random
 import signal
 import subprocess
@@ -32,20 +31,11 @@ pretrain(recipe, sys.argv[2], device="cpu", checkpoint_interval=7, log_interval=
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    "A folder for generated data that all tests of this file share."
-    folder, before = tmp_path_factory.mktemp("work"), os.environ.get("FIMA_WORK")
-    os.environ["FIMA_WORK"] = str(folder)
-    yield folder
-    os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(work):
+def undisturbed(module_work):
     recipe = make_recipe("smoke", overrides={"optimisation.steps": STEPS})
-    (work / "recipe.json").write_text(recipe.model_dump_json())
-    pretrain(recipe, work / "undisturbed", device="cpu", log_interval=1, progress=False)
-    return work / "undisturbed"
+    (module_work / "recipe.json").write_text(recipe.model_dump_json())
+    pretrain(recipe, module_work / "undisturbed", device="cpu", log_interval=1, progress=False)
+    return module_work / "undisturbed"
 
 
 def start(work, name):
@@ -71,8 +61,8 @@ def same_weights(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_killed_runs_continue_bit_for_bit(work, undisturbed):
-    moments = random.Random(0).sample(range(2, STEPS - 5), 3)
+def test_killed_runs_continue_bit_for_bit(undisturbed):
+    work, moments = undisturbed.parent, random.Random(0).sample(range(2, STEPS - 5), 3)
     for moment in sorted(moments):
         process = start(work, "killed")
         wait_for_step(work / "killed", moment, process)
@@ -88,7 +78,8 @@ def test_killed_runs_continue_bit_for_bit(work, undisturbed):
     assert numbers("killed") == numbers("undisturbed")
 
 
-def test_sigterm_keeps_a_checkpoint(work, undisturbed):
+def test_sigterm_keeps_a_checkpoint(undisturbed):
+    work = undisturbed.parent
     process = start(work, "stopped")
     wait_for_step(work / "stopped", 3, process)
     process.send_signal(signal.SIGTERM)
@@ -106,8 +97,7 @@ def test_a_log_line_cut_off_by_a_kill_is_dropped(tmp_path):
     assert [row["step"] for row in Log.read(tmp_path)] == [1, 2]
 
 
-def test_damaged_videos_are_left_out_and_named(work, tmp_path, monkeypatch):
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path))
+def test_damaged_videos_are_left_out_and_named(tmp_path, own_work):
     recipe = make_recipe("smoke", overrides={"optimisation.steps": 1})
     folder = data_folder(recipe.data)
     catalog = make_sprites(folder, recipe.data.sprites, workers=1, progress=False)

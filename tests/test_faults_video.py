@@ -1,4 +1,4 @@
-"""Video files as they come: windows exact whatever the codec and container, and every unusable file named with its reason."""
+"""Video files as they come: windows exact whatever the codec, and every unusable file named with its reason."""
 
 import csv
 import hashlib
@@ -7,16 +7,15 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from fima.data import files, video
-from fima.data.sets.catalog import data_root
-from fima.data.video.files import fingerprint, fingerprints
-from fima.data.video.video import FrameCache, VideoError, VideoFrames, check_videos, decode, encode, probe
+from fima.data.video import files, video
+from fima.data.video.files import VideoError, fingerprint, fingerprints, probe, write_video
+from fima.data.video.video import FrameCache, VideoFrames, check_videos, decode
+from helpers import shared_data
 
 FRAMES = 70
 
@@ -36,14 +35,11 @@ def write(path, codec, frames=None, step=lambda number: 40, first=0, **options):
     "Write frames with any codec; `step` gives each frame's duration in milliseconds, `first` the first frame's time."
     muxing = {"avoid_negative_ts": "disabled"} if first < 0 else {}
     uneven = len({step(number) for number in range(FRAMES)}) > 1 or first
+    settings = {
+        name if name == "sc_threshold" else name.replace("_", "-"): str(value) for name, value in options.items()
+    }
     with av.open(str(path), "w", options=muxing) as container:
-        stream = container.add_stream(
-            codec,
-            rate=1000 if uneven else 25,
-            options={
-                key if key == "sc_threshold" else key.replace("_", "-"): str(value) for key, value in options.items()
-            },
-        )
+        stream = container.add_stream(codec, rate=1000 if uneven else 25, options=settings)
         stream.width, stream.height = 64, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.thread_count = 1
@@ -187,38 +183,37 @@ def test_missing_empty_text_folder_audio(tmp_path):
         "mpeg4_b_frames.mkv",
     ],
 )
-@pytest.mark.parametrize("share", [0.001, 0.02, 0.3, 0.5, 0.9, 0.99, 1])
-def test_truncated_anywhere(tmp_path, name, share):
+@pytest.mark.parametrize("fraction", [0.001, 0.02, 0.3, 0.5, 0.9, 0.99, 1])
+def test_truncated_anywhere(tmp_path, name, fraction):
     whole = write(tmp_path / name, **CASES[name]).read_bytes()
     cut = tmp_path / f"cut_{name}"
-    cut.write_bytes(whole[: min(max(int(share * len(whole)), 1), len(whole) - 1)])
+    cut.write_bytes(whole[: min(max(int(fraction * len(whole)), 1), len(whole) - 1)])
     assert refusal(cut)
 
 
-def test_truncated_with_the_index_in_front(tmp_path):
-    "All frames are announced at the start of such a file, and most can still be decoded."
-    with av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=25)
+def mux(path, muxing, encoding=None):
+    "Write the pattern by x264 with options of the container and of the encoder."
+    with av.open(str(path), "w", options=muxing) as container:
+        stream = container.add_stream("libx264", rate=25, options=encoding)
         stream.width, stream.height = 64, 48
         for picture in moving_pattern():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-    whole = (tmp_path / "fast.mp4").read_bytes()
-    for share in (0.2, 0.5, 0.8, 0.99):
+    return path
+
+
+def test_truncated_with_the_index_in_front(tmp_path):
+    "All frames are announced at the start of such a file, and most can still be decoded."
+    whole = mux(tmp_path / "fast.mp4", {"movflags": "faststart"}).read_bytes()
+    for fraction in (0.2, 0.5, 0.8, 0.99):
         cut = tmp_path / "cut.mp4"
-        cut.write_bytes(whole[: int(share * len(whole))])
+        cut.write_bytes(whole[: int(fraction * len(whole))])
         assert "truncated" in refusal(cut)
 
 
 def test_live_matroska_of_unknown_length(tmp_path):
     "Such a file claims no length: whole it is read, cut within a frame it is refused."
-    live = tmp_path / "live.mkv"
-    with av.open(str(live), "w", options={"live": "1"}) as container:
-        stream = container.add_stream("libx264", rate=25, options={"g": "12"})
-        stream.width, stream.height = 64, 48
-        for picture in moving_pattern():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    live = mux(tmp_path / "live.mkv", {"live": "1"}, {"g": "12"})
     assert compare_windows(live, 10).frames == FRAMES
     live.write_bytes(live.read_bytes()[:-300])
     refusal(live)
@@ -273,11 +268,8 @@ def test_frame_size_that_changes_is_refused(tmp_path):
         for number, size in enumerate(((48, 64), (96, 128))):
             encoder = av.CodecContext.create("mjpeg", "w")
             encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *size, "yuvj420p", Fraction(1, 25)
-            for packet in encoder.encode(
-                av.VideoFrame.from_ndarray(np.full((*size, 3), 90, np.uint8), format="rgb24").reformat(
-                    format="yuvj420p"
-                )
-            ):
+            picture = av.VideoFrame.from_ndarray(np.full((*size, 3), 90, np.uint8), format="rgb24")
+            for packet in encoder.encode(picture.reformat(format="yuvj420p")):
                 packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 25)
                 container.mux(packet)
     assert "frame size changes" in refusal(tmp_path / "two.mkv", 0, 2)
@@ -348,19 +340,28 @@ def test_a_broken_cache_entry_is_made_again_and_a_replaced_video_noticed(tmp_pat
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
+def work(own_work, monkeypatch):
     "A work folder of its own, in which every digest is remembered at once."
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(files, "SETTLED", -1)
-    return tmp_path / "work"
+    return own_work
 
 
 @pytest.fixture
 def reads(monkeypatch):
     "The files that are really read."
     read, hashing = [], files._hash
-    monkeypatch.setattr(files, "_hash", lambda path: (read.append(str(path)), hashing(path))[1])
+
+    def noting(path):
+        read.append(str(path))
+        return hashing(path)
+
+    monkeypatch.setattr(files, "_hash", noting)
     return read
+
+
+def digest_of(content):
+    "The fingerprint of a file that holds these bytes."
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def repaired_in_the_middle(path):
@@ -378,9 +379,9 @@ def test_a_fingerprint_is_of_the_whole_file(tmp_path, work):
     path = tmp_path / "long.avi"
     path.write_bytes(os.urandom(5 * 2**20))
     before = fingerprint(path)
-    assert before == hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    assert before == digest_of(path.read_bytes())
     repaired_in_the_middle(path)
-    assert fingerprint(path) == hashlib.sha256(path.read_bytes()).hexdigest()[:32] != before
+    assert fingerprint(path) == digest_of(path.read_bytes()) != before
 
 
 def test_a_repaired_file_gets_new_frames_and_a_new_probe(tmp_path, work):
@@ -411,14 +412,13 @@ def test_a_second_pass_reads_nothing(tmp_path, work, reads):
     assert fingerprints(paths[4:6])[str(paths[4])] == first[str(paths[3])] and reads == [str(paths[4])]
 
 
-def test_a_young_file_is_not_remembered(tmp_path, monkeypatch, reads):
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+def test_a_young_file_is_not_remembered(tmp_path, own_work, reads):
     path = tmp_path / "young.avi"
     path.write_bytes(b"one")
     for text in (b"one", b"two"):  # within one step of the clock nothing but the bytes may change
         path.write_bytes(text)
-        assert fingerprint(path) == hashlib.sha256(text).hexdigest()[:32]
-    assert len(reads) == 2 and not (tmp_path / "work").exists()
+        assert fingerprint(path) == digest_of(text)
+    assert len(reads) == 2 and not own_work.exists()
 
 
 @pytest.mark.parametrize(
@@ -434,10 +434,8 @@ def test_a_spoilt_memory_is_passed_over(tmp_path, work, reads, line):
     fingerprint(paths[1])
     files._memories.clear()
     reads.clear()
-    assert (
-        fingerprints(paths) == {str(path): hashlib.sha256(path.name.encode()).hexdigest()[:32] for path in paths}
-        and reads == []
-    )
+    assert fingerprints(paths) == {str(path): digest_of(path.name.encode()) for path in paths}
+    assert reads == []
 
 
 @pytest.mark.parametrize("how", ["a file in place of the folder", "a folder in place of the file"])
@@ -449,12 +447,12 @@ def test_a_memory_that_cannot_be_kept_stops_nothing(tmp_path, work, how):
     path = tmp_path / "a.avi"
     path.write_bytes(b"bytes")
     for _ in range(2):
-        assert fingerprint(path) == fingerprints([path])[str(path)] == hashlib.sha256(b"bytes").hexdigest()[:32]
+        assert fingerprint(path) == fingerprints([path])[str(path)] == digest_of(b"bytes")
 
 
 HASHING = """
 import sys
-from fima.data import files
+from fima.data.video import files
 files.SETTLED = -1
 for _ in range(3):
     files._memories.clear()
@@ -469,9 +467,7 @@ def test_many_processes_share_one_memory(tmp_path, work):
     running = [subprocess.Popen([sys.executable, "-c", HASHING, *map(str, paths)]) for _ in range(4)]
     assert [process.wait() for process in running] == [0] * 4
     lines = [json.loads(line) for line in (work / "fingerprints.jsonl").read_text().splitlines() if line]
-    assert {line[0]: line[-1] for line in lines} == {
-        str(path): hashlib.sha256(path.name.encode()).hexdigest()[:32] for path in paths
-    }
+    assert {line[0]: line[-1] for line in lines} == {str(path): digest_of(path.name.encode()) for path in paths}
 
 
 def test_what_is_no_file_is_never_opened(tmp_path, work):
@@ -491,23 +487,18 @@ def test_what_is_no_file_is_never_opened(tmp_path, work):
 
 def test_encode_gives_the_same_bytes_and_leaves_nothing_behind_on_failure(tmp_path):
     for name in "ab":
-        encode(moving_pattern(), tmp_path / f"{name}.mp4", fps=29.97)
+        write_video(moving_pattern(), tmp_path / f"{name}.mp4", fps=29.97)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     info = probe(tmp_path / "a.mp4")
     assert info.fps == pytest.approx(29.97) and info.keyframes == (0, 12, 24, 36, 48, 60)
     with pytest.raises(ValueError, match="even height"):
-        encode(moving_pattern()[:, :47], tmp_path / "c.mp4")
+        write_video(moving_pattern()[:, :47], tmp_path / "c.mp4")
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
 
 
 def real_videos(name):
-    try:
-        root = data_root()
-    except ValueError as error:
-        pytest.skip(str(error))
-    folder = root / "videos" / name if root else None
-    if folder is None or not folder.is_dir():
-        pytest.skip(f"real data not here: no videos/{name} in ../shared/data or FIMA_DATA")
+    "List the videos of a real set with their rows."
+    folder = shared_data(f"videos/{name}")
     with open(folder / "videos.csv") as file:
         return [(folder / row["file"], row) for row in csv.DictReader(file)]
 
@@ -528,9 +519,9 @@ def test_ut_interaction_damaged_files_are_listed(tmp_path):
     "All 120 videos into the cache, three of them replaced by damaged copies and one by nothing."
     paths = [path for path, _ in real_videos("ut_interaction")]
     frames = {str(path): int(row["frames"]) for path, row in real_videos("ut_interaction")}
-    for number, share in ((5, 0.4), (50, 0.98)):  # the last half KiB of these files may be padding
+    for number, fraction in ((5, 0.4), (50, 0.98)):  # the last half KiB of these files may be padding
         damaged = tmp_path / f"cut_{number}.avi"
-        damaged.write_bytes(paths[number].read_bytes()[: int(share * paths[number].stat().st_size)])
+        damaged.write_bytes(paths[number].read_bytes()[: int(fraction * paths[number].stat().st_size)])
         paths[number] = damaged
     data = bytearray(paths[77].read_bytes())
     data[len(data) // 2 : len(data) // 2 + 600] = bytes(600)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fima.data.views.clips import Looped, uniform_clips
-from fima.data.video.video import VideoError, VideoFrames, encode
+from fima.data.video.files import VideoError, write_video
+from fima.data.video.video import VideoFrames
 from fima.data.views.views import centre_crop
 from fima.evaluation.core.features import cached_features, default_workers, extract, load_features, pool_map
 from fima.evaluation.core.eval_clips import WHOLE, read_clips, squares, to_input
@@ -101,11 +102,9 @@ def test_three_crops_against_a_loop(height, width, fraction):
 def test_three_crops_are_further_clips(encoder):
     frames = Memory(44, 50, 60)
     one, three = (extract(encoder, frames, frames.usable, 4, crops=crops, progress=False, **SHAPE) for crops in (1, 3))
-    assert (
-        three.pooled.shape == (3, 12, encoder.channels)
-        and three.timed.shape[:2] == (3, 12)
-        and three.flat.shape == one.flat.shape
-    )
+    assert three.pooled.shape == (3, 12, encoder.channels)
+    assert three.timed.shape[:2] == (3, 12)
+    assert three.flat.shape == one.flat.shape
     np.testing.assert_allclose(three.timed[:, 1::3], one.timed, atol=1e-6)
     assert not np.allclose(three.pooled[:, 0::3], one.pooled, atol=1e-4)
 
@@ -143,7 +142,7 @@ def test_workers_change_no_bit(encoder, modality, difference):
 
 def test_workers_on_files(encoder, tmp_path):
     for number in range(3):
-        encode(
+        write_video(
             np.random.default_rng(number).integers(0, 256, (40 + number, 24, 32, 3), dtype=np.uint8),
             tmp_path / f"{number}.mp4",
         )
@@ -161,7 +160,7 @@ def test_workers_on_files(encoder, tmp_path):
 def test_an_error_names_the_video_whoever_reads_it(encoder, tmp_path, workers):
     paths = [str(tmp_path / f"{number}.mp4") for number in range(3)]
     for path in paths:
-        encode(np.zeros((40, 24, 32, 3), np.uint8), path)
+        write_video(np.zeros((40, 24, 32, 3), np.uint8), path)
     frames = VideoFrames.build(paths[:2], progress=False)
     with pytest.raises(VideoError, match="2.mp4: not among the usable videos"):
         extract(encoder, frames, paths, 2, workers=workers, progress=False, **SHAPE)

@@ -1,4 +1,4 @@
-"""Flow, motion maps and tubelets on videos as they come: what is missing, damaged, still or stale has one clear behaviour each."""
+"""Flow, motion maps and tubelets of videos as they come: missing, damaged, still or stale, each in a clear way."""
 
 import json
 import pickle
@@ -10,23 +10,18 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fima.data.sets.catalog import data_root
-from fima.data.views.clips import ClipDataset, Looped, batches
+from fima.data.views.clips import ClipDataset, ClipOptions, Looped, batches
 from fima.data.flow.flow import FlowCache, dense_flow, pack, unpack
 from fima.data.flow.motion import MotionOptions, motion_target
 from fima.data.sprites.sprites import SpriteOptions, render_video
 from fima.data.flow.tubelets import MotionPlaces, Tubelets
-from fima.data.video.video import FrameCache, VideoError, VideoFrames, encode, fingerprint
+from fima.data.video.files import VideoError, fingerprint, write_video
+from fima.data.video.video import FrameCache, VideoFrames
 from fima.data.views.views import random_box
+from helpers import shared_data
 
 VIEWS = dict(scale=(0.2, 1.0), aspect=(3 / 4, 4 / 3))
 OPTIONS = SpriteOptions(size=32, frames=40)
-
-
-def ut_paths():
-    root = data_root()
-    paths = sorted(map(str, (root / "videos" / "ut_interaction").rglob("*.avi"))) if root else []
-    return paths or pytest.skip("UT-Interaction is not on this machine: set FIMA_DATA")
 
 
 @pytest.fixture
@@ -34,7 +29,7 @@ def videos(tmp_path):
     "Five videos of sprites."
     paths = [str(tmp_path / f"{number}.mp4") for number in range(5)]
     for number, path in enumerate(paths):
-        encode(render_video(OPTIONS, number, "train")[0], path)
+        write_video(render_video(OPTIONS, number, "train")[0], path)
     return paths
 
 
@@ -44,7 +39,7 @@ def frames(videos, tmp_path):
 
 
 class Watched:
-    "A frame source that notes what is read at length, and fails at one video where told to."
+    "A frame source that notes what is read at length, and fails at one video where asked to."
 
     def __init__(self, frames, stop=None):
         self.frames, self.stop, self.read, self.lock = frames, stop, Counter(), threading.Lock()
@@ -86,11 +81,9 @@ def test_one_thread_or_two_give_the_same_flow(videos, frames, tmp_path):
 
 def test_a_long_video_is_computed_stretch_by_stretch(tmp_path):
     "More frames than are read at once, and a number of pairs that is no multiple of a block."
-    film, path = (
-        np.concatenate([render_video(OPTIONS, number, "train")[0] for number in range(14)])[:530],
-        str(tmp_path / "long.mp4"),
-    )
-    encode(film, path)
+    film = np.concatenate([render_video(OPTIONS, number, "train")[0] for number in range(14)])[:530]
+    path = str(tmp_path / "long.mp4")
+    write_video(film, path)
     frames = FrameCache.build([path], tmp_path / "frames", progress=False)
     source = Watched(frames)
     flows = FlowCache.build([path], tmp_path / "flow", source)
@@ -136,9 +129,9 @@ def test_every_cut_and_every_flipped_byte_is_seen(videos, frames, tmp_path):
     file, expected = flows.entries[path].file, whole(flows, path)
     sound, generator = file.read_bytes(), np.random.default_rng(0)
     places = generator.integers(0, len(sound), 25)
-    for spoiled in [sound[:place] for place in places] + [
-        sound[:place] + bytes([sound[place] ^ 0x55]) + sound[place + 1 :] for place in places
-    ]:
+    cut = [sound[:place] for place in places]
+    flipped = [sound[:place] + bytes([sound[place] ^ 0x55]) + sound[place + 1 :] for place in places]
+    for spoiled in cut + flipped:
         file.write_bytes(spoiled)
         np.testing.assert_array_equal(whole(FlowCache.build([path], tmp_path / "flow", frames), path), expected)
 
@@ -146,21 +139,12 @@ def test_every_cut_and_every_flipped_byte_is_seen(videos, frames, tmp_path):
 def test_a_replaced_video_gets_flow_of_its_own(videos, frames, tmp_path):
     path = videos[0]
     before = whole(FlowCache.build([path], tmp_path / "flow", frames), path)
-    encode(render_video(OPTIONS, 7, "train")[0], path)
+    write_video(render_video(OPTIONS, 7, "train")[0], path)
     after = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
     assert not np.array_equal(whole(after, path), before)
-    np.testing.assert_array_equal(
-        whole(after, path),
-        unpack(
-            pack(
-                np.concatenate(
-                    [dense_flow(VideoFrames.build([path], progress=False).window(path, 0, 40)), before[:1] * 0]
-                ),
-                20.0,
-            ),
-            20.0,
-        ),
-    )
+    fresh = dense_flow(VideoFrames.build([path], progress=False).window(path, 0, 40))
+    expected = unpack(pack(np.concatenate([fresh, before[:1] * 0]), 20.0), 20.0)
+    np.testing.assert_array_equal(whole(after, path), expected)
 
 
 def test_sizes_and_bounds_live_side_by_side(videos, tmp_path):
@@ -177,12 +161,12 @@ def test_sizes_and_bounds_live_side_by_side(videos, tmp_path):
 
 
 def test_damaged_videos_are_listed(videos, tmp_path):
-    "Cut short, empty, absent, too small, and damaged within: in `left_out` with a reason, not in `usable`, and refused by name."
+    "Cut short, empty, absent, too small, damaged within: in `left_out` with a reason, and refused by name."
     cut, empty, gone, tiny, hurt = (str(tmp_path / f"{name}.mp4") for name in ("cut", "empty", "gone", "tiny", "hurt"))
     sound = open(videos[0], "rb").read()
     open(cut, "wb").write(sound[:-300])
     open(empty, "wb").close()
-    encode(np.zeros((9, 8, 32, 3), np.uint8), tiny)
+    write_video(np.zeros((9, 8, 32, 3), np.uint8), tiny)
     start = sound.index(b"mdat") + len(sound) // 3
     open(hurt, "wb").write(sound[:start] + bytes(range(256)) * 2 + sound[start + 512 :])
     paths = [*videos[:2], cut, empty, gone, tiny, hurt]
@@ -191,12 +175,10 @@ def test_damaged_videos_are_listed(videos, tmp_path):
     flows = FlowCache.build(paths, tmp_path / "flow", source)
     reasons = dict(zip(flows.left_out.path, flows.left_out.reason, strict=True))
     assert flows.usable == videos[:2] and set(reasons) == set(paths[2:])
-    assert (
-        "empty file" in reasons[empty]
-        and "no such file" in reasons[gone]
-        and "too small for optical flow: 8 x 32" in reasons[tiny]
-        and any(word in reasons[hurt] for word in ("damaged", "not a readable video"))
-    )
+    assert "empty file" in reasons[empty]
+    assert "no such file" in reasons[gone]
+    assert "too small for optical flow: 8 x 32" in reasons[tiny]
+    assert any(word in reasons[hurt] for word in ("damaged", "not a readable video"))
     for path in paths[2:]:
         with pytest.raises(VideoError, match="not among the usable videos of this flow"):
             flows.flow(path, 0, 4)
@@ -206,7 +188,7 @@ def test_damaged_videos_are_listed(videos, tmp_path):
 
 def test_a_video_of_one_frame(tmp_path):
     path = str(tmp_path / "one.mp4")
-    encode(render_video(OPTIONS, 0, "train")[0][:1], path)
+    write_video(render_video(OPTIONS, 0, "train")[0][:1], path)
     frames = Looped(FrameCache.build([path], tmp_path / "frames", progress=False), 16)
     flows = FlowCache.build([path], tmp_path / "flow", frames)
     flow = flows.flow(path, 0, 16)
@@ -229,12 +211,12 @@ def places_are_plain(places, path, count):
 
 def test_a_video_without_motion(tmp_path):
     path = str(tmp_path / "still.mp4")
-    encode(np.repeat(render_video(OPTIONS, 0, "train")[0][:1], 40, 0), path, crf=0)
+    write_video(np.repeat(render_video(OPTIONS, 0, "train")[0][:1], 40, 0), path, crf=0)
     flows = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
     places = MotionPlaces(flows)
-    assert (
-        not flows.flow(path, 0, 39).any() and not places.scores(path, 16).any() and not places.motion(path, 3, 16).any()
-    )
+    assert not flows.flow(path, 0, 39).any()
+    assert not places.scores(path, 16).any()
+    assert not places.motion(path, 3, 16).any()
     assert places_are_plain(places, path, 40)
     for options in (MotionOptions(), MotionOptions(sum="released", pairs="released", flip="released")):
         assert not motion_target(
@@ -251,7 +233,7 @@ def test_motion_at_opposite_corners_gives_no_tubelet(tmp_path):
         film[number, place : place + 9, 5:14] = patch
         film[number, 64 - place - 9 : 64 - place, 50:59] = patch
     path = str(tmp_path / "corners.mp4")
-    encode(film, path, crf=4)
+    write_video(film, path, crf=4)
     flows = FlowCache.build([path], tmp_path / "flow", FrameCache.build([path], tmp_path / "frames", progress=False))
     placed = [
         MotionPlaces(flows).place(path, 8, 16, 64, 64, **VIEWS, generator=np.random.default_rng(seed))
@@ -260,24 +242,14 @@ def test_motion_at_opposite_corners_gives_no_tubelet(tmp_path):
     assert {one.outcome for one in placed} == {"scattered"} and all(np.isnan(one.covered) for one in placed)
 
 
-def dataset(videos, frames, flows, **options):
+def dataset(videos, frames, flows):
     catalog = pd.DataFrame({"path": videos})
 
     def target(path, start, rectangle, flip, generator):
         return motion_target(flows.flow(path, start, 16), rectangle, flip, (2, 4, 4), MotionOptions(), 2, generator)
 
-    return ClipDataset(
-        catalog,
-        frames,
-        frames_per_clip=8,
-        crop_size=16,
-        sub_clips=2,
-        others=2,
-        target="same",
-        places=MotionPlaces(flows, Tubelets(time_p=1.0)),
-        motion=target,
-        **options,
-    )
+    cut = ClipOptions(frames_per_clip=8, crop_size=16, sub_clips=2, others=2, target="same")
+    return ClipDataset(catalog, frames, cut, places=MotionPlaces(flows, Tubelets(time_p=1.0)), motion=target)
 
 
 def test_batches_over_tubelets_do_not_depend_on_workers(videos, frames, tmp_path):
@@ -287,17 +259,13 @@ def test_batches_over_tubelets_do_not_depend_on_workers(videos, frames, tmp_path
         for workers in (0, 2)
     ]
     for one, other in zip(*listed, strict=True):
-        assert (
-            (one.source.clip == other.source.clip).all()
-            and (one.source.motion == other.source.motion).all()
-            and (one.order == other.order).all()
-        )
-        assert (
-            one.source.motion.shape == (2, 2, 4, 4)
-            and one.source.motion.isfinite().all()
-            and one.source.motion.sum() > 0
-            and len(one.others) == 2
-        )
+        assert (one.source.clip == other.source.clip).all()
+        assert (one.source.motion == other.source.motion).all()
+        assert (one.order == other.order).all()
+        assert one.source.motion.shape == (2, 2, 4, 4)
+        assert one.source.motion.isfinite().all()
+        assert one.source.motion.sum() > 0
+        assert len(one.others) == 2
 
 
 def test_places_travel_to_other_processes(videos, frames, tmp_path):
@@ -334,7 +302,8 @@ def test_options_go_into_a_recipe():
 
 
 def test_ut_interaction_flow_is_that_of_its_frames(tmp_path):
-    paths = ut_paths()[::40]
+    paths = sorted(map(str, shared_data("videos/ut_interaction").rglob("*.avi")))[::40]
+    assert paths
     frames = FrameCache.build(paths, tmp_path / "frames", size=(72, 72), progress=False)
     flows = FlowCache.build(paths, tmp_path / "flow", frames)
     assert flows.usable == paths and not len(flows.left_out)

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parent.parent
-PARTS = ("pyproject.toml", "LICENSE", "fima", "nbs/studies", "nbs/results")
-PLUGIN = """
-from fima.methods.encoders.encoders import build_encoder
-from fima.plugins import register_encoder
+from helpers import PLUGIN, TOP
 
-@register_encoder("hum")
-def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
-"""
+COPIED = ("pyproject.toml", "LICENSE", "fima", "nbs/studies", "nbs/results")
 STUDY = """
 name: mine
 title: My study
@@ -46,7 +40,7 @@ def installed(tmp_path_factory):
     "Build a wheel of a copy, install it where only its dependencies are, and give the environment's folder."
     place = tmp_path_factory.mktemp("installed")
     ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-    for part in PARTS:
+    for part in COPIED:
         target = place / "copy" / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if (TOP / part).is_dir():
@@ -55,25 +49,15 @@ def installed(tmp_path_factory):
             shutil.copy(TOP / part, target)
     alone = ("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    quiet(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        *alone,
-        "--no-build-isolation",
-        "-w",
-        place,
-        place / "copy",
-        env=environment,
-    )
+    pip = (sys.executable, "-m", "pip")
+    quiet(*pip, "wheel", *alone, "--no-build-isolation", "-w", place, place / "copy", env=environment)
     quiet(sys.executable, "-m", "venv", "--without-pip", place / "venv")
     inside = {"base": str(place / "venv"), "platbase": str(place / "venv")}
     packages = Path(sysconfig.get_path("purelib", vars=inside))
     # the dependencies; links among them, such as an editable fima, are not followed
     packages.joinpath("dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python, wheel = place / "venv" / "bin" / "python", next(place.glob("*.whl"))
-    quiet(sys.executable, "-m", "pip", "--python", python, "install", *alone, wheel, env=environment)
+    quiet(*pip, "--python", python, "install", *alone, wheel, env=environment)
     shutil.rmtree(place / "copy")
     return python.parent, packages / "fima"
 

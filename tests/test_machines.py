@@ -1,4 +1,4 @@
-"""What must not hang on the machine: each test repeats a computation in fresh processes that choose other instructions or another BLAS kernel."""
+"""What must not hang on the machine: computations repeated in processes with other instructions or BLAS kernels."""
 
 import json
 import os
@@ -9,11 +9,16 @@ import threading
 import cv2
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_info
 
 from fima.data.flow.flow import FlowCache, baseline_opencv, dense_flow, flow_identity
-from fima.data.sprites.sprites import SpriteOptions, render_video
-from fima.data.video.video import FrameCache, encode_clips
+from fima.data.sprites.sprites import SpriteOptions, render_video, sprite_catalog
+from fima.data.video.files import write_video
+from fima.data.video.video import FrameCache
+from fima.evaluation.core.features import encode_clips
+from fima.evaluation.protocols.probes import motion_clips
+from fima.methods.encoders.encoders import build_encoder
 from fima.training.checkpoint import environment, provenance
 
 NO_AVX2, NO_AVX = dict(OPENCV_CPU_DISABLE="AVX2"), dict(OPENCV_CPU_DISABLE="SSE4.1,SSE4.2,AVX,FP16,AVX2")
@@ -24,7 +29,8 @@ FLOW = """
 import hashlib, json, sys
 import cv2, numpy as np
 from fima.data.flow.flow import dense_flow, flow_identity
-digest, free, search = hashlib.sha256(), hashlib.sha256(), cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+digest, free = hashlib.sha256(), hashlib.sha256()
+search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 with np.load(sys.argv[1]) as clips:
     for name in clips.files:
         digest.update(dense_flow(clips[name]).tobytes())
@@ -39,12 +45,14 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 from fima.data.flow.motion import cell_means
-from fima.evaluation.protocols.linear import clip_scores, fit_logistic
-with np.load(sys.argv[1]) as held: train, codes, test, maps = (held[name] for name in ("train", "codes", "test", "maps"))
-scores = {f"scores_{C:g}": clip_scores(test, *fit_logistic(train, codes, C)) for C in (1., 100.)}
+from fima.evaluation.protocols.linear import class_scores, fit_logistic
+with np.load(sys.argv[1]) as held:
+    train, codes, test, maps = (held[name] for name in ("train", "codes", "test", "maps"))
+scores = {f"scores_{C:g}": class_scores(test, *fit_logistic(train, codes, C)) for C in (1., 100.)}
 loose = LogisticRegression(max_iter=5000).fit(train[:, 0], codes).decision_function(test[:, 0])
 kernels = [held["architecture"] for held in threadpool_info() if "scipy_openblas" in held["prefix"]]
-np.savez(sys.argv[2], kernels=kernels, loose=loose, product=maps.reshape(-1, 72) @ np.ones((72, 7), np.float32), cells=cell_means(maps, (7, 7)), **scores)
+product, cells = maps.reshape(-1, 72) @ np.ones((72, 7), np.float32), cell_means(maps, (7, 7))
+np.savez(sys.argv[2], kernels=kernels, loose=loose, product=product, cells=cells, **scores)
 """
 
 
@@ -85,7 +93,7 @@ def test_flow_is_the_same_on_other_instructions(tmp_path):
 )
 def test_flow_of_another_opencv_is_not_used(tmp_path, monkeypatch, changed):
     path = str(tmp_path / "0.mp4")
-    encode_clips(render_video(SpriteOptions(size=32), 0, "train")[0], path)
+    write_video(render_video(SpriteOptions(size=32), 0, "train")[0], path)
     frames = FrameCache.build([path], tmp_path / "frames", progress=False)
     file, before = FlowCache.build([path], tmp_path / "flow", frames).entries[path].file, flow_identity()
     with np.load(file) as held:
@@ -132,12 +140,6 @@ def test_a_setting_of_the_user_is_given_back():
 
 def probe_data(file):
     "Features of an untrained encoder for clips of the motion sprites, made into rows; maps as of a flow."
-    import torch
-    from fima.evaluation.core.features import encode_clips as features_of
-    from fima.evaluation.protocols.probes import motion_clips
-    from fima.data.sprites.sprites import sprite_catalog
-    from fima.methods.encoders.encoders import build_encoder
-
     options = SpriteOptions(train=96, test=48)
     catalog = sprite_catalog(options)
     clips, drawn = motion_clips(catalog, 15), {}
@@ -145,11 +147,8 @@ def probe_data(file):
         drawn[video.path] = render_video(options, int(video.number), video.split)[0]
     cut = np.stack([drawn[clip.path][clip.start : clip.start + 16 : 2] for clip in clips.itertuples()])
     inputs = torch.as_tensor(cut[:, :, 8:40, 8:40]).permute(0, 4, 1, 2, 3).float().div(255)
-    rows = features_of(
-        build_encoder("small3d", generator=torch.Generator().manual_seed(0)),
-        inputs.diff(dim=2, append=inputs[:, :, -1:]),
-        16,
-    ).astype(float)
+    encoder = build_encoder("small3d", generator=torch.Generator().manual_seed(0))
+    rows = encode_clips(encoder, inputs.diff(dim=2, append=inputs[:, :, -1:]), 16).astype(float)
     train = clips.split.eq("train").to_numpy()
     mean, scale = rows[train].mean(0), rows[train].std(0) + 1e-12
     ready = ((rows - mean) / scale)[:, None]
@@ -178,21 +177,18 @@ def test_predictions_do_not_hang_on_the_blas(tmp_path):
 
 
 def test_the_environment_is_recorded():
-    told = provenance()
-    assert told["environment"] == environment()
-    assert {"opencv", "scipy", "scikit-learn", "numpy", "torch", "av", "kornia"} <= set(
-        told["environment"]["libraries"]
-    )
+    recorded = provenance()["environment"]
+    assert recorded == environment()
+    assert {"opencv", "scipy", "scikit-learn", "numpy", "torch", "av", "kornia"} <= set(recorded["libraries"])
     owners = {
         held["filepath"].split(os.sep)[-2].split(".")[0] for held in threadpool_info() if held["user_api"] == "blas"
     }
-    assert owners & {"numpy", "scipy"} <= set(told["environment"]["blas"])
-    assert os.sep not in json.dumps(told["environment"])
+    assert owners & {"numpy", "scipy"} <= set(recorded["blas"])
+    assert os.sep not in json.dumps(recorded)
 
 
 def test_the_environment_costs_no_import():
-    loaded = fresh(
-        "import sys, fima.training.checkpoint; print([name for name in ('sklearn', 'scipy.linalg', 'threadpoolctl') if "
-        "name in sys.modules])"
+    code = (
+        "import sys, fima.training.checkpoint; print({'sklearn', 'scipy.linalg', 'threadpoolctl'} & set(sys.modules))"
     )
-    assert loaded.strip() == "[]"
+    assert fresh(code).strip() == "set()"

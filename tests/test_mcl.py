@@ -1,4 +1,4 @@
-"""MCL takes a step on every encoder, on one process as on two, in half precision, and goes on from a checkpoint as if it had not stopped."""
+"""MCL takes a step on every encoder, on one process as on two, in half precision, and goes on from a checkpoint."""
 
 import math
 import socket
@@ -42,18 +42,19 @@ def rows_of(batch, rows):
     "Take some videos out of a batch."
     if not isinstance(batch, tuple):
         return batch if batch is None else batch[rows]
-    parts = [rows_of(part, rows) for part in batch]
-    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+    fields = [rows_of(field, rows) for field in batch]
+    return type(batch)(*fields) if hasattr(batch, "_fields") else tuple(fields)
 
 
-def tiny(seed=0, shared={}, **own):
+def tiny(seed=0, shared=None, **own):
     torch.manual_seed(seed)
-    return Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED | shared), MclOptions(**own), seed).train()
+    options = MomentumOptions(**SHARED | (shared or {}))
+    return Mcl(build_encoder("small3d", **TINY), options, MclOptions(**own), seed).train()
 
 
 def optimise(method, steps, first=0, model=None, part=None):
     "Take plain steps; return the terms of each."
-    trained, told = [p for p in method.parameters() if p.requires_grad], []
+    trained, log = [p for p in method.parameters() if p.requires_grad], []
     for step in range(first, first + steps):
         method.progress, batch = step / 10, batch_of(seed=step % 2)
         if part is not None:
@@ -67,8 +68,8 @@ def optimise(method, steps, first=0, model=None, part=None):
                     parameter -= 0.05 * parameter.grad
         reduce_statistics(method)
         chances = {f"{name}_chance": value for name, value in method.batch_chance.items()}
-        told.append({name: value.item() for name, value in terms.items()} | chances)
-    return told
+        log.append({name: value.item() for name, value in terms.items()} | chances)
+    return log
 
 
 # -- encoders ----------------------------------------------------------------------------------------------------------
@@ -122,12 +123,11 @@ def test_the_gradient_of_the_alignment_is_that_of_finite_differences(map, traini
     torch.manual_seed(0)
     own = MclOptions(inter=0, intra=0, order=0, map=map)
     method = Mcl(build_encoder("small3d", **TINY), MomentumOptions(**SHARED), own).double()
+    first = batch_of()
     method(
-        batch_of()._replace(
-            **{
-                part: getattr(batch_of(), part)._replace(rgb=getattr(batch_of(), part).rgb.double())
-                for part in ("source", "target")
-            }
+        first._replace(
+            source=first.source._replace(rgb=first.source.rgb.double()),
+            target=first.target._replace(rgb=first.target.rgb.double()),
         )
     )
     method.train(training)
@@ -169,21 +169,20 @@ def test_one_cell_maps_are_defined():
     method = tiny()
     terms = method(batch_of(frames=4, size=8, grid=(1, 1, 1)))
     sum(terms.values()).backward()
-    assert all(value.isfinite() for value in terms.values()) and all(
-        p.grad.isfinite().all() for p in method.parameters() if p.grad is not None
-    )
+    assert all(value.isfinite() for value in terms.values())
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
 
 
 def test_bfloat16_stays_near():
-    exact, told = tiny(), tiny()
+    exact, half = tiny(), tiny()
     wanted = exact(batch_of())
     with torch.autocast("cpu", torch.bfloat16):
-        terms = told(batch_of())
+        terms = half(batch_of())
     assert all(value.dtype == torch.float32 for value in terms.values())
     for name, value in wanted.items():
         assert terms[name].item() == pytest.approx(value.item(), abs=0.15)
     sum(terms.values()).backward()
-    assert told.encoder.stage0[0].weight.grad.isfinite().all()
+    assert half.encoder.stage0[0].weight.grad.isfinite().all()
 
 
 def test_query_groups_tap_every_group():
@@ -233,8 +232,8 @@ def one_of_two(rank, port, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     method = tiny(shared=TWO)
-    told = optimise(method, 3, model=wrap_ddp(method), part=slice(2 * rank, 2 * rank + 2))
-    torch.save((told, method.state_dict()), folder / f"{rank}.pt")
+    log = optimise(method, 3, model=wrap_ddp(method), part=slice(2 * rank, 2 * rank + 2))
+    torch.save((log, method.state_dict()), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -247,7 +246,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
     wanted, pairs = optimise(method, 3), [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for step, alone in enumerate(wanted):
         for name, value in alone.items():
-            assert sum(told[step][name] for told, _ in pairs) / 2 == pytest.approx(value, abs=2e-5), name
+            assert sum(log[step][name] for log, _ in pairs) / 2 == pytest.approx(value, abs=2e-5), name
     for name, value in method.state_dict().items():
         # each process follows its own groups; no loss reads them
         if name.endswith("num_batches_tracked") or (name.startswith("key_encoder") and ".running_" in name):

@@ -1,4 +1,4 @@
-"""Videos of one's own and some classes of a known set: what is opened, what is refused and by which line, and that no leak slips through."""
+"""Videos of one's own and some classes of a known set: what is opened and refused, and that no leak slips through."""
 
 import json
 import os
@@ -12,31 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fima.data.sets.catalog import CatalogError, content_fingerprint, data_root
+from fima.data.sets.catalog import CatalogError, content_fingerprint
 from fima.data.sets.check import check_data, check_own
 from fima.data.sets.classes import data_title
 from fima.data.sets.datasets import data_set, open_catalog
-from fima.data.video.files import fingerprint
 from fima.data.sets.own import ALONE, grouped_split, own_catalog
-from fima.data.video.video import encode
+from fima.data.video.files import fingerprint, write_video
+from helpers import shared_data
 
-
-@pytest.fixture(autouse=True)
-def work(monkeypatch, tmp_path):
-    monkeypatch.setenv("FIMA_WORK", str(tmp_path / "work"))
+pytestmark = pytest.mark.usefixtures("own_work")
 
 
 @pytest.fixture
 def five():
     "Five whole classes of UCF101."
-    try:
-        root = data_root()
-    except ValueError as error:
-        pytest.skip(str(error))
-    folder = root / "videos" / "ucf101_5" if root else None
-    if folder is None or not folder.is_dir():
-        pytest.skip("real data not here: no videos/ucf101_5 in ../shared/data or FIMA_DATA")
-    return folder
+    return shared_data("videos/ucf101_5")
 
 
 def plant(folder, *paths, **texts):
@@ -90,11 +80,9 @@ def test_any_names_without_lists_and_classes(tmp_path):
     catalog = own_catalog(plant(tmp_path / "mine", *NAMES, "notes.txt", ".hidden.mp4"))
     assert sorted(catalog.path) == sorted(NAMES) and set(catalog.split) == {"train"} and set(catalog.label) == {0}
     assert catalog.group.tolist() == catalog.path.tolist()
-    assert (
-        catalog.attrs["groups"] == ALONE
-        and catalog.attrs["labelled"] is False
-        and catalog.attrs["folder"] == str(tmp_path / "mine")
-    )
+    assert catalog.attrs["groups"] == ALONE
+    assert catalog.attrs["labelled"] is False
+    assert catalog.attrs["folder"] == str(tmp_path / "mine")
 
 
 def test_flat_lists_with_labels(tmp_path):
@@ -260,15 +248,14 @@ def test_pipes_and_folders_called_like_videos_are_passed_over(tree):
 def test_a_training_video_in_the_test_list_under_another_name(tree, how, name):
     (tree / name).parent.mkdir(parents=True, exist_ok=True)
     how(tree / "jump" / "jump 0.mp4", tree / name)
-    (tree / "test.txt").write_text(
-        (tree / "test.txt").read_text().replace("jump/jump 2.mp4", name)
-        if name.startswith("jump")
-        else f"{(tree / 'test.txt').read_text()}{name} 1\n"
-    )
-    with open(tree / "index.txt", "w") as file:
-        file.write("1 jump\n2 wave\n")
-    if name.startswith("wave"):
-        (tree / "test.txt").write_text((tree / "test.txt").read_text().replace(f"{name} 1", name))
+    tested = (tree / "test.txt").read_text()
+    if name.startswith("jump"):
+        tested = tested.replace("jump/jump 2.mp4", name)
+    elif name.startswith("wave"):
+        tested += f"{name}\n"
+    else:
+        tested += f"{name} 1\n"
+    plant(tree, test=tested, index="1 jump\n2 wave\n")
     with pytest.raises(CatalogError) as caught:
         opened(tree, class_index=tree / "index.txt")
     assert caught.value.problems == {
@@ -368,14 +355,14 @@ def many(folder, classes=3, groups=8, videos=3):
     return plant(folder, *(f"c{c}/p{g}_{n}.mp4" for c in range(classes) for g in range(groups) for n in range(videos)))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.8])
-def test_whole_groups_on_one_side_and_every_class_on_both(tmp_path, share):
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.8])
+def test_whole_groups_on_one_side_and_every_class_on_both(tmp_path, fraction):
     catalog = own_catalog(many(tmp_path / "mine"), groups=r"(p\d)_")  # people who appear in every class
-    drawn = grouped_split(catalog, share, 3)
+    drawn = grouped_split(catalog, fraction, 3)
     assert drawn.groupby("group").split.nunique().eq(1).all() and drawn.groupby("class").split.nunique().eq(2).all()
-    assert abs((drawn.split == "test").mean() - share) <= 0.1
+    assert abs((drawn.split == "test").mean() - fraction) <= 0.1
     assert drawn.drop(columns="split").equals(catalog.drop(columns="split"))
-    assert drawn.attrs["split"] == dict(rule="whole groups, drawn by seed", share=share, seed=3)
+    assert drawn.attrs["split"] == dict(rule="whole groups, drawn by seed", share=fraction, seed=3)
 
 
 def test_a_split_depends_on_the_seed_alone(tmp_path):
@@ -401,9 +388,9 @@ def test_an_impossible_split_is_one_line(tmp_path):
         CatalogError, match=r"cannot be on both sides of a split by groups \(3\): c0 \(24 videos in one group\)"
     ):
         grouped_split(own_catalog(folder, groups="^(c.)"))
-    for share in (0, 1, -1, float("nan"), float("inf")):
+    for fraction in (0, 1, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="share must lie between 0 and 1"):
-            grouped_split(own_catalog(folder), share)
+            grouped_split(own_catalog(folder), fraction)
     with pytest.raises(ValueError, match="seed must be"):
         grouped_split(own_catalog(folder), seed=-1)
 
@@ -433,22 +420,16 @@ def hmdb(tmp_path, monkeypatch):
 def test_a_refusal_names_the_way_out(hmdb):
     with pytest.raises(CatalogError) as caught:
         open_catalog("hmdb51", hmdb)
-    assert (
-        str(caught.value).splitlines()[-1].strip()
-        == "to go on with the 2 classes that are here: --classes present, or by name: --classes hug,kick"
-    )
+    way_out = "to go on with the 2 classes that are here: --classes present, or by name: --classes hug,kick"
+    assert str(caught.value).splitlines()[-1].strip() == way_out
     title, catalog = cut_of("hmdb51", folder=hmdb, classes="present")
-    assert (
-        title == "hmdb51, 2 of 51 classes"
-        and catalog.label.tolist() == [0, 0, 1, 1]
-        and catalog["class"].tolist() == ["hug", "hug", "kick", "kick"]
-    )
+    assert title == "hmdb51, 2 of 51 classes"
+    assert catalog.label.tolist() == [0, 0, 1, 1]
+    assert catalog["class"].tolist() == ["hug", "hug", "kick", "kick"]
     checked = check_data("hmdb51", hmdb, classes=["hug", "kick"], progress=False)
-    assert (
-        "hmdb51, 2 of 51 classes" in str(checked)
-        and "published" not in str(checked)
-        and checked.counts.unreadable.tolist() == [2, 2]
-    )
+    assert "hmdb51, 2 of 51 classes" in str(checked)
+    assert "published" not in str(checked)
+    assert checked.counts.unreadable.tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -477,11 +458,9 @@ def test_kinetics_and_diving_can_be_cut(tmp_path, monkeypatch):
             + "".join(f"{name},{video},1,11,{split}\n" for name, video, n in rows if n == number)
         )
     title, catalog = cut_of("kinetics400", folder=kinetics, classes="present")
-    assert (
-        title == "kinetics400, 2 of 400 classes"
-        and catalog.groupby("class").label.first().to_dict() == {"archery": 0, "yoga": 1}
-        and catalog.attrs["missing"] == []
-    )
+    assert title == "kinetics400, 2 of 400 classes"
+    assert catalog.groupby("class").label.first().to_dict() == {"archery": 0, "yoga": 1}
+    assert catalog.attrs["missing"] == []
     diving = plant(tmp_path / "d", *(f"v{n}_00001.mp4" for n in range(4)))
     (diving / "Diving48_vocab.json").write_text(json.dumps([["A", "x"], ["B", "x"], ["C", "x"]]))
     for split, first in (("train", 0), ("test", 2)):
@@ -541,10 +520,8 @@ def test_the_refusal_for_96_missing_classes(five):
     with pytest.raises(CatalogError) as caught:
         open_catalog("ucf101", five, lists=official)
     assert len(caught.value.problems["classes of the lists that are not in the folder"]) == 96
-    assert (
-        "--classes present, or by name: --classes BrushingTeeth,CuttingInKitchen,JumpingJack,Lunges,WallPushups"
-        in str(caught.value)
-    )
+    names = "BrushingTeeth,CuttingInKitchen,JumpingJack,Lunges,WallPushups"
+    assert f"--classes present, or by name: --classes {names}" in str(caught.value)
 
 
 # -- a set of somebody else --------------------------------------------------------------------------------------------
@@ -558,8 +535,9 @@ from fima.plugins import DATA_SETS, register_data_set
 @register_data_set("toy", splits=2)
 def toy(folder, split):
     names = sorted(path.name for path in folder.glob("*.mp4"))
-    return pd.DataFrame([(name, "ab".index(name[0]), name[0], ("train", "test")[name[1] == str(split)], name) for name in names],
-                        columns=["path", "label", "class", "split", "group"])
+    sides = ["test" if name[1] == str(split) else "train" for name in names]
+    rows = [(name, "ab".index(name[0]), name[0], side, name) for name, side in zip(names, sides, strict=True)]
+    return pd.DataFrame(rows, columns=["path", "label", "class", "split", "group"])
 
 PLAYED = DataSet(lambda lists, split: check_table(toy(lists, split), "played"), classes=4, counts={1: (9, 9)})
 DATA_SETS.add("played", f"{__name__}:PLAYED")
@@ -600,11 +578,9 @@ def test_a_data_set_of_somebody_else(tmp_path):
         "played, 2 of 4 classes ['a1.mp4', 'b1.mp4']",
         "toy, split 1",
     ], done.stderr
-    assert (
-        "split must be 1 to 2 for toy (1): got 3" in lines[4]
-        and "labels that are not whole numbers from 0 to 999,999 (3)" in lines[5]
-        and "did you mean toy?" in lines[6]
-    )
+    assert "split must be 1 to 2 for toy (1): got 3" in lines[4]
+    assert "labels that are not whole numbers from 0 to 999,999 (3)" in lines[5]
+    assert "did you mean toy?" in lines[6]
 
 
 # -- the check ---------------------------------------------------------------------------------------------------------
@@ -614,20 +590,16 @@ def test_a_check_of_ones_own(tmp_path):
     folder = tmp_path / "mine"
     for name in ("run/anna 1", "run/ben 1", "sit/anna 2", "sit/carla 1"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        encode(
+        write_video(
             np.random.default_rng(len(name)).integers(0, 255, (33, 16, 16, 3)).astype(np.uint8), folder / f"{name}.mp4"
         )
     shutil.copy(folder / "run/anna 1.mp4", folder / "run/anna 3.mp4")
     (folder / "sit/carla 2.mp4").write_bytes(b"")
     checked = check_own(own_catalog(folder, groups=r"/(\w+) "), progress=False)
-    assert (
-        checked.counts.loc["train"].to_dict() == dict(usable=5, short=0, unreadable=1, missing=0, doubled=0)
-        and not checked.sound
-    )
-    assert (
-        checked.remarks["groups"] == [r"3 by /(\w+) "]
-        and "run/anna 3.mp4 is run/anna 1.mp4" in str(checked)
-        and "no test videos" in checked.remarks
-    )
+    assert checked.counts.loc["train"].to_dict() == dict(usable=5, short=0, unreadable=1, missing=0, doubled=0)
+    assert not checked.sound
+    assert checked.remarks["groups"] == [r"3 by /(\w+) "]
+    assert "run/anna 3.mp4 is run/anna 1.mp4" in str(checked)
+    assert "no test videos" in checked.remarks
     bare = check_own(own_catalog(folder, classes=["run", "sit"]), progress=False)
     assert bare.remarks["groups"] == [ALONE] and bare.title == "mine"

@@ -2,6 +2,7 @@
 
 import configparser
 import re
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-TOP = Path(__file__).resolve().parent.parent
+import fima
+from helpers import TOP
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +24,13 @@ def settings():
 
 
 @pytest.fixture(scope="module")
-def project():
-    return tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+def pyproject():
+    return tomllib.loads((TOP / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(pyproject):
+    return pyproject["project"]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +52,6 @@ def test_name_and_python(settings, project):
 
 
 def test_version(settings, project):
-    import fima
-
     assert project["dynamic"] == ["version"]
     assert fima.__version__ == settings["version"] == version("fima")
 
@@ -59,9 +64,8 @@ def test_pyproject_lists_the_same_requirements(settings, project, field):
 
 def test_what_studies_on_slurm_need_is_an_extra_that_the_tests_have_too(settings, project):
     listed = settings["slurm_requirements"].split()
-    assert project["optional-dependencies"]["slurm"] == listed and set(listed) <= set(
-        settings["dev_requirements"].split()
-    )
+    assert project["optional-dependencies"]["slurm"] == listed
+    assert set(listed) <= set(settings["dev_requirements"].split())
 
 
 def test_environment_lists_the_same_requirements(settings):
@@ -93,8 +97,6 @@ def test_lock_runs_on_every_machine(settings, locked):
 
 def test_what_is_installed_is_what_is_locked(settings, locked):
     "Only in an environment made by `make setup`: elsewhere newer versions inside the ranges are fine."
-    import sys
-
     if Path(sys.prefix).resolve() != (TOP / ".venv").resolve():
         pytest.skip("not running in .venv")
     for name, pins in locked.items():
@@ -110,19 +112,19 @@ def test_nbdev_keeps_what_papermill_needs(settings):
     assert settings["tst_flags"].split() == ["slow", "gpu"]
 
 
-def test_every_folder_of_the_package_is_shipped():
+def test_every_folder_of_the_package_is_shipped(pyproject):
     "setuptools is told the packages by name, because two of them lie under nbs/."
-    told = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]
+    settings = pyproject["tool"]["setuptools"]
     folders = {".".join(file.parent.relative_to(TOP).parts) for file in (TOP / "fima").rglob("*.py")}
-    assert set(told["packages"]) == folders | {"fima.templates", "fima.pages"}
-    assert all(list((TOP / folder).glob("*")) for folder in told["package-dir"].values())
+    assert set(settings["packages"]) == folders | {"fima.templates", "fima.pages"}
+    assert all(list((TOP / folder).glob("*")) for folder in settings["package-dir"].values())
 
 
-def test_what_an_installed_package_reads_is_shipped():
+def test_what_an_installed_package_reads_is_shipped(pyproject):
     "Every template and study file, and of the results what is no notebook."
-    told = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]
-    for package, places in told["package-data"].items():
-        folder = TOP / told["package-dir"][package]
+    settings = pyproject["tool"]["setuptools"]
+    for package, places in settings["package-data"].items():
+        folder = TOP / settings["package-dir"][package]
         shipped = {file for pattern in places for file in folder.glob(pattern)}
         assert shipped == {
             file
@@ -132,9 +134,9 @@ def test_what_an_installed_package_reads_is_shipped():
 
 
 def test_the_citation_is_of_this_version(settings):
-    told = yaml.safe_load((TOP / "CITATION.cff").read_text())
-    assert told["version"] == settings["version"] and told["references"][0]["doi"] == "10.1145/3581783.3611932"
-    assert f"## {told['version']}" in (TOP / "CHANGELOG.md").read_text()
+    citation = yaml.safe_load((TOP / "CITATION.cff").read_text())
+    assert citation["version"] == settings["version"] and citation["references"][0]["doi"] == "10.1145/3581783.3611932"
+    assert f"## {citation['version']}" in (TOP / "CHANGELOG.md").read_text()
 
 
 def test_links_of_the_pages_lead_somewhere():

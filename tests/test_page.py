@@ -1,4 +1,4 @@
-"""The page of results stands alone, tells what was not run, lets no markup through, and reads well in a browser, on a phone too."""
+"""The page of results stands alone, tells what was not run, lets no markup through, and reads well in a browser."""
 
 import re
 import shutil
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fima.study import page as module
-from fima.study.plan.schema import load_study, repository, study_names
+from fima.report import page as module
 from fima.report.page import build_page, owner, page_words, source_links
+from fima.study.plan.schema import load_study, repository, study_names
+from helpers import TOP
 
-TOP = Path(__file__).resolve().parent.parent
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 EVIL = "<script>alert('from a study file')</script>"
 
@@ -189,9 +189,7 @@ def test_no_markup_gets_through(tmp_path, monkeypatch):
         f"# {EVIL}\n\nWords {EVIL} [here](javascript:alert(1)).\n\n## {EVIL}\n\n| claim | verdict |\n|:--|:--|\n| "
         f"{EVIL} | {EVIL} |\n"
     )
-    claims = (
-        [load_study("table_01").claims[0].model_copy(update={"words": EVIL})] if load_study("table_01").claims else []
-    )
+    claims = [claim.model_copy(update={"words": EVIL}) for claim in load_study("table_01").claims[:1]]
     text = empty_page(tmp_path, monkeypatch, title=EVIL, claims=claims)
     assert not loads(text) and text.count("alert(") >= 6 and "&lt;script&gt;" in text
     assert "javascript:" not in "".join(attributes.get("href", "") for attributes in Seen(text).all("a"))
@@ -271,20 +269,19 @@ def visit(browser, file, size=DESKTOP, scheme="light"):
     tab, faults = browser.new_page(), []
     tab.set_viewport_size(size)
     tab.emulate_media(color_scheme=scheme)
-    tab.on(
-        "console",
-        lambda message: (
-            faults.append(f"{message.type}: {message.text}") if message.type in ("error", "warning") else None
-        ),
-    )
+
+    def hear(message):
+        if message.type in ("error", "warning"):
+            faults.append(f"{message.type}: {message.text}")
+
+    def watch(request):
+        if not re.match(r"file:|data:", request.url):
+            faults.append(f"asked for {request.url[:100]}")
+
+    tab.on("console", hear)
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.on("requestfailed", lambda request: faults.append(f"failed: {request.url[:100]}"))
-    tab.on(
-        "request",
-        lambda request: (
-            None if re.match(r"file:|data:", request.url) else faults.append(f"asked for {request.url[:100]}")
-        ),
-    )
+    tab.on("request", watch)
     tab.goto(file.as_uri(), wait_until="load")
     tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     faults += tab.evaluate(
@@ -344,11 +341,15 @@ def test_wide_tables_scroll_inside_their_box_on_a_phone(browser, reports, text):
         const first = box.querySelector('tbody th'), before = first.getBoundingClientRect();
         box.scrollLeft = 10_000;
         const after = first.getBoundingClientRect();
-        return {name: box.getAttribute('aria-labelledby'), wide: box.scrollWidth > box.clientWidth + 1, moved: box.scrollLeft, shift: Math.abs(after.left - before.left), share: before.width / box.clientWidth, inside: box.getBoundingClientRect().right <= innerWidth};
+        return {
+            name: box.getAttribute('aria-labelledby'), wide: box.scrollWidth > box.clientWidth + 1,
+            moved: box.scrollLeft, shift: Math.abs(after.left - before.left),
+            taken: before.width / box.clientWidth, inside: box.getBoundingClientRect().right <= innerWidth,
+        };
     })""")
     assert boxes and any(box["wide"] for box in boxes)
     assert not [box for box in boxes if not box["inside"]]
-    assert not [box for box in boxes if box["wide"] and (box["moved"] == 0 or box["shift"] > 1 or box["share"] > 0.5)]
+    assert not [box for box in boxes if box["wide"] and (box["moved"] == 0 or box["shift"] > 1 or box["taken"] > 0.5)]
     tab.close()
 
 

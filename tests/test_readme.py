@@ -1,15 +1,13 @@
 """README.md and its sister pages are made from notebooks, and what they say can be typed and followed."""
 
-import importlib.util
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from fima.cli import main
+from helpers import TOP, load_script
 
-TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text()
 COMMANDS = [
     line.split("#")[0].strip()
@@ -21,10 +19,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def readme():
-    spec = importlib.util.spec_from_file_location("readme", TOP / "scripts" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("readme")
 
 
 PAGES = ["README.md", "reports/README.md", "nbs/README.md"]
@@ -41,15 +36,11 @@ def test_readme_is_short():
 
 
 def test_links_start_at_the_page(readme):
-    assert (
-        readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png)", "reports/README.md")
-        == "[a](../nbs/1_data/b.ipynb) ![c](d.png)"
-    )
+    text = "[a](1_data/b.ipynb) ![c](../reports/d.png)"
+    assert readme.moved(text, "reports/README.md") == "[a](../nbs/1_data/b.ipynb) ![c](d.png)"
     assert readme.moved("[a](1_data/b.ipynb#e)", "nbs/README.md") == "[a](1_data/b.ipynb#e)"
-    assert (
-        readme.moved("[a](1_data/b.ipynb) ![c](../reports/d.png) [e](#f) [g](other://h/i)")
-        == "[a](nbs/1_data/b.ipynb) ![c](reports/d.png) [e](#f) [g](other://h/i)"
-    )
+    kept = "[e](#f) [g](other://h/i)"
+    assert readme.moved(f"{text} {kept}") == f"[a](nbs/1_data/b.ipynb) ![c](reports/d.png) {kept}"
 
 
 @pytest.mark.parametrize("page", PAGES)

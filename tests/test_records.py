@@ -6,7 +6,6 @@ import multiprocessing
 import random
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ from fima.evaluation.core.record_format import LISTS, ROW_COLUMNS, find_list, is
 from fima.evaluation.core.record_format import pack_column, pack_videos, unpack_column, unpack_videos
 from fima.evaluation.core.record_format import read_metrics, write_metrics
 from fima.report.results import load_results
+from helpers import TOP, load_script
 
-TOP = Path(__file__).resolve().parent.parent
 REPORTS = TOP / "reports"
 RECORDS = sorted(REPORTS.glob("runs/*/*/metrics.json"))
 
@@ -128,9 +127,9 @@ def test_the_narrowest_kind_is_taken():
 )
 def test_a_table_returns_with_its_order(videos):
     packed = pack_videos(videos)
-    told = json.loads(json.dumps(packed.videos))
-    assert is_packed(told) and not is_packed(videos)
-    assert same(unpack_videos(packed._replace(videos=told)), videos)
+    kept = json.loads(json.dumps(packed.videos))  # as a file keeps it
+    assert is_packed(kept) and not is_packed(videos)
+    assert same(unpack_videos(packed._replace(videos=kept)), videos)
     assert set(packed.shared) == set(ROW_COLUMNS) & set(videos)
 
 
@@ -149,9 +148,9 @@ def test_old_and_new_records_read_alike(tmp_path):
 
 
 def test_records_that_are_no_evaluation_s_are_left_alone(tmp_path):
-    for told in ({"steps": 4, "videos": 22}, {"no": "videos"}, [1, 2], {"videos": None}):
-        (tmp_path / "metrics.json").write_text(json.dumps(told))
-        assert read_metrics(tmp_path / "metrics.json") == told
+    for content in ({"steps": 4, "videos": 22}, {"no": "videos"}, [1, 2], {"videos": None}):
+        (tmp_path / "metrics.json").write_text(json.dumps(content))
+        assert read_metrics(tmp_path / "metrics.json") == content
 
 
 # -- where the list lies -----------------------------------------------------------------------------------------------
@@ -254,8 +253,8 @@ def test_what_is_damaged_or_gone_is_refused_by_name(tmp_path):
 def test_a_record_that_says_another_thing_than_its_list_is_refused(tmp_path, change):
     file = tmp_path / "runs" / "a" / "probe" / "metrics.json"
     write_metrics(file, metrics_of(table()))
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps(told | {"videos": told["videos"] | change}))
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"videos": record["videos"] | change}))
     refused(file)
 
 
@@ -303,12 +302,13 @@ def test_committed_records_are_packed_whole_and_small():
     if not RECORDS:
         pytest.skip("no records here")
     for file in RECORDS:
-        told = json.loads(file.read_text())["videos"]
-        assert is_packed(told), f"{file} holds plain lists: python scripts/compact_records.py"
-        assert find_list(file, told["list"]).parent == REPORTS / LISTS
+        packed = json.loads(file.read_text())["videos"]
+        assert is_packed(packed), f"{file} holds plain lists: python scripts/compact_records.py"
+        assert find_list(file, packed["list"]).parent == REPORTS / LISTS
         videos = read_metrics(file)["videos"]
-        assert list(videos) == list(told["columns"]) and {len(values) for values in videos.values()} == {told["rows"]}
-        assert same(pack_videos(videos).videos["list"], told["list"])
+        assert list(videos) == list(packed["columns"])
+        assert {len(values) for values in videos.values()} == {packed["rows"]}
+        assert same(pack_videos(videos).videos["list"], packed["list"])
     used = {json.loads(file.read_text())["videos"]["list"] for file in RECORDS}
     assert {file.stem for file in (REPORTS / LISTS).iterdir()} >= used
     size = sum(file.stat().st_size for kind in ("runs", LISTS) for file in (REPORTS / kind).rglob("*.json"))
@@ -320,13 +320,13 @@ def test_estimates_follow_from_the_rows_that_are_kept():
     if not RECORDS:
         pytest.skip("no records here")
     for file in RECORDS[::20]:
-        told = read_metrics(file)
-        videos, right = told["videos"], np.equal(told["videos"]["label"], told["videos"]["predicted"])
-        assert math.isclose(told["estimates"]["accuracy"]["value"], right.mean(), abs_tol=1e-12)
-        for name in set(told["estimates"]) & set(videos):
+        metrics = read_metrics(file)
+        videos, right = metrics["videos"], np.equal(metrics["videos"]["label"], metrics["videos"]["predicted"])
+        assert math.isclose(metrics["estimates"]["accuracy"]["value"], right.mean(), abs_tol=1e-12)
+        for name in set(metrics["estimates"]) & set(videos):
             there = [value for value in videos[name] if value is not None]
-            assert math.isclose(told["estimates"][name]["value"], np.mean(there), abs_tol=1e-9)
-            assert told["estimates"][name]["n"] == len(there)
+            assert math.isclose(metrics["estimates"][name]["value"], np.mean(there), abs_tol=1e-9)
+            assert metrics["estimates"][name]["n"] == len(there)
 
 
 def test_a_study_reads_packed_records():
@@ -340,12 +340,7 @@ def test_a_study_reads_packed_records():
 
 def test_the_script_converts_once_and_loses_nothing(tmp_path):
     "Old records on a copy: equal before and after, and a second call finds nothing to do."
-    sys.path.insert(0, str(TOP / "scripts"))
-    try:
-        from compact_records import compact
-    finally:
-        sys.path.pop(0)
-    before = {}
+    compact, before = load_script("compact_records").compact, {}
     for number, videos in enumerate((table(cos=drawn("doubles", 60)), table(1), table(0))):
         run = tmp_path / "runs" / f"run-{number}"
         (run / "probe").mkdir(parents=True)
@@ -354,11 +349,11 @@ def test_the_script_converts_once_and_loses_nothing(tmp_path):
             run / "metrics.json": {"final": {"whole": 0.1 + 0.2}, "videos": 96},
             run / "probe" / "metrics.json": metrics_of(videos),
         }
-        for file, told in files.items():
-            file.write_text(json.dumps(told, indent=1) + "\n")
-            before[file] = told
+        for file, content in files.items():
+            file.write_text(json.dumps(content, indent=1) + "\n")
+            before[file] = content
     compact(tmp_path)
-    assert all(same(read_metrics(file), told) for file, told in before.items())
+    assert all(same(read_metrics(file), content) for file, content in before.items())
     assert all(is_packed(json.loads(file.read_text())["videos"]) for file in before if file.parent.name == "probe")
     stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.json")}
     compact(tmp_path)

@@ -1,19 +1,15 @@
-"""Studies on Slurm, with stand-ins for its commands on PATH: what is submitted, what comes out, what fails, what stops and continues.
+"""Studies on Slurm, with stand-ins for its commands: what is submitted, what fails, what stops and continues."""
 
-The stand-ins record every call and run the jobs here. As on clusters that track processes by control groups, `scancel` tells only
-the batch script and the first process of a step, and kills what is left after a while.
-"""
+# The stand-ins record every call and run the jobs here. As on clusters that track processes by control groups,
+# `scancel` tells only the batch script and the first process of a step, and kills what is left after a while.
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import nbformat
 import pytest
-import yaml
 
 from fima.study.plan.schema import load_study
 from fima.study.run.jobs import Kernel, build_jobs, do_jobs, pending
@@ -21,7 +17,9 @@ from fima.study.plan.plan import expand, plan
 from fima.report.make import run_studies
 from fima.study.run.run import Resources
 from fima.study.run.slurm import Slurm, job_name, queued
+from helpers import FIMA, PLUGIN, STUDY, VV, check_failed_run, check_refusal, write_study
 
+pytestmark = pytest.mark.usefixtures("module_work")
 pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is not installed")
 
 COMMANDS = ("sbatch", "srun", "scancel", "squeue", "sacct", "sacctmgr", "scontrol", "sinfo")
@@ -37,13 +35,17 @@ def option(*names):
             if word == name: return words[number + 1]
             if word.startswith(name + "="): return word.partition("=")[2]
 
-def tell(number, **told):
+def tell(number, **changes):
     with (place / "lock").open("w") as lock: # one writer at a time
         fcntl.flock(lock, fcntl.LOCK_EX)
         file = place / f"{number}.job"
-        file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | told))
+        file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | changes))
 
-def jobs(): return {file.stem: json.loads(file.read_text()) for file in sorted(place.glob("*.job")) if file.stat().st_size}
+def jobs():
+    found = {}
+    for file in sorted(place.glob("*.job")):
+        if file.stat().st_size: found[file.stem] = json.loads(file.read_text())
+    return found
 
 def kill(group, kind):
     try: os.killpg(group, kind)
@@ -54,21 +56,27 @@ def call():
 
 def sbatch():
     call()
-    if option("-p") != "gpu": sys.exit(f"sbatch: error: invalid partition specified: {option('-p')}\nsbatch: error: Batch job submission failed")
+    if option("-p") != "gpu":
+        said = f"sbatch: error: invalid partition specified: {option('-p')}"
+        sys.exit(said + "\nsbatch: error: Batch job submission failed")
     number = next(n for n in range(100, 10**6) if not (place / f"{n}.job").exists())
     tell(number, name=option("--job-name"), state="PENDING", over=False, groups=[])
-    handed_on = {name: value for name, value in os.environ.items() if not name.startswith("FIMA_")} # as a cluster may be set up
-    environment = {"SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "3,5" if option("--gpus") else ""}
-    subprocess.Popen([sys.executable, "-S", str(place.parent / "stand_in.py"), str(number), option("--output").replace("%j", str(number)), option("-D"), option("--wrap")],
-                     start_new_session=True, env=handed_on | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIMA_")} # as some clusters
+    environment |= {"SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "3,5" if option("--gpus") else ""}
+    script = [option("--output").replace("%j", str(number)), option("-D"), option("--wrap")]
+    batch = [sys.executable, "-S", str(place.parent / "stand_in.py"), str(number), *script]
+    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.Popen(batch, start_new_session=True, env=environment, **nothing)
     print(number)
 
 def node(number, output, folder, wrapped): # what slurmd does with a batch script
-    with open(output, "w") as log: script = subprocess.Popen(["sh", "-c", wrapped], cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    shell = ["sh", "-c", wrapped]
+    with open(output, "w") as log:
+        script = subprocess.Popen(shell, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     tell(number, state="RUNNING", groups=[script.pid])
     code, since = script.wait(), time.monotonic()
-    cancelled = lambda: jobs()[number]["state"].startswith("CANCELLED")
-    steps = lambda: [group for group in jobs()[number]["groups"][1:] if Path(f"/proc/{group}").exists()]
+    def cancelled(): return jobs()[number]["state"].startswith("CANCELLED")
+    def steps(): return [group for group in jobs()[number]["groups"][1:] if Path(f"/proc/{group}").exists()]
     while cancelled() and steps() and time.monotonic() < since + KILL_WAIT: time.sleep(.1)
     for group in jobs()[number]["groups"]: kill(group, signal.SIGKILL)
     tell(number, over=True, **({} if cancelled() else {"state": "FAILED" if code else "COMPLETED"}))
@@ -83,22 +91,23 @@ def srun():
 def scancel():
     call()
     for number in words:
-        told = jobs()[number]
-        if told["over"]: continue
-        tell(number, state="CANCELLED by 1000", over=not told["groups"])
-        for group in reversed(told["groups"]): os.kill(group, signal.SIGTERM) # the first process of each group alone
+        job = jobs()[number]
+        if job["over"]: continue
+        tell(number, state="CANCELLED by 1000", over=not job["groups"])
+        for group in reversed(job["groups"]): os.kill(group, signal.SIGTERM) # the first process of each group alone
 
 def squeue():
-    for number, told in jobs().items():
-        if not told["over"]: print(f"{number}|{told['name']}")
+    for number, job in jobs().items():
+        if not job["over"]: print(f"{number}|{job['name']}")
 
 def sacct():
-    mine = lambda: {n: told for n, told in jobs().items() if told["name"] == option("--name")}
-    seen, deadline = place / "seen", time.monotonic() + 50
-    over = lambda: sorted(n for n, told in mine().items() if told["over"])
-    while option("--name") and str(over()) == (seen.read_text() if seen.exists() else "[]") and time.monotonic() < deadline: time.sleep(.2) # the plugin asks ever more rarely
-    if option("--name"): seen.write_text(str(over()))
-    for number, told in mine().items(): print(f"{number}|{told['state'] if told['over'] else 'RUNNING'}")
+    name, seen, deadline = option("--name"), place / "seen", time.monotonic() + 50
+    def mine(): return {number: job for number, job in jobs().items() if job["name"] == name}
+    def over(): return str(sorted(number for number, job in mine().items() if job["over"]))
+    if name: # the plugin asks ever more rarely
+        while over() == (seen.read_text() if seen.exists() else "[]") and time.monotonic() < deadline: time.sleep(.2)
+        seen.write_text(over())
+    for number, job in mine().items(): print(f"{number}|{job['state'] if job['over'] else 'RUNNING'}")
 
 def sacctmgr(): print("lab")
 def scontrol(): print("MaxArraySize = 1001\nMinJobAge = 300 sec")
@@ -108,15 +117,9 @@ if command in globals(): globals()[command]()
 else: node(*words)
 """
 
-STUDY = {
-    "name": "trial",
-    "title": "a trial",
-    "base": {"profile": "smoke"},
-    "rows": [
-        {"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}},
-        {"name": "fima", "label": "FIMA"},
-        {"name": "broken", "label": "a failure", "overrides": {"optimisation.batch_size": 100}},
-    ],
+BROKEN = {"name": "broken", "label": "a failure", "overrides": {"optimisation.batch_size": 100}}
+TRIAL = STUDY | {
+    "rows": [VV, {"name": "fima", "label": "FIMA"}, BROKEN],
     "evaluations": [{"template": "retrieval", "settings": {"ks": [1, 5]}}],
 }
 CHECKS = [
@@ -127,15 +130,6 @@ CHECKS = [
     "--max-status-checks-per-second",
     "10",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def generated_videos(tmp_path_factory):
-    "Keep generated videos and caches out of the repository."
-    before = os.environ.get("FIMA_WORK")
-    os.environ["FIMA_WORK"] = str(tmp_path_factory.mktemp("work"))
-    yield
-    os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
 
 
 @pytest.fixture
@@ -153,24 +147,18 @@ def cluster(tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     calls = place / "state" / "calls"
-    yield lambda command: [
-        words[1:]
-        for words in map(json.loads, calls.read_text().splitlines() if calls.exists() else [])
-        if words[0] == command
-    ]
+
+    def called(command):
+        made = map(json.loads, calls.read_text().splitlines() if calls.exists() else [])
+        return [words[1:] for words in made if words[0] == command]
+
+    yield called
     for file in (place / "state").glob("*.job"):
         for group in json.loads(file.read_text())["groups"]:
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-
-
-def write(folder, **changes):
-    "Write a study file into a folder."
-    file = Path(folder) / "trial.yaml"
-    file.write_text(yaml.safe_dump(STUDY | changes))
-    return file
 
 
 def asked(words):
@@ -185,165 +173,86 @@ def asked(words):
 
 def record(folder):
     "What a run computed: its last losses, and the estimates of its evaluations."
-    told = json.loads((folder / "metrics.json").read_text())
-    return (
-        told["data_fingerprint"],
-        told["final"],
-        {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")},
-    )
-
-
-PLUGIN = """
-from fima.methods.encoders.encoders import build_encoder
-from fima.plugins import register_encoder
-
-@register_encoder("hum_on_slurm")
-def hum(): return build_encoder("small3d", widths=[4, 8, 8, 8], temporal_stride=4)
-"""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    estimates = {file.parent.name: json.loads(file.read_text())["estimates"] for file in folder.glob("*/metrics.json")}
+    return metrics["data_fingerprint"], metrics["final"], estimates
 
 
 def test_a_study_on_slurm_is_the_study_here(tmp_path, cluster, capfd, monkeypatch):
-    """What is submitted; two runs with the metrics of a run in this process; a failing one is a line and keeps its notebook.
-
-    One row has the encoder of a plugin, named by a relative path: jobs work in another folder, and are handed no variable of ours.
-    """
+    "Two runs have the metrics of a run in this process; a failing one is a line and keeps its notebook."
+    # the encoder of a plugin, named by a relative path: jobs work in another folder, and are handed no variable of ours
     (tmp_path / "hum.py").write_text(PLUGIN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FIMA_PLUGINS", "hum.py")
-    rows = [
-        row | ({"overrides": {"encoder.name": "hum_on_slurm", "encoder.options": {}}} if row["name"] == "fima" else {})
-        for row in STUDY["rows"]
-    ]
-    study, slurm, reports = (
-        write(tmp_path, rows=rows),
-        Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4),
-        tmp_path / "reports",
-    )
-    after = run_studies(
-        study, reports=reports, resources=Resources(cores=1, slurm=slurm, options=CHECKS), results=False, progress=False
-    ).set_index("row")
+    hum = {"name": "fima", "label": "FIMA", "overrides": {"encoder.name": "hum", "encoder.options": {}}}
+    study, reports = write_study(tmp_path, TRIAL | {"rows": [VV, hum, BROKEN]}), tmp_path / "reports"
+    slurm = Slurm("gpu", hours=1.5, account="lab", memory=2, cpus=1, jobs=4)
+    resources = Resources(cores=1, slurm=slurm, options=CHECKS)
+    after = run_studies(study, reports=reports, resources=resources, results=False, progress=False).set_index("row")
     assert after.state.to_dict() == {"vv": "done", "fima": "done", "broken": "failed"}
 
     # the data, then the two processes that three short runs share
     submitted = [asked(words) for words in cluster("sbatch")]
-    assert submitted[0]["--comment"] == "rule_data" and sorted(told["--comment"] for told in submitted[1:]) == [
-        "rule_short-0",
-        "rule_short-1",
-    ]
-    for number, told in enumerate(submitted):
-        same = {
-            "-p": "gpu",
-            "-A": "lab",
-            "-t": "90",
-            "--mem": "2048",
-            "--nodes": "1",
-            "--cpus-per-task": "1",
-            "--signal": "TERM@120",
-        }
-        assert told.items() >= same.items() and told["--job-name"].startswith("fima-")
-        assert told.get("--gpus") == (None if number == 0 else "1")
-
-    folder = reports / "runs" / after.run_id["broken"]  # the failure: its notebook is kept, and told of in one line
-    notebook = nbformat.read(folder / "pretrain.ipynb", 4)
-    assert any(o.get("ename") == "ValueError" for c in notebook.cells for o in c.get("outputs", []))
-    lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
-    assert len(lines) == 1 and "batch_size" in lines[0] and str(folder / "pretrain.ipynb") in lines[0]
+    assert submitted[0]["--comment"] == "rule_data"
+    assert sorted(words["--comment"] for words in submitted[1:]) == ["rule_short-0", "rule_short-1"]
+    same = {"-p": "gpu", "-A": "lab", "-t": "90", "--mem": "2048", "--nodes": "1", "--cpus-per-task": "1"}
+    same |= {"--signal": "TERM@120"}
+    for number, words in enumerate(submitted):
+        assert words.items() >= same.items() and words["--job-name"].startswith("fima-")
+        assert words.get("--gpus") == (None if number == 0 else "1")
+    check_failed_run(reports / "runs" / after.run_id["broken"], capfd.readouterr().err)
     assert not cluster("scancel")
 
     todo = pending([each for each in expand(load_study(study)) if each.row.name != "broken"], tmp_path / "here")
     (tmp_path / "work" / "stamps").mkdir(parents=True)
     assert not do_jobs(build_jobs(todo, tmp_path / "here", tmp_path / "work", cores=1)[1:], Kernel())
     for name in todo:
-        (data, losses, estimates), (same_data, same_losses, same_estimates) = (
-            record(reports / "runs" / name),
-            record(tmp_path / "here" / "runs" / name),
-        )
-        assert (
-            data == same_data
-            and losses == pytest.approx(same_losses, rel=1e-5)
-            and estimates == same_estimates
-            and estimates
-        )
+        data, losses, estimates = record(reports / "runs" / name)
+        same_data, same_losses, same_estimates = record(tmp_path / "here" / "runs" / name)
+        assert data == same_data
+        assert losses == pytest.approx(same_losses, rel=1e-5)
+        assert estimates == same_estimates and estimates
 
     work = reports / ".work" / "trial"  # a call that was killed leaves a job: the next one ends it before anything else
     (work / "slurm").write_text(job_name(work))
-    subprocess.run(
-        [
-            "sbatch",
-            "-p",
-            "gpu",
-            "--job-name",
-            f"{job_name(work)}_left",
-            "--output",
-            str(tmp_path / "%j.log"),
-            "-D",
-            str(tmp_path),
-            "--wrap=sleep 600",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    left = ("--job-name", f"{job_name(work)}_left", "--output", str(tmp_path / "%j.log"), "-D", str(tmp_path))
+    subprocess.run(["sbatch", "-p", "gpu", *left, "--wrap=sleep 600"], check=True, stdout=subprocess.DEVNULL)
     assert queued(job_name(work)) == {"103"}
-    assert set(run_studies(write(tmp_path, rows=rows[:2]), reports=reports, results=False, progress=False).state) == {
-        "done"
-    }
+    study = write_study(tmp_path, TRIAL | {"rows": [VV, hum]})
+    assert set(run_studies(study, reports=reports, results=False, progress=False).state) == {"done"}
     assert cluster("scancel") == [["103"]] and not queued(job_name(work))
 
 
 def test_what_slurm_refuses_is_one_line(tmp_path, cluster, capfd):
-    study = write(tmp_path, rows=STUDY["rows"][:1])
-    after = run_studies(
-        study,
-        reports=tmp_path / "reports",
-        resources=Resources(slurm=Slurm("gup", cpus=1), options=CHECKS),
-        results=False,
-        progress=False,
-    )
+    study, reports = write_study(tmp_path, TRIAL | {"rows": [VV]}), tmp_path / "reports"
+    resources = Resources(slurm=Slurm("gup", cpus=1), options=CHECKS)
+    after = run_studies(study, reports=reports, resources=resources, results=False, progress=False)
     assert after.state.tolist() == ["missing"] and len(cluster("sbatch")) == 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
-    assert len(lines) == 1 and lines[0].startswith(
-        "failed: data: Slurm refused it: sbatch: error: invalid partition specified: gup sbatch: error: Batch job"
-    )
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
+    refusal = "sbatch: error: invalid partition specified: gup sbatch: error: Batch job"
+    assert line.startswith(f"failed: data: Slurm refused it: {refusal}")
 
 
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, cluster, call, monkeypatch):
-    study = write(tmp_path)
+    study = write_study(tmp_path, TRIAL)
+    run = ("study", "run", study, "--reports", tmp_path / "reports")
     for words, said in [
         (["--hours", "2"], "--hours is asked of Slurm: give --slurm"),
         (["--slurm", "gpu; ls"], "partition must be a name"),
         (["--slurm", "gpu", "--memory", "0"], "memory must be above 0"),
     ]:
-        result = call("study", "run", study, "--reports", tmp_path / "reports", *words)
-        assert result.returncode == 2 and result.stderr.count("\n") == 1 and said in result.stderr
+        check_refusal(call(*run, *words), said)
     monkeypatch.setattr("fima.study.run.slurm.find_spec", lambda name: None)
-    assert (
-        "pip install -e '.[slurm]'"
-        in call("study", "run", study, "--reports", tmp_path / "reports", "--slurm", "gpu").stderr
-    )
+    assert "pip install -e '.[slurm]'" in call(*run, "--slurm", "gpu").stderr
     assert not cluster("sbatch") and not (tmp_path / "reports" / "runs").exists()
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster, stopped_midway):
-    "A training keeps a checkpoint though Slurm tells the first process of its step alone; a next call, here without Slurm, goes on from it."
-    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 90}}
-    study, reports = write(tmp_path, rows=[row]), tmp_path / "reports"
-    options = [f"--option={word}" for word in CHECKS]
-    call = [
-        Path(sys.executable).with_name("fima"),
-        "study",
-        "run",
-        str(study),
-        "--reports",
-        str(reports),
-        "--no-results",
-        "--slurm",
-        "gpu",
-        "--gpus",
-        "0",
-        "--cpus",
-        "1",
-        *options,
-    ]
+    "A training keeps a checkpoint though Slurm tells the first process of its step alone; a call here goes on."
+    row = VV | {"overrides": VV["overrides"] | {"optimisation.steps": 90}}
+    study, reports = write_study(tmp_path, TRIAL | {"rows": [row]}), tmp_path / "reports"
+    slurm = ["--slurm", "gpu", "--gpus", "0", "--cpus", "1", *(f"--option={word}" for word in CHECKS)]
+    call = [FIMA, "study", "run", str(study), "--reports", str(reports), "--no-results", *slurm]
     folder = reports / "runs" / plan(study, reports).run_id[0]
     kept = stopped_midway(call, folder)
     assert ["101"] in cluster("scancel") and "--gpus" not in asked(cluster("sbatch")[1])

@@ -3,15 +3,14 @@
 import hashlib
 import json
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from fima.data import sprites
 from fima.data.sets.datasets import open_catalog
+from fima.data.sprites import sprites
 from fima.data.sprites.sprites import (
     CLASS_NAMES,
     CLASSES,
@@ -23,14 +22,11 @@ from fima.data.sprites.sprites import (
     render_video,
     sprite_catalog,
 )
-from fima.data.video.video import decode, probe
+from fima.data.video.files import probe
+from fima.data.video.video import decode
+from helpers import TOP, contents
 
 SMALL = SpriteOptions(train=24, test=12)
-
-
-def contents(folder):
-    "Every file of a data set and its bytes."
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +76,19 @@ def test_what_was_deleted_is_made_again_and_nothing_else(made, tmp_path):
 
 
 def test_a_run_that_was_stopped_goes_on(made, tmp_path, monkeypatch):
-    folder, written = tmp_path / "stopped", []
+    folder, written, write_video = tmp_path / "stopped", [], sprites.write_video
 
     def stop_at_the_tenth(frames, path):
         if len(written) == 10:
             raise KeyboardInterrupt
         written.append(path)
-        return encode(frames, path)
+        return write_video(frames, path)
 
-    encode = sprites.encode
-    monkeypatch.setattr(sprites, "encode", stop_at_the_tenth)
+    monkeypatch.setattr(sprites, "write_video", stop_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
         make_sprites(folder, SMALL, workers=1, progress=False)
     assert not (folder / "options.json").exists() and len(list(folder.rglob("*.mp4"))) == 10
-    monkeypatch.setattr(sprites, "encode", encode)
+    monkeypatch.setattr(sprites, "write_video", write_video)
     with pytest.raises(ValueError, match="size is 48, asked for 32"):
         make_sprites(folder, SpriteOptions(train=24, test=12, size=32), progress=False)
     make_sprites(folder, SMALL, progress=False)
@@ -140,9 +135,8 @@ def test_classes_are_balanced_in_each_split():
     for row in catalog.itertuples():
         assert {MOTIONS[row.first_motion], MOTIONS[row.second_motion]} == set(CLASSES[row.label])
     assert pd.concat([catalog["first_motion"], catalog["second_motion"]]).value_counts().tolist() == [390] * 8
-    assert not catalog["path"].duplicated().any() and list(catalog["label"].map(dict(enumerate(CLASS_NAMES)))) == list(
-        catalog["class"]
-    )
+    assert not catalog["path"].duplicated().any()
+    assert list(catalog["label"].map(dict(enumerate(CLASS_NAMES)))) == list(catalog["class"])
 
 
 def test_files_hold_the_frames_and_masks_that_were_rendered(made):
@@ -150,15 +144,12 @@ def test_files_hold_the_frames_and_masks_that_were_rendered(made):
     for row in catalog.iloc[::7].itertuples():
         frames, masks, motions = render_video(SMALL, row.number, row.split)
         info, decoded = probe(folder / row.path), decode(folder / row.path)
-        assert (info.frames, info.height, info.width) == (48, 48, 48) and np.abs(
-            decoded.astype(float) - frames
-        ).mean() < 8
+        assert (info.frames, info.height, info.width) == (48, 48, 48)
+        assert np.abs(decoded.astype(float) - frames).mean() < 8
         assert (read_masks(folder, row.path) == masks).all()
-        assert (
-            motion_labels(row, 0, 24) == motions[0]
-            and motion_labels(row, 24, 24) == motions[-1]
-            and motion_labels(row, 20, 8) == -1
-        )
+        assert motion_labels(row, 0, 24) == motions[0]
+        assert motion_labels(row, 24, 24) == motions[-1]
+        assert motion_labels(row, 20, 8) == -1
 
 
 def test_what_changes_lies_under_the_masks(made):
@@ -179,13 +170,12 @@ def test_masks_move_as_the_motion_says(name):
     "Middle, area and proportions of the mask vary in the one way that the motion names."
     options, seen = SpriteOptions(camera_motion=0.0, size=96), 0
     rows, columns = np.mgrid[:96, :96] / 2
-    for row in (
-        sprite_catalog(options).query("split == 'train' and first_motion == @MOTIONS.index(@name)").head(4).itertuples()
-    ):
+    catalog = sprite_catalog(options).query("split == 'train' and first_motion == @MOTIONS.index(@name)")
+    for row in catalog.head(4).itertuples():
         masks = render_video(options, row.number, "train")[1][:24].astype(float)
         area = masks.sum(axis=(1, 2))
         middle = {axis: (masks * grid).sum(axis=(1, 2)) / area for axis, grid in (("right", columns), ("down", rows))}
-        spread = {
+        extent = {
             axis: np.sqrt((masks * (grid - middle[axis][:, None, None]) ** 2).sum(axis=(1, 2)) / area)
             for axis, grid in (("right", columns), ("down", rows))
         }
@@ -198,7 +188,7 @@ def test_masks_move_as_the_motion_says(name):
         }.get(name, (False, False))
         assert (moves["right"], moves["down"]) == expected
         assert (area.std() / area.mean() > 0.2) == (name == "pulse")
-        assert (np.log(spread["right"] / spread["down"]).std() > 0.3) == (name == "stretch")
+        assert (np.log(extent["right"] / extent["down"]).std() > 0.3) == (name == "stretch")
         if name in ("diagonal", "orbit"):
             assert (abs(np.corrcoef(middle["right"], middle["down"])[0, 1]) > 0.95) == (name == "diagonal")
         if name in ("spin", "wobble"):
@@ -210,10 +200,10 @@ def test_masks_move_as_the_motion_says(name):
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5])
-def test_background_bias_measured_in_the_pixels_is_the_one_asked_for(share):
-    "Videos of a class that look alike along the frame's edge stand on the class's ground in training and on another class's in test."
-    options = SpriteOptions(train=96, test=96, camera_motion=0.0, background_bias=share)
+@pytest.mark.parametrize("bias", [0.25, 0.5])
+def test_background_bias_measured_in_the_pixels_is_the_one_asked_for(bias):
+    "Videos alike along the frame's edge stand on one ground: their class's in training, another class's in test."
+    options = SpriteOptions(train=96, test=96, camera_motion=0.0, background_bias=bias)
     edge = np.ones((48, 48), bool)
     edge[3:-3, 3:-3] = False
     pixels = {
@@ -227,9 +217,9 @@ def test_background_bias_measured_in_the_pixels_is_the_one_asked_for(share):
 
     same_class = label[:, None] == label[None]
     within = alike(pixels["train"], pixels["train"]) & ~np.eye(96, dtype=bool)
-    assert not (within & ~same_class).any() and np.mean(within.any(axis=1)) == pytest.approx(share)
+    assert not (within & ~same_class).any() and np.mean(within.any(axis=1)) == pytest.approx(bias)
     across = alike(pixels["test"], pixels["train"])
-    assert not (across & same_class).any() and np.mean(across.any(axis=1)) == pytest.approx(share)
+    assert not (across & same_class).any() and np.mean(across.any(axis=1)) == pytest.approx(bias)
 
 
 def test_by_default_every_ground_is_the_videos_own():
@@ -251,8 +241,9 @@ def test_travelling_sprites_cross_the_frame():
 
 
 def test_camera_share_is_about_the_one_asked_for():
-    for share in (0.0, 0.3, 1.0):
-        assert sprite_catalog(SpriteOptions(camera_motion=share))["camera"].mean() == pytest.approx(share, abs=0.04)
+    for fraction in (0.0, 0.3, 1.0):
+        camera = sprite_catalog(SpriteOptions(camera_motion=fraction))["camera"]
+        assert camera.mean() == pytest.approx(fraction, abs=0.04)
 
 
 # -- speed and card ----------------------------------------------------------------------------------------------------
@@ -266,7 +257,6 @@ def test_a_thousand_videos_cost_less_than_a_minute_of_one_core(tmp_path):
 
 def test_the_data_card_is_that_of_the_generator():
     catalog = sprite_catalog(SpriteOptions())
-    card = (Path(__file__).resolve().parent.parent / "data_cards" / "motion_sprites.md").read_text()
-    assert (
-        hashlib.sha256(catalog.to_csv(index=False).encode()).hexdigest() in card and "| **all** | 960 | 600 |" in card
-    )
+    card = (TOP / "data_cards" / "motion_sprites.md").read_text()
+    assert hashlib.sha256(catalog.to_csv(index=False).encode()).hexdigest() in card
+    assert "| **all** | 960 | 600 |" in card

@@ -14,19 +14,10 @@ from pathlib import Path
 import pytest
 from fastcore.docments import docments
 
-TOP = Path(__file__).resolve().parent.parent
+from helpers import NOTEBOOKS, TEMPLATES, TOP, each_path, name_of
+
 MODULES = sorted(p for p in (TOP / "fima").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
-NOTEBOOKS = sorted(p for p in (TOP / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-TEMPLATES = [p for p in NOTEBOOKS if p.parent.name == "studies"]
 COMPONENTS = [p for p in NOTEBOOKS if re.match(r"\d_", p.parent.name)]
-
-
-def name_of(path):
-    return str(path.relative_to(TOP))
-
-
-def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=name_of)
 
 
 # -- the rooms ---------------------------------------------------------------------------------------------------------
@@ -34,7 +25,10 @@ def each(paths):
 
 def lint(folder):
     "Run import-linter on the package `fima` in `folder`."
-    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(config_filename='pyproject.toml', no_cache=True))"
+    code = (
+        "import sys; from importlinter.cli import lint_imports; "
+        "sys.exit(lint_imports(config_filename='pyproject.toml', no_cache=True))"
+    )
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(folder)}
     )
@@ -47,7 +41,7 @@ def test_imports_run_only_downward():
 
 @pytest.mark.parametrize(
     "module, line",
-    [("data/video.py", "from fima.method import pixel"), ("extra.py", "import torch")],
+    [("data/video/video.py", "from fima.methods import pixel"), ("extra.py", "import torch")],
     ids=["upward", "new room"],
 )
 def test_the_linter_sees_a_breach(tmp_path, module, line):
@@ -79,14 +73,14 @@ def test_the_formatter_has_nothing_to_do():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@each(MODULES)
+@each_path(MODULES)
 def test_nothing_is_imported_by_star_or_silenced(path):
     tree = ast.parse(path.read_text())
     stars = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
     assert not stars and 'filterwarnings("ignore"' not in path.read_text()
 
 
-@each(MODULES)
+@each_path(MODULES)
 def test_exported_symbols_explain_themselves(path):
     "A docstring for each; a type and a line of explanation for every parameter of a function."
     module = importlib.import_module(".".join(path.relative_to(TOP).with_suffix("").parts))
@@ -99,13 +93,13 @@ def test_exported_symbols_explain_themselves(path):
             missing.append(f"{name}: docstring")
         if not inspect.isfunction(symbol):
             continue
-        told = docments(symbol, returns=False)
+        explained = docments(symbol, returns=False)
         for parameter in inspect.signature(symbol).parameters.values():
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
             if parameter.annotation is parameter.empty:
                 missing.append(f"{name}({parameter.name}): type")
-            if not told.get(parameter.name):
+            if not explained.get(parameter.name):
                 missing.append(f"{name}({parameter.name}): explanation")
     assert not missing, "\n".join(missing)
 
@@ -121,7 +115,7 @@ def outputs(path):
     return [output for cell in cells(path, "code") for output in cell["outputs"]]
 
 
-@each(NOTEBOOKS)
+@each_path(NOTEBOOKS)
 def test_notebook_is_clean(path):
     assert not [o for o in outputs(path) if o["output_type"] == "error" or o.get("name") == "stderr"]
     assert all(cell["execution_count"] is None for cell in cells(path, "code")), "not cleaned: make export"
@@ -130,13 +124,13 @@ def test_notebook_is_clean(path):
     assert path.stat().st_size <= (300_000 if path in COMPONENTS else 1_000_000)
 
 
-@each(TEMPLATES)
+@each_path(TEMPLATES)
 def test_template_has_parameters_and_no_outputs(path):
     assert len([c for c in cells(path, "code") if "parameters" in c["metadata"].get("tags", [])]) == 1
     assert not outputs(path)
 
 
-@each(COMPONENTS)
+@each_path(COMPONENTS)
 def test_component_reads_from_top_to_bottom(path):
     "It names its module, has a title and a sentence, shows and asserts something, and leads on to another notebook."
     everything = cells(path)
@@ -155,7 +149,7 @@ def test_component_reads_from_top_to_bottom(path):
     )
 
 
-@each(NOTEBOOKS)
+@each_path(NOTEBOOKS)
 def test_links_lead_somewhere(path):
     text = "\n".join("".join(cell["source"]) for cell in cells(path, "markdown"))
     targets = [
@@ -204,8 +198,7 @@ def test_no_file_names_a_path_of_this_machine():
 def test_no_large_or_binary_file_but_figures():
     allowed = (".png", ".svg", ".gif", ".jpg")
     for path in tracked():
-        largest = (
-            5_000_000 if name_of(path) == "reports/index.html" else 1_000_000
-        )  # the page holds every picture within itself
+        # the page holds every picture within itself
+        largest = 5_000_000 if name_of(path) == "reports/index.html" else 1_000_000
         assert path.stat().st_size <= largest, f"{name_of(path)}: {path.stat().st_size} bytes"
         assert path.suffix in allowed or b"\0" not in path.read_bytes()[:8192], f"{name_of(path)} is binary"

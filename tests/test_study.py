@@ -1,4 +1,4 @@
-"""Studies across notebooks: what is refused, planned, run, stopped, continued and shown. Everything runs the smoke profile."""
+"""Studies across notebooks at the smoke profile: what is refused, planned, run, stopped, continued and shown."""
 
 import json
 import os
@@ -13,39 +13,19 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-import yaml
 
 from fima.evaluation.core.record_format import read_metrics
 from fima.study.plan.schema import load_study, reports_folder, repository, study_names
 from fima.study.run.jobs import JobError, Kernel, execute
 from fima.study.plan.plan import expand, plan
-from fima.report.report import published
+from fima.report.results import published
 from fima.report.make import make_report, run_studies
 from fima.study.run.run import Resources
+from helpers import FIMA, RANDOM, SAME_RUNS, STUDY, VV, check_failed_run, write_study
 
-STUDY = {
-    "name": "trial",
-    "title": "a trial",
-    "base": {"profile": "smoke"},
-    "rows": [{"name": "vv", "label": "VV", "overrides": {"method.pixel": False, "method.frame": False}}],
-    "evaluations": [{"template": "linear_probe"}],
-}
+pytestmark = pytest.mark.usefixtures("module_work")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def generated_videos(tmp_path_factory):
-    "Keep generated videos and caches out of the repository."
-    before = os.environ.get("FIMA_WORK")
-    os.environ["FIMA_WORK"] = str(tmp_path_factory.mktemp("work"))
-    yield
-    os.environ.pop("FIMA_WORK") if before is None else os.environ.update(FIMA_WORK=before)
-
-
-def write(folder, **changes):
-    "Write a study file into a folder."
-    file = Path(folder) / "trial.yaml"
-    file.write_text(yaml.safe_dump(STUDY | changes))
-    return file
+RETRIEVAL = [{"template": "retrieval", "settings": {"ks": [1, 5]}}]
 
 
 def test_misspelt_names_are_refused_before_anything_runs(tmp_path):
@@ -57,7 +37,7 @@ def test_misspelt_names_are_refused_before_anything_runs(tmp_path):
         ({"fctors": {"data.split": [1]}}, "fctors"),
     ]:
         with pytest.raises(ValueError, match=named) as refused:
-            run_studies(write(tmp_path, **changes), reports=tmp_path)
+            run_studies(write_study(tmp_path, STUDY | changes), reports=tmp_path)
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "runs").exists()
 
@@ -87,7 +67,7 @@ def test_fold_study_is_part_of_the_whole(tmp_path):
 
 @pytest.mark.parametrize("profile", ["smoke", "demo", "small", "paper"])
 def test_every_study_file_holds_at_every_scale(profile, tmp_path):
-    "Recipes, templates and their settings are checked by planning; data of its own size has no settings at the larger scales, and is left out by name."
+    "Planning checks recipes, templates and settings; data of its own size is left out by name at the larger scales."
     table = plan(study_names(), tmp_path, profile)
     paper = {name for name in study_names() if name.startswith(("table_", "figure_"))}
     assert paper <= set(table.study) and set(table.state) == {"missing"}
@@ -104,19 +84,17 @@ def test_every_artefact_of_the_paper_has_a_study_and_a_notebook():
     assert tables | figures <= set(study_names())
     for name in tables | figures:
         study = load_study(name)
-        assert (
-            study.results == [name[:8] if name.startswith("table_03") else name]
-            and (repository() / "nbs" / "results" / f"{study.results[0]}.ipynb").is_file()
-        )
+        assert study.results == [name[:8] if name.startswith("table_03") else name]
+        assert (repository() / "nbs" / "results" / f"{study.results[0]}.ipynb").is_file()
         assert study.published == (name if name in tables else "")
 
 
 def test_rows_of_the_tables_are_rows_of_the_paper():
     "Every row of Tables 1, 2, 3 and 7 to 11 has its published numbers, and no published row lacks one of ours."
     for name in study_names():
-        study = load_study(name, "paper") if name.startswith("table_") else None
-        if study is None:
+        if not name.startswith("table_"):
             continue
+        study = load_study(name, "paper")
         ours, theirs = {row.name for row in study.rows}, set(published(study.published).row)
         if name in ("table_04", "table_05", "table_06"):
             assert ours and ours <= theirs
@@ -131,59 +109,23 @@ def test_tables_share_their_runs(tmp_path):
     def run_of(study, row):
         return table[(table.study == study) & (table.row == row) & (table.seed == 0)].run_id.iloc[0]
 
-    same = {
-        run_of(*which)
-        for which in [
-            ("table_01", "vv_pix"),
-            ("table_02", "dc_fs_md"),
-            ("table_03a", "threshold_0_7"),
-            ("table_03b", "blocks_2"),
-            ("table_03c", "width_512_heads_4"),
-            ("table_03d", "ratio_0_5"),
-            ("table_03e", "both"),
-            ("table_03f", "both"),
-            ("table_10", "negatives_784"),
-            ("table_11", "dc_fs_md"),
-        ]
-    }
-    assert len(same) == 1
-    assert (
-        len(
-            {
-                run_of(*which)
-                for which in [
-                    ("table_01", "fima"),
-                    ("table_07", "width_512"),
-                    ("table_08", "shared"),
-                    ("table_09", "infonce"),
-                ]
-            }
-        )
-        == 1
-    )
-    assert (
-        run_of("table_02", "vd") == run_of("table_01", "vv_vd") == run_of("table_11", "vd") == run_of("table_10", "vd")
-    )
+    for first, others in SAME_RUNS.items():
+        assert {run_of(*which) for which in others} == {run_of(*first)}
 
 
 def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
-    "Studies run together: shared runs once, short runs in few processes, what has no videos here left out, a picture of the plan, tables, figures and the page at the end."
+    "Studies run together: shared runs once, what has no videos here left out, and tables and figures at the end."
     (tmp_path / "no_videos").mkdir()
     monkeypatch.setenv("FIMA_DATA", str(tmp_path / "no_videos"))
     words = ("table_08", "figure_04", "--profile", "smoke", "--reports", tmp_path)
     planned = call("study", "plan", *words)
-    assert (
-        planned.returncode == 0
-        and "8 pre-trainings for 2 studies, 8 to do" in planned.stdout
-        and (tmp_path / "plan.svg").stat().st_size > 1000
-    )
+    assert planned.returncode == 0
+    assert "8 pre-trainings for 2 studies, 8 to do" in planned.stdout
+    assert (tmp_path / "plan.svg").stat().st_size > 1000
     done = call("study", "run", *words)
-    assert (
-        done.returncode == 1
-        and "left out: the runs on ut_interaction" in done.stderr
-        and done.stderr.count("missing") == 3
-    ), done.stderr
-    jobs = json.loads(tmp_path.glob(".work/2_studies_*/jobs.json").__next__().read_text())
+    assert done.returncode == 1, done.stderr
+    assert "left out: the runs on ut_interaction" in done.stderr and done.stderr.count("missing") == 3, done.stderr
+    jobs = json.loads(next(tmp_path.glob(".work/2_studies_*/jobs.json")).read_text())
     assert len(jobs) == 6 and len({job["process"] for job in jobs}) == 5
     assert len(list((tmp_path / "runs").iterdir())) == 5
     for file in ("tables/table_08.md", "tables/table_08.tex", "figures/figure_04.png", "index.html"):
@@ -195,7 +137,7 @@ def test_several_studies_are_one_graph(tmp_path, call, monkeypatch):
 
 def test_other_code_requeues_nothing_by_itself(tmp_path, made):
     "A record made by other code is unverified: shown as such, neither deleted nor run again."
-    study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
+    study = write_study(tmp_path, STUDY | {"rows": [RANDOM]})
     table = made(study, tmp_path)
     assert table.state.tolist() == ["done"]
     folder = tmp_path / "runs" / table.run_id[0]
@@ -214,32 +156,25 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
     "One run fails, the others end in a table and a figure; a second call does nothing."
     kept = [row.model_dump() for row in load_study("table_01").rows if row.name in ("fima", "random_difference")]
     broken = {"name": "vv", "label": "VV", "overrides": {"optimisation.batch_size": 100}}
-    parts = dict(
+    fields = dict(
         evaluations=[{"template": "linear_probe"}, {"template": "retrieval"}, {"template": "probes"}],
         results=["table_01"],
         reference={"linear_probe": {"chance": 1 / 12}, "probes": {"chance": 1 / 8}},
     )
-    study = write(tmp_path, rows=[broken, *kept], **parts)
+    study = write_study(tmp_path, STUDY | fields | {"rows": [broken, *kept]})
     after = run_studies(study, reports=tmp_path, progress=False).set_index("row")
     assert after.state.to_dict() == {"vv": "failed", "fima": "done", "random_difference": "done"}
-
-    folder = tmp_path / "runs" / after.run_id["vv"]  # the failure: its notebook is kept, and told of in one line
-    notebook = nbformat.read(folder / "pretrain.ipynb", 4)
-    assert any(o.get("ename") == "ValueError" for c in notebook.cells for o in c.get("outputs", []))
-    lines = [line for line in capfd.readouterr().err.splitlines() if "failed: " in line]
-    assert len(lines) == 1 and "batch_size" in lines[0] and str(folder / "pretrain.ipynb") in lines[0]
+    check_failed_run(tmp_path / "runs" / after.run_id["vv"], capfd.readouterr().err)
 
     # the table: ours, the published numbers, and what was not run
     text = (tmp_path / "tables" / "trial.md").read_text()
     assert "VV + Pix + Fra (FIMA)" in text and "not run" in text and "75.3" in text and "smoke" in text
     tidy = pd.read_csv(tmp_path / "tables" / "trial.csv").set_index("row")
-    assert (
-        set(tidy.template) == {"linear_probe", "retrieval", "probes"}
-        and tidy.value.drop("vv").between(0, 1).all()
-        and (tidy.n.drop("vv") == 24).all()
-    )
+    assert set(tidy.template) == {"linear_probe", "retrieval", "probes"}
+    assert tidy.value.drop("vv").between(0, 1).all()
+    assert (tidy.n.drop("vv") == 24).all()
     assert set(" ".join(tidy.run_ids).split()) == set(after.run_id)
-    told = json.loads((tmp_path / "runs" / text.split("(../runs/")[1].split(")")[0]).read_text())
+    metrics = json.loads((tmp_path / "runs" / text.split("(../runs/")[1].split(")")[0]).read_text())
     assert {
         "videos",
         "estimates",
@@ -250,12 +185,13 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
         "device",
         "seconds",
         "peak_memory_mb",
-    } <= set(told)
+    } <= set(metrics)
     for kind in ("png", "svg"):
         assert (tmp_path / "figures" / f"trial.{kind}").stat().st_size > 1000
     assert (tmp_path / "tables" / "trial.tex").exists() and (tmp_path / "notebooks" / "trial-table_01.ipynb").exists()
 
-    study = write(tmp_path, rows=kept, **parts)  # without the broken row: nothing is left to do but the table
+    # without the broken row: nothing is left to do but the table
+    study = write_study(tmp_path, STUDY | fields | {"rows": kept})
     run_studies(study, reports=tmp_path, progress=False)
     stamps = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file() and ".work" not in f.parts}
     assert set(run_studies(study, reports=tmp_path, progress=False).state) == {"done"}
@@ -263,19 +199,16 @@ def test_smoke_study_end_to_end(tmp_path, capfd):
 
 
 def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midway):
-    row = STUDY["rows"][0] | {"overrides": STUDY["rows"][0]["overrides"] | {"optimisation.steps": 150}}
-    study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
-    call = [
-        sys.executable,
-        "-c",
-        f"from fima.report.make import run_studies; run_studies({str(study)!r}, reports={str(tmp_path)!r})",
-    ]
+    row = VV | {"overrides": VV["overrides"] | {"optimisation.steps": 150}}
+    study = write_study(tmp_path, STUDY | {"rows": [row], "evaluations": RETRIEVAL})
+    code = f"from fima.report.make import run_studies; run_studies({str(study)!r}, reports={str(tmp_path)!r})"
+    call = [sys.executable, "-c", code]
     folder = tmp_path / "runs" / plan(study, tmp_path).run_id[0]
     kept = stopped_midway(call, folder)
     running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in _read(p)]
     assert not running
     assert plan(study, tmp_path).state.tolist() == ["partial"]
-    assert 0 < kept < 150  # it was told to stop, and kept what it had
+    assert 0 < kept < 150  # it was stopped, and kept what it had
     after = run_studies(study, reports=tmp_path, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -283,60 +216,49 @@ def test_a_stopped_study_continues_and_leaves_no_process(tmp_path, stopped_midwa
 
 
 def test_numbers_without_weights_are_made_anew(tmp_path, made):
-    "What a fresh clone holds, recipes and numbers alone: a run is trained and evaluated again, and no old number survives."
-    study = write(tmp_path, rows=[STUDY["rows"][0] | {"name": "random", "overrides": {"method.name": "random"}}])
+    "What a fresh clone holds, recipes and numbers alone: a run is made again, and no old number survives."
+    study = write_study(tmp_path, STUDY | {"rows": [RANDOM]})
     table = made(study, tmp_path)
     folder = tmp_path / "runs" / table.run_id[0]
     record = folder / table.evaluations[0] / "metrics.json"
     first = json.loads(record.read_text())
-    for file in [
-        file for file in folder.rglob("*") if file.is_file() and file.name not in ("recipe.json", "metrics.json")
-    ]:
-        file.unlink()
+    for file in list(folder.rglob("*")):
+        if file.is_file() and file.name not in ("recipe.json", "metrics.json"):
+            file.unlink()
     record.write_text(json.dumps(first | {"estimates": "old"}))
-    assert plan(study, tmp_path).state.tolist() == ["recorded"] and run_studies(
-        study, reports=tmp_path, progress=False, recorded=True
-    ).state.tolist() == ["recorded"]
+    assert plan(study, tmp_path).state.tolist() == ["recorded"]
+    assert run_studies(study, reports=tmp_path, progress=False, recorded=True).state.tolist() == ["recorded"]
     assert run_studies(study, reports=tmp_path, progress=False).state.tolist() == ["done"]
     assert json.loads(record.read_text())["estimates"] == first["estimates"]
 
 
 def test_a_job_of_two_processes_is_one_run(tmp_path):
     "torchrun inside a job, from the study's option to the record."
-    row = STUDY["rows"][0] | {
-        "overrides": STUDY["rows"][0]["overrides"]
-        | {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}
-    }
-    study = write(tmp_path, rows=[row], evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
+    groups = {"method.query_groups": 2, "method.key_groups": 2, "method.negatives": 4}
+    row = VV | {"overrides": VV["overrides"] | groups}
+    study = write_study(tmp_path, STUDY | {"rows": [row], "evaluations": RETRIEVAL})
     table = run_studies(study, reports=tmp_path, progress=False, resources=Resources(processes=2))
     assert table.state.tolist() == ["done"]
-    told = json.loads((tmp_path / "runs" / table.run_id[0] / "metrics.json").read_text())
-    assert told["processes"] == 2 and told["steps"] == 4 and told["code"]
+    metrics = json.loads((tmp_path / "runs" / table.run_id[0] / "metrics.json").read_text())
+    assert metrics["processes"] == 2 and metrics["steps"] == 4 and metrics["code"]
 
 
 def test_ten_kills_change_nothing(tmp_path):
-    "kill -9 of the launcher, or of everything as when a machine is lost, at random moments: called again, the same numbers come out."
+    "kill -9 of the launcher, or of everything, at random moments: called again, the same numbers come out."
     rows = [
         {"name": name, "label": name, "overrides": switches | {"optimisation.steps": 40}}
-        for name, switches in (("vv", {"method.pixel": False, "method.frame": False}), ("fima", {}))
+        for name, switches in (("vv", VV["overrides"]), ("fima", {}))
     ]
-    parts = dict(rows=rows, evaluations=[{"template": "retrieval", "settings": {"ks": [1, 5]}}])
+    trial = STUDY | {"rows": rows, "evaluations": RETRIEVAL}
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     for folder in (undisturbed, killed):
         folder.mkdir()
+        study = write_study(folder, trial)
     began = time.monotonic()
-    assert set(run_studies(write(undisturbed, **parts), reports=undisturbed, progress=False).state) == {"done"}
-    needed, generator, ended, study = time.monotonic() - began, random.Random(0), 0, write(killed, **parts)
-    call = [
-        sys.executable,
-        "-c",
-        "import sys; from fima.cli import main; sys.exit(main(sys.argv[1:]))",
-        "study",
-        "run",
-        str(study),
-        "--reports",
-        str(killed),
-    ]
+    whole = run_studies(undisturbed / study.name, reports=undisturbed, progress=False)
+    assert set(whole.state) == {"done"}
+    needed, generator, ended = time.monotonic() - began, random.Random(0), 0
+    call = [FIMA, "study", "run", str(study), "--reports", str(killed)]
     for kill in range(10):
         process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -353,17 +275,12 @@ def test_ten_kills_change_nothing(tmp_path):
     assert set(run_studies(study, reports=killed, progress=False).state) == {"done"}
 
     def numbers(folder):
-        told = {
-            str(file.relative_to(folder)): read_metrics(file) for file in sorted(folder.glob("runs/**/metrics.json"))
-        }
-        return {
-            name: {
-                key: value
-                for key, value in record.items()
-                if key in ("final", "chance", "estimates", "videos", "data_fingerprint", "steps")
-            }
-            for name, record in told.items()
-        }
+        found = {}
+        for file in sorted(folder.glob("runs/**/metrics.json")):
+            metrics = read_metrics(file)
+            names = {"final", "chance", "estimates", "videos", "data_fingerprint", "steps"} & set(metrics)
+            found[str(file.relative_to(folder))] = {name: metrics[name] for name in names}
+        return found
 
     assert numbers(killed) == numbers(undisturbed) and len(numbers(killed)) == 4
 
@@ -402,11 +319,7 @@ def test_a_kernel_that_is_killed_is_an_error_and_not_a_wait(tmp_path):
 
 def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
     "The repository's page shows each study at its own scale; a folder of one's own holds what was asked for."
-    asked, own = [], tmp_path / "own.yaml"
-    own.write_text(
-        "name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: fima, label: FIMA}]\nevaluations: [{template: "
-        "linear_probe}]\n"
-    )
+    asked, own = [], write_study(tmp_path, STUDY | {"name": "own", "rows": [{"name": "fima", "label": "FIMA"}]})
     monkeypatch.setattr("fima.report.make.results_notebooks", lambda *_: [])
     monkeypatch.setattr("fima.report.make.build_page", lambda folder, profile: asked.append(profile) or folder)
     for study, *where in (
@@ -422,10 +335,7 @@ def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
 
 
 def test_a_setting_that_a_method_does_not_read_is_refused_with_its_row(tmp_path):
-    file = tmp_path / "own.yaml"
-    file.write_text(
-        "name: own\ntitle: T\nbase: {profile: smoke}\nrows: [{name: still, label: L, method: mcl, overrides: "
-        "{method.pixel: false}}]\nevaluations: [{template: linear_probe}]\n"
-    )
-    with pytest.raises(ValueError, match="own, row still: method.pixel is no setting of mcl"):
+    row = {"name": "still", "label": "L", "method": "mcl", "overrides": {"method.pixel": False}}
+    file = write_study(tmp_path, STUDY | {"rows": [row]})
+    with pytest.raises(ValueError, match="trial, row still: method.pixel is no setting of mcl"):
         expand(load_study(file))

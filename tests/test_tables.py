@@ -1,4 +1,4 @@
-"""Tables of studies: what was not run says so in every format, every number leads to its runs, LaTeX is whole, and verdicts follow the records. Every record here is planted; nothing is trained."""
+"""Tables of studies from planted records: every number leads to its runs, gaps say so, and verdicts follow."""
 
 import re
 from pathlib import Path
@@ -20,8 +20,8 @@ STUDIES = ["table_01", "table_02", *(f"table_03{part}" for part in "abcdef"), *(
 ROOM = repository() / "nbs" / "results"
 
 
-def plant(study, reports, share, leave=(), fail=(), profile="smoke"):
-    "Write records in which each row is right on a share of 60 videos; `leave` rows have none, `fail` rows leave a failure."
+def plant(study, reports, accuracy, leave=(), fail=(), profile="smoke"):
+    "Write records on 60 videos with an accuracy for each row; `leave` rows have none, `fail` rows leave a failure."
     easy = np.random.default_rng(0).permutation(60) / 60
     for run in expand(load_study(study, profile)):
         folder, name = run.folder(reports), run.row.name
@@ -31,7 +31,7 @@ def plant(study, reports, share, leave=(), fail=(), profile="smoke"):
             folder.mkdir(parents=True)
             write_json(folder / "failure.json", {"error": "planted"})
             continue
-        right = (easy < share[name]).tolist()
+        right = (easy < accuracy[name]).tolist()
         videos = {
             "path": [f"videos/class_{v % 3}/{v}.mp4" for v in range(60)],
             "group": [f"g{v // 2}" for v in range(60)],
@@ -59,16 +59,14 @@ def rising(study, profile="smoke"):
 
 
 def check_latex(text):
-    "Balanced environments and braces, rows as wide as their table, no special character by accident, no link of Markdown."
+    "Balanced environments and braces, rows as wide as their table, no special character and no Markdown by accident."
     assert text.startswith("% needs \\usepackage{booktabs}\n")
     bare = re.sub(r"\\[\\&%$#_{}]", "", re.sub(r"^%.*$", "", text, flags=re.M))
     assert bare.count("{") == bare.count("}") and not re.search(r"[%#_^~]", bare.replace("\\textasciitilde{}", ""))
-    assert (
-        bare.count("$") % 2 == 0
-        and not re.search(r"[<>|]", re.sub(r"\$[^$]*\$", "", bare))
-        and "](" not in text
-        and text.isascii()
-    )
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"[<>|]", re.sub(r"\$[^$]*\$", "", bare))
+    assert "](" not in text
+    assert text.isascii()
     for name in ("table*", "tabular"):
         assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") > 0
     for columns, body in re.findall(r"\\begin\{tabular\}\{(l+)\}(.*?)\\end\{tabular\}", text, re.S):
@@ -83,60 +81,50 @@ def test_a_failed_and_a_missing_run_say_so_in_every_format(study, tmp_path):
     missing, failed = rows[-1:], rows[:1] if len(rows) > 2 else []
     plant(study, tmp_path, rising(study), missing, failed)
     tabled = tabulate(study, tmp_path, "smoke")
-    markdown, told, latex, verdicts = keep(tabled)
+    markdown, csv, latex, verdicts = keep(tabled)
     text = markdown.read_text()
     gone = {row.label for row in tabled.study.rows if row.name in missing + failed}
     ours = [name for name in tabled.table if name.startswith("ours: ")]
-    assert ours and all(
-        (line[name] == "not run") == (line["row"] in gone) for line in tabled.table.to_dict("records") for name in ours
-    )
+    assert ours
+    for line in tabled.table.to_dict("records"):
+        assert all((line[name] == "not run") == (line["row"] in gone) for name in ours)
 
-    parts = dict(re.split("\n+", part, maxsplit=1) for part in text.split("\n## ")[1:])
-    assert (
-        {"Published and ours", "Runs behind every number", "Cost"} <= set(parts)
-        and "smoke profile" in text
-        and "motion_sprites" in text
-    )
+    sections = dict(re.split("\n+", section, maxsplit=1) for section in text.split("\n## ")[1:])
+    assert {"Published and ours", "Runs behind every number", "Cost"} <= set(sections)
+    assert "smoke profile" in text
+    assert "motion_sprites" in text
+    beside, sources = sections["Published and ours"], sections["Runs behind every number"]
     for label in gone:
-        assert re.search(rf"^\| {re.escape(label)} +\|.*not run", parts["Published and ours"], re.M) and re.search(
-            rf"^\| {re.escape(label)} +\|.*\| not run +\|$", parts["Runs behind every number"], re.M
-        )
-    assert len(re.findall(r"\| seeds +\|", parts["Published and ours"])) == 1 and re.search(
-        r"\| n +\|", parts["Published and ours"]
-    )
+        assert re.search(rf"^\| {re.escape(label)} +\|.*not run", beside, re.M)
+        assert re.search(rf"^\| {re.escape(label)} +\|.*\| not run +\|$", sources, re.M)
+    assert len(re.findall(r"\| seeds +\|", beside)) == 1 and re.search(r"\| n +\|", beside)
 
-    table = pd.read_csv(told, dtype=str, keep_default_na=False)
-    assert {"run_ids", "n", "seeds", "spread", "low", "high", "data_set", "profile", "state"} <= set(
-        table
-    ) and not table.duplicated(["row", "template", "measure"]).any()
-    assert (
-        set(table[table.state == "not run"].row) == set(missing + failed)
-        and ((table.value == "") == (table.state == "not run")).all()
-        and (table.run_ids != "").all()
-    )
+    table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+    assert {"run_ids", "n", "seeds", "spread", "low", "high", "data_set", "profile", "state"} <= set(table)
+    assert not table.duplicated(["row", "template", "measure"]).any()
+    assert set(table[table.state == "not run"].row) == set(missing + failed)
+    assert ((table.value == "") == (table.state == "not run")).all()
+    assert (table.run_ids != "").all()
     check_latex(latex.read_text())
     for label in gone:
         assert re.search(rf"^{re.escape(label.replace('_', chr(92) + '_'))} & .*not run", latex.read_text(), re.M)
 
     verdict = pd.read_csv(verdicts, keep_default_na=False)
     concerned = verdict.better.isin(missing + failed) | verdict.worse.isin(missing + failed)
-    assert (
-        concerned.any() == bool(tabled.study.claims)
-        and (verdict.verdict[concerned] == "not run").all()
-        and not (verdict.verdict[~concerned] == "not run").any()
-    )
+    assert concerned.any() == bool(tabled.study.claims)
+    assert (verdict.verdict[concerned] == "not run").all()
+    assert not (verdict.verdict[~concerned] == "not run").any()
 
 
 @pytest.mark.parametrize("study", ["table_01", "table_03d", "table_06"])
 def test_every_number_leads_to_its_runs(study, tmp_path):
     plant(study, tmp_path, rising(study), rows_of(study)[:1])
     tabled = tabulate(study, tmp_path, "smoke")
-    markdown, told, *_ = keep(tabled)
+    markdown, csv, *_ = keep(tabled)
     links = re.findall(r"\]\((\.\./runs/[^)]+)\)", markdown.read_text())
     assert all((markdown.parent / link).is_file() for link in links)
-    files = {
-        (tmp_path / file).resolve() for line in pd.read_csv(told, keep_default_na=False).files for file in line.split()
-    }
+    columns = pd.read_csv(csv, keep_default_na=False)
+    files = {(tmp_path / file).resolve() for line in columns.files for file in line.split()}
     assert (
         files
         == {(markdown.parent / link).resolve() for link in links}
@@ -146,10 +134,8 @@ def test_every_number_leads_to_its_runs(study, tmp_path):
         if line.runs == "not run":
             continue
         videos = read_metrics(markdown.parent / re.search(r"\((.+?)\)", line.runs)[1])["videos"]
-        assert (
-            re.search(r"(\d+\.\d) \[", line.numbers)[1]
-            == f"{100 * np.mean(np.equal(videos['label'], videos['predicted'])):.1f}"
-        )
+        accuracy = np.mean(np.equal(videos["label"], videos["predicted"]))
+        assert re.search(r"(\d+\.\d) \[", line.numbers)[1] == f"{100 * accuracy:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -162,38 +148,31 @@ def test_every_number_leads_to_its_runs(study, tmp_path):
     ],
 )
 def test_an_ordering_turned_round_is_contradicted(study, better, worse, tmp_path):
-    share = dict.fromkeys(rows_of(study), 0.5) | {better: 0.8, worse: 0.3}
-    plant(study, tmp_path, share)
+    even = dict.fromkeys(rows_of(study), 0.5)
+    plant(study, tmp_path, even | {better: 0.8, worse: 0.3})
     tested = tabulate(study, tmp_path, "smoke").tested
     claim = tested[(tested.better == worse) & (tested.worse == better)]
     assert len(claim) and (claim.verdict == "contradicted").all() and (claim.difference < 0).all()
-    plant(study, tmp_path, share | {better: 0.3, worse: 0.8})
+    plant(study, tmp_path, even | {better: 0.3, worse: 0.8})
     tested = tabulate(study, tmp_path, "smoke").tested
     assert (tested[(tested.better == worse) & (tested.worse == better)].verdict == "supported").all()
-    plant(study, tmp_path, dict.fromkeys(share, 0.5))
+    plant(study, tmp_path, even)
     assert set(tabulate(study, tmp_path, "smoke").tested.verdict) == {"open"}
 
 
 def test_untrained_encoders_are_a_floor(tmp_path):
-    plant(
-        "table_01",
-        tmp_path,
-        dict.fromkeys(rows_of("table_01"), 0.4) | {"random_difference": 0.9, "fima": 0.7, "random_rgb": 0.1},
-    )
+    accuracy = dict.fromkeys(rows_of("table_01"), 0.4) | {"random_difference": 0.9, "fima": 0.7, "random_rgb": 0.1}
+    plant("table_01", tmp_path, accuracy)
     floor = tabulate("table_01", tmp_path, "smoke").floor.query("measure == 'linear probe'").set_index("rows").verdict
-    assert (
-        len(floor) == 10
-        and floor["VV + Pix + Fra (FIMA) > random encoder"] == "supported"
-        and floor["VV > random encoder, difference clips"] == "contradicted"
-    )
+    assert len(floor) == 10
+    assert floor["VV + Pix + Fra (FIMA) > random encoder"] == "supported"
+    assert floor["VV > random encoder, difference clips"] == "contradicted"
 
 
 def test_a_row_that_the_paper_has_not_shows_a_dash(tmp_path):
     table = tabulate("table_01", tmp_path, "smoke", "losses").table.set_index("losses")
-    assert (
-        table.loc["random encoder"].filter(like="paper: ").tolist() == ["-"] * 4
-        and table.loc["VV", "paper: HMDB51 finetune"] == "48.8"
-    )
+    assert table.loc["random encoder"].filter(like="paper: ").tolist() == ["-"] * 4
+    assert table.loc["VV", "paper: HMDB51 finetune"] == "48.8"
 
 
 def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
@@ -203,19 +182,18 @@ def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
         theirs, ours = (
             re.split(r"\n## ", text.split(f"\n## {head}\n")[1])[0] for head in ("Published", "Ours, on other data")
         )
-        assert (
-            text.index("## Published") < text.index("## Ours")
-            and "FAME" in theirs
-            and "FAME" not in ours
-            and "paper: " not in ours
-        )
+        assert text.index("## Published") < text.index("## Ours")
+        assert "FAME" in theirs
+        assert "FAME" not in ours
+        assert "paper: " not in ours
         for note in paper.notes:
             assert f"\n{note}\n" in text
 
 
 def test_at_the_papers_scale_our_rows_stand_beside_the_papers(tmp_path):
     table = tabulate("table_04", tmp_path, "paper").table.set_index("row")
-    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == "75.3" and {
+    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == "75.3"
+    assert {
         "ours: linear probe",
         "ours: fine-tuned",
         "ours: HMDB51 linear probe",
@@ -244,13 +222,16 @@ def test_where_nothing_was_run_earlier_files_stay(tmp_path):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    "Results notebooks on planted records, one kernel for all: Table 3 with gaps; Table 11 with two thirds of a measured cost, and in another folder with nothing."
+    "Results notebooks on planted records: Table 3 with gaps, Table 11 with some of its cost measured, and with none."
     reports = tmp_path_factory.mktemp("reports")
     for part in "abcdef":
         plant(f"table_03{part}", reports, rising(f"table_03{part}"), rows_of(f"table_03{part}")[:1])
     plant("table_11", reports, rising("table_11"))
     (reports / "tables").mkdir()
-    head = "variant,row,backbone,batch,crop,frames,parameters_encoder,parameters_trained,seconds_per_step,seconds_low,seconds_high,peak_mebibytes,device,precision,threads,repetitions,commit\n"
+    head = (
+        "variant,row,backbone,batch,crop,frames,parameters_encoder,parameters_trained,seconds_per_step,seconds_low,"
+        "seconds_high,peak_mebibytes,device,precision,threads,repetitions,commit\n"
+    )
     lines = [
         "vd,VV + VD,i3d,2,224,16,12287264,13468000,2.0,1.9,2.1,5000",
         "dc,DC,i3d,2,224,16,12287264,13468000,2.5,2.4,2.6,5500",
@@ -277,9 +258,8 @@ def test_notebooks_write_their_tables_and_figures(executed):
             assert (executed / "tables" / f"{study}.{kind}").stat().st_size
         check_latex((executed / "tables" / f"{study}.tex").read_text())
     for name in ("table_03", "table_11"):
-        assert (executed / "figures" / f"{name}.png").stat().st_size > 5000 and (
-            executed / "figures" / f"{name}.svg"
-        ).exists()
+        assert (executed / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (executed / "figures" / f"{name}.svg").exists()
     drawing = (executed / "figures" / "table_03.svg").read_text()
     assert drawing.count(">not run<") == 6 and "UCF101 fine-tuned" in drawing and "distance threshold" in drawing
 
@@ -299,10 +279,8 @@ def test_measured_cost_stands_beside_the_papers(executed):
         "1.50",
         "1.10",
     ]
-    assert (
-        table.loc["DC + FS", ["encoder, million", "seconds a step", "peak memory, MiB", "repetitions"]].tolist()
-        == ["not measured"] * 4
-    )
+    missing = table.loc["DC + FS", ["encoder, million", "seconds a step", "peak memory, MiB", "repetitions"]]
+    assert missing.tolist() == ["not measured"] * 4
     assert table["paper: GPU-days"].str[:4].tolist() == ["3.43", "3.53", "3.54", "3.78"] and "GPUs times days" in text
 
 

@@ -1,4 +1,4 @@
-"""Other people's checkpoints: the published networks written out a second time, straight from their description, against the imported encoder; and every file that must be refused."""
+"""Other people's checkpoints: the published networks written out a second time, and every file to be refused."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from nbdev.config import update_version
 from safetensors.torch import load_file, save_file
 
 import fima
@@ -28,15 +29,13 @@ from fima.training.weights import (
     weights_fingerprint,
 )
 
-TOP = Path(__file__).resolve().parent.parent
+from helpers import TOP
 
-
-# -- the published networks, under their published names
-# -----------------------------------------------------------------
+# -- the published networks, under their published names ---------------------------------------------------------------
 
 
 class Published:
-    "A plain forward pass over a state dict; with `state=None` it makes random weights of the described shapes as it goes."
+    "A plain forward pass over a state dict; with `state=None` it makes random weights of its shapes as it goes."
 
     def __init__(self, state=None, eps=1e-5):
         self.making, self.state, self.eps = state is None, {} if state is None else state, eps
@@ -45,8 +44,8 @@ class Published:
     def conv(self, maps, name, outputs, kernel, stride=(1, 1, 1), padding=(0, 0, 0)):
         if self.making:
             inputs = maps.shape[1]
-            spread = (2 / (inputs * kernel[0] * kernel[1] * kernel[2])) ** 0.5
-            self.state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=self.generator) * spread
+            std = (2 / (inputs * kernel[0] * kernel[1] * kernel[2])) ** 0.5
+            self.state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=self.generator) * std
         return F.conv3d(maps, self.state[f"{name}.weight"], stride=stride, padding=padding)
 
     def norm(self, maps, name):
@@ -60,8 +59,8 @@ class Published:
                 f"{name}.running_var": 0.5 + drawn[3],
                 f"{name}.num_batches_tracked": torch.tensor(7),
             }
-        told = [self.state[f"{name}.{field}"] for field in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(maps, *told, training=False, eps=self.eps)
+        fields = [self.state[f"{name}.{field}"] for field in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(maps, *fields, training=False, eps=self.eps)
 
 
 class PublishedI3D(Published):
@@ -84,7 +83,7 @@ class PublishedI3D(Published):
         self.port = port
 
     def padded(self, maps, kernel, stride):
-        "Zeros of each axis, last axis first: the released code ignores the size, TensorFlow asks for ceil(size / stride) outputs."
+        "Pad with zeros, last axis first: released code ignores the size, TensorFlow wants ceil(size / stride) outputs."
         zeros = []
         for size, k, s in list(zip(maps.shape[2:], kernel, stride, strict=True))[::-1]:
             total = max((-(-size // s) - 1) * s + k - size, 0) if self.port else max(k - s, 0)
@@ -174,7 +173,7 @@ NETWORKS = dict(
 
 
 @pytest.fixture(scope="module")
-def states():
+def state_dicts():
     "Random weights of every published network, made by running it once."
     made = {}
     for name, network in NETWORKS.items():
@@ -204,31 +203,30 @@ CLIPS += [(name, size) for name in ("i3d", "port") for size in ((10, 50, 41), (9
 @pytest.mark.parametrize(
     "name, size", CLIPS, ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value))
 )
-def test_features_are_those_of_the_published_network(states, name, size):
+def test_features_are_those_of_the_published_network(state_dicts, name, size):
     clip = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    encoder = match_weights(states[name]).encoder
+    encoder = match_weights(state_dicts[name]).encoder
     with torch.no_grad():
-        assert difference(encoder(clip), NETWORKS[name](states[name])(clip)) < 1e-5
+        assert difference(encoder(clip), NETWORKS[name](state_dicts[name])(clip)) < 1e-5
 
 
-def test_eps_and_padding_are_what_tells_the_two_i3d_apart(states):
+def test_eps_and_padding_are_what_tells_the_two_i3d_apart(state_dicts):
     "The comparison above must be able to fail: the other eps, or the other padding, is seen."
     clip = torch.randn(1, 3, 10, 50, 41, generator=torch.Generator().manual_seed(1))
     even = torch.randn(1, 3, 8, 64, 64, generator=torch.Generator().manual_seed(1))
-    weights = match_weights(states["i3d"]).encoder.state_dict()
+    weights = match_weights(state_dicts["i3d"]).encoder.state_dict()
     other = build_encoder("i3d", norm_eps=1e-3).eval()
     other.load_state_dict(weights)
     padded = build_encoder("i3d", padding="tensorflow").eval()
     padded.load_state_dict(weights)
-    published = NETWORKS["i3d"](states["i3d"])
+    published = NETWORKS["i3d"](state_dicts["i3d"])
     with torch.no_grad():
         assert difference(other(even), published(even)) > 1e-4
         assert difference(padded(even), published(even)) < 1e-5
         assert padded(clip).shape == published(clip).shape and difference(padded(clip), published(clip)) > 1e-2
 
 
-# -- how it is wrapped
-# ---------------------------------------------------------------------------------------------------
+# -- how it is wrapped -------------------------------------------------------------------------------------------------
 
 
 def moco(state, prefix="module."):
@@ -253,8 +251,8 @@ def moco(state, prefix="module."):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("wrap", ["bare", "moco", "data parallel", "backbone", "head within", "no counters", "half"])
-def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
-    state = states[name]
+def test_the_encoder_is_found_whatever_stands_around_it(state_dicts, name, wrap):
+    state = state_dicts[name]
     wrapped = {
         "bare": lambda: state,
         "moco": lambda: moco(state),
@@ -268,9 +266,8 @@ def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
     }[wrap]()
     found = match_weights(wrapped)
     assert found.name == ("i3d" if name == "port" else name) and bool(found.options) == (name == "port")
-    assert set(found.used) | set(found.left_out) == set(wrapped) == set(found.report.name) and not set(
-        found.used
-    ) & set(found.left_out)
+    assert set(found.used) | set(found.left_out) == set(wrapped) == set(found.report.name)
+    assert not set(found.used) & set(found.left_out)
     assert len(found.used) == sum("num_batches" not in n for n in state)
     weights = found.encoder.state_dict()
     for theirs, ours in found.used.items():
@@ -279,21 +276,13 @@ def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
     if wrap == "bare":
         assert match_weights(wrapped, found.name).used == found.used
     if wrap in ("moco", "head within"):
-        parts = found.report.set_index("name").part
+        kinds = found.report.set_index("name").part
         assert all("encoder_q" in n for n in found.used)
-        assert (
-            parts[
-                "module.encoder_k.stem.0.weight"
-                if name.startswith("r")
-                else f"module.encoder_k.{'C' if name == 'port' else 'c'}onv3d_1a_7x7.conv3d.weight"
-            ]
-            == "key encoder"
-        )
-        assert (
-            parts["module.motion_queue"],
-            parts["module.projector_dense.net.0.weight"],
-            parts["module.cls_token"],
-        ) == ("queue", "head", "decoder")
+        stems = {"i3d": "conv3d_1a_7x7.conv3d", "port": "Conv3d_1a_7x7.conv3d"}
+        assert kinds[f"module.encoder_k.{stems.get(name, 'stem.0')}.weight"] == "key encoder"
+        assert kinds["module.motion_queue"] == "queue"
+        assert kinds["module.projector_dense.net.0.weight"] == "head"
+        assert kinds["module.cls_token"] == "decoder"
 
 
 @pytest.mark.parametrize(
@@ -309,35 +298,31 @@ def test_the_encoder_is_found_whatever_stands_around_it(states, name, wrap):
     ids=["number", "nan", "meta", "sparse", "mis-shaped", "complex"],
 )
 @pytest.mark.parametrize("name", NETWORKS)
-def test_counters_of_a_file_are_never_read(states, name, counter):
-    "Nothing is computed from them: whatever they are, the encoder starts with zeros and the report says that they were left out."
-    counters = {n: counter for n in states[name] if n.endswith("num_batches_tracked")}
-    found, plain = (
-        match_weights(states[name] | counters),
-        match_weights({n: v for n, v in states[name].items() if n not in counters}),
-    )
-    parts = found.report.set_index("name").part
-    assert (
-        counters
-        and set(found.left_out) == set(counters)
-        and set(parts[list(counters)]) == {"counter"}
-        and found.used == plain.used
-    )
+def test_counters_of_a_file_are_never_read(state_dicts, name, counter):
+    "Whatever they are, the encoder starts with zeros and the report says that they were left out."
+    counters = {n: counter for n in state_dicts[name] if n.endswith("num_batches_tracked")}
+    found = match_weights(state_dicts[name] | counters)
+    plain = match_weights({n: v for n, v in state_dicts[name].items() if n not in counters})
+    kinds = found.report.set_index("name").part
+    assert counters
+    assert set(found.left_out) == set(counters)
+    assert set(kinds[list(counters)]) == {"counter"}
+    assert found.used == plain.used
     assert weights_fingerprint(found.encoder) == weights_fingerprint(plain.encoder)
     for ours, value in found.encoder.state_dict().items():
         if ours.endswith("num_batches_tracked"):
             assert torch.equal(value, torch.tensor(0)) and value.dtype == torch.long
 
 
-def test_an_imported_encoder_shares_no_memory_with_the_file_and_draws_no_random_number(states):
-    state = {name: value.clone() for name, value in states["r3d_18"].items()}
+def test_an_imported_encoder_shares_no_memory_with_the_file_and_draws_no_random_number(state_dicts):
+    state = {name: value.clone() for name, value in state_dicts["r3d_18"].items()}
     before = torch.get_rng_state()
     encoder = match_weights(state).encoder
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
         for value in encoder.parameters():
             value.zero_()
-    assert all(torch.equal(state[name], states["r3d_18"][name]) for name in state)
+    assert all(torch.equal(state[name], state_dicts["r3d_18"][name]) for name in state)
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
@@ -405,42 +390,39 @@ WRONG = {  # name -> changes to a good state of R(2+1)D-18, what the message say
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_does_not_fit_is_refused_in_one_line(states, kind):
+def test_what_does_not_fit_is_refused_in_one_line(state_dicts, kind):
     change, said = WRONG[kind]
     with pytest.raises(ValueError) as refused:
-        match_weights(change(states["r2plus1d_18"]))
+        match_weights(change(state_dicts["r2plus1d_18"]))
     assert said in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 1200
 
 
 @pytest.mark.parametrize(
     "name, wanted", [("r3d_18", "r2plus1d_18"), ("r2plus1d_18", "r3d_18"), ("r3d_18", "i3d"), ("i3d", "r3d_18")]
 )
-def test_an_architecture_that_is_asked_for_must_be_there(states, name, wanted):
-    with pytest.raises(
-        ValueError,
-        match=rf"another architecture than {wanted}; nearest to {wanted}: \d+ unknown \(.* and \d+ more\); \d+ missing \(",
-    ):
-        match_weights(states[name], wanted)
+def test_an_architecture_that_is_asked_for_must_be_there(state_dicts, name, wanted):
+    unknown = r"\d+ unknown \(.* and \d+ more\); \d+ missing \("
+    with pytest.raises(ValueError, match=f"another architecture than {wanted}; nearest to {wanted}: {unknown}"):
+        match_weights(state_dicts[name], wanted)
 
 
-def test_deeper_and_mixed_networks_of_the_same_names_are_refused(states):
-    deeper = states["r2plus1d_18"] | {
+def test_deeper_and_mixed_networks_of_the_same_names_are_refused(state_dicts):
+    deeper = state_dicts["r2plus1d_18"] | {
         name.replace("layer3.1", "layer3.2"): value
-        for name, value in states["r2plus1d_18"].items()
+        for name, value in state_dicts["r2plus1d_18"].items()
         if "layer3.1" in name
     }
     with pytest.raises(ValueError, match="nearest to r2plus1d_18: 24 unknown"):
         match_weights(deeper)
     mixed = {
         name: value[:, :, :1] if "layer3" in name and value.ndim == 5 and value.shape[2] == 3 else value
-        for name, value in states["r3d_18"].items()
+        for name, value in state_dicts["r3d_18"].items()
     }
     with pytest.raises(ValueError, match="nearest to r3d_18: 4 mis-shaped"):
         match_weights(mixed)
 
 
-# -- files
-# ---------------------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------------------------------
 
 SMALL = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.num_batches_tracked": torch.tensor(3)}
 
@@ -526,9 +508,9 @@ def bad_files(folder):
     torch.save({"state_dict": SMALL}, folder / "good.pth")
     save_file(SMALL, folder / "good.safetensors")
     whole = {kind: (folder / f"good.{kind}").read_bytes() for kind in ("pth", "safetensors")}
-    for share in (0.1, 0.5, 0.95):
+    for fraction in (0.1, 0.5, 0.95):
         for kind, content in whole.items():
-            (folder / f"cut{share}.{kind}").write_bytes(content[: int(len(content) * share)])
+            (folder / f"cut{fraction}.{kind}").write_bytes(content[: int(len(content) * fraction)])
     for kind in whole:
         (folder / f"empty.{kind}").write_bytes(b"")
     (folder / "text.pth").write_text("<html>404 not found</html>\n")
@@ -542,8 +524,8 @@ def bad_files(folder):
     torch.save(loop, folder / "loop.pth")
     (folder / "folder.pth").mkdir()
     said = {
-        f"cut{share}.{kind}": "cut off" if kind == "pth" else "not a complete safetensors file"
-        for share in (0.1, 0.5, 0.95)
+        f"cut{fraction}.{kind}": "cut off" if kind == "pth" else "not a complete safetensors file"
+        for fraction in (0.1, 0.5, 0.95)
         for kind in whole
     }
     return said | {
@@ -568,65 +550,54 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(refused.value) and name in str(refused.value)
 
 
-# -- runs, and back
-# ------------------------------------------------------------------------------------------------------
+# -- runs, and back ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def run(states, tmp_path_factory):
+def run(state_dicts, tmp_path_factory):
     "An R(2+1)D-18 as FIMA's training script keeps it, imported."
     folder = tmp_path_factory.mktemp("imported")
     torch.save(
-        {"epoch": 200, "arch": "r2plus1d_18", "state_dict": moco(states["r2plus1d_18"])},
+        {"epoch": 200, "arch": "r2plus1d_18", "state_dict": moco(state_dicts["r2plus1d_18"])},
         folder / "checkpoint_0199.pth.tar",
     )
     return import_checkpoint(folder / "checkpoint_0199.pth.tar", folder / "run")
 
 
-def test_an_imported_checkpoint_is_a_finished_run(states, run):
-    metrics, recipe = (
-        json.loads((run / "metrics.json").read_text()),
-        Recipe.model_validate_json((run / "recipe.json").read_text()),
-    )
+def test_an_imported_checkpoint_is_a_finished_run(state_dicts, run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    recipe = Recipe.model_validate_json((run / "recipe.json").read_text())
     origin = metrics["origin"]
-    assert (
-        metrics["run"] == recipe.run_id
-        and recipe.run_id.startswith("imported-")
-        and metrics["parameters"] == 31_300_125
-    )
-    assert (
-        origin["file"] == "checkpoint_0199.pth.tar"
-        and origin["weights"] == recipe.method.weights
-        and len(origin["weights"]) == 16
-    )
+    assert metrics["run"] == recipe.run_id
+    assert recipe.run_id.startswith("imported-")
+    assert metrics["parameters"] == 31_300_125
+    assert origin["file"] == "checkpoint_0199.pth.tar"
+    assert origin["weights"] == recipe.method.weights
+    assert len(origin["weights"]) == 16
     assert origin["used"]["module.encoder_q.stem.0.weight"] == "stem.0.weight" and "module.queue" in origin["left_out"]
-    assert (
-        recipe.preset,
-        recipe.views.crop_size,
-        recipe.views.frames_per_clip,
-        recipe.views.stride,
-        recipe.views.difference,
-    ) == ("released", 112, 16, 2, "released")
-    encoder, told = read_encoder(run)
-    assert told == recipe and weights_fingerprint(encoder) == recipe.method.weights
+    views = recipe.views
+    assert (views.crop_size, views.frames_per_clip, views.stride) == (112, 16, 2)
+    assert recipe.preset == views.difference == "released"
+    encoder, kept = read_encoder(run)
+    assert kept == recipe and weights_fingerprint(encoder) == recipe.method.weights
     for name, value in encoder.state_dict().items():
-        assert torch.equal(value, torch.tensor(0) if "num_batches" in name else states["r2plus1d_18"][name])
+        assert torch.equal(value, torch.tensor(0) if "num_batches" in name else state_dicts["r2plus1d_18"][name])
 
 
-def test_weights_have_one_name_whatever_file_they_came_in(states, run, tmp_path):
-    save_file({f"backbone.{n}": v for n, v in states["r2plus1d_18"].items()}, tmp_path / "other.safetensors")
+def test_weights_have_one_name_whatever_file_they_came_in(state_dicts, run, tmp_path):
+    weights = state_dicts["r2plus1d_18"]
+    save_file({f"backbone.{n}": v for n, v in weights.items()}, tmp_path / "other.safetensors")
     assert load_encoder(tmp_path / "other.safetensors")[1] == load_encoder(run)[1]
-    changed = states["r2plus1d_18"] | {"stem.1.running_mean": states["r2plus1d_18"]["stem.1.running_mean"] + 1e-6}
+    changed = weights | {"stem.1.running_mean": weights["stem.1.running_mean"] + 1e-6}
     assert weights_fingerprint(match_weights(changed).encoder) != load_encoder(run)[1].method.weights
 
 
-def test_views_of_an_import_can_be_said_and_a_folder_belongs_to_one_run(states, run, tmp_path):
-    torch.save(states["r2plus1d_18"], tmp_path / "weights.pt")
+def test_views_of_an_import_can_be_said_and_a_folder_belongs_to_one_run(state_dicts, run, tmp_path):
+    torch.save(state_dicts["r2plus1d_18"], tmp_path / "weights.pt")
     again = import_checkpoint(tmp_path / "weights.pt", run)  # the same weights: the same run
     assert again == run
-    wide = load_encoder(
-        import_checkpoint(tmp_path / "weights.pt", tmp_path / "wide", crop_size=64, frames_per_clip=32, stride=1)
-    )[1].views
+    options = dict(crop_size=64, frames_per_clip=32, stride=1)
+    wide = load_encoder(import_checkpoint(tmp_path / "weights.pt", tmp_path / "wide", **options))[1].views
     assert (wide.crop_size, wide.frames_per_clip, wide.stride) == (64, 32, 1)
     with pytest.raises(ValueError, match="must be new or of the run imported-"):
         import_checkpoint(tmp_path / "weights.pt", run, crop_size=64)
@@ -654,27 +625,25 @@ BAD_RECIPES = (
 )
 
 
-@pytest.mark.parametrize("told", [*(told.encode() for told in BAD_RECIPES), b"\xff\xfe\x00"], ids=repr)
-def test_a_folder_whose_recipe_is_damaged_is_named(states, tmp_path, told):
-    torch.save(states["r3d_18"], tmp_path / "weights.pt")
+@pytest.mark.parametrize("content", [*(text.encode() for text in BAD_RECIPES), b"\xff\xfe\x00"], ids=repr)
+def test_a_folder_whose_recipe_is_damaged_is_named(state_dicts, tmp_path, content):
+    torch.save(state_dicts["r3d_18"], tmp_path / "weights.pt")
     claimed = tmp_path / "run" / "recipe.json"
     claimed.parent.mkdir()
-    claimed.write_bytes(told)
+    claimed.write_bytes(content)
     with pytest.raises(ValueError, match="its recipe does not fit this version of fima: ") as refused:
         import_checkpoint(tmp_path / "weights.pt", claimed.parent)
-    assert (
-        str(refused.value).startswith(f"{claimed}: ")
-        and "\n" not in str(refused.value)
-        and len(str(refused.value)) < 600
-    )
-    assert claimed.read_bytes() == told and os.listdir(claimed.parent) == ["recipe.json"]
+    assert str(refused.value).startswith(f"{claimed}: ")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600
+    assert claimed.read_bytes() == content and os.listdir(claimed.parent) == ["recipe.json"]
 
 
 def test_export_and_load_are_exact(run, tmp_path):
     file = export_encoder(run, tmp_path / "new" / "encoder.safetensors")
     encoder, recipe = fima.load_encoder(str(file))
-    first, told = load_encoder(run)
-    assert recipe == told and not encoder.training
+    first, kept = load_encoder(run)
+    assert recipe == kept and not encoder.training
     for name, value in first.state_dict().items():
         assert torch.equal(encoder.state_dict()[name], value)
     twice = export_encoder(file, tmp_path / "twice.safetensors")
@@ -703,9 +672,9 @@ def test_every_encoder_of_ours_survives_export(tmp_path):
         )
         encoder = build_encoder(recipe.encoder.name, **recipe.encoder.options).eval()
         save_encoder(tmp_path / "run" / "checkpoint" / "encoder.safetensors", encoder, recipe)
-        loaded, told = load_encoder(export_encoder(tmp_path / "run", tmp_path / f"{name}.safetensors"))
+        loaded, kept = load_encoder(export_encoder(tmp_path / "run", tmp_path / f"{name}.safetensors"))
         clip = torch.rand(1, 3, 8, 33, 33)
-        assert told == recipe and torch.equal(loaded(clip), encoder(clip))
+        assert kept == recipe and torch.equal(loaded(clip), encoder(clip))
 
 
 def damaged(folder, change):
@@ -750,8 +719,8 @@ def test_a_recipe_that_is_not_there_or_not_ours_is_refused(tmp_path):
     save_file(SMALL, tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="holds no recipe in its header"):
         read_encoder(tmp_path / "none.safetensors")
-    for told in BAD_RECIPES:
-        save_file(SMALL, tmp_path / "odd.safetensors", metadata={"recipe": told})
+    for text in BAD_RECIPES:
+        save_file(SMALL, tmp_path / "odd.safetensors", metadata={"recipe": text})
         with pytest.raises(ValueError, match="its recipe does not fit this version of fima") as refused:
             load_encoder(tmp_path / "odd.safetensors")
         assert "\n" not in str(refused.value)
@@ -761,9 +730,9 @@ def test_a_recipe_that_is_not_there_or_not_ours_is_refused(tmp_path):
 
 def of_widths(folder, widths):
     "A small file of ours whose recipe asks for other layers."
-    file, told = damaged(folder, dict), make_recipe("smoke").model_dump(mode="json")
-    told["encoder"]["options"]["widths"] = widths
-    save_file(load_file(file), file, metadata={"recipe": json.dumps(told)})
+    file, recipe = damaged(folder, dict), make_recipe("smoke").model_dump(mode="json")
+    recipe["encoder"]["options"]["widths"] = widths
+    save_file(load_file(file), file, metadata={"recipe": json.dumps(recipe)})
     return file
 
 
@@ -825,25 +794,22 @@ def test_an_encoder_is_read_as_if_it_were_built_and_filled(tmp_path, name, optio
         assert torch.equal(read(clip), plain.eval()(clip))
 
 
-# -- import fima
-# ---------------------------------------------------------------------------------------------------------
+# -- import fima -------------------------------------------------------------------------------------------------------
 
 
 def test_importing_fima_stays_light():
-    code = (
-        "import sys, fima; heavy = sys.modules.keys() & {'torch', 'numpy', 'pandas', 'av', 'cv2'}; assert not heavy, "
-        "heavy; "
-        "assert not hasattr(fima, 'nothing_of_this_name'); from fima import load_encoder; assert load_encoder is "
-        "fima.load_encoder and 'torch' in sys.modules"
-    )
+    code = """import sys, fima
+heavy = sys.modules.keys() & {'torch', 'numpy', 'pandas', 'av', 'cv2'}
+assert not heavy, heavy
+assert not hasattr(fima, 'nothing_of_this_name')
+from fima import load_encoder
+assert load_encoder is fima.load_encoder and 'torch' in sys.modules"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
 def test_load_encoder_survives_a_change_of_version(tmp_path):
     "nbdev writes the version into fima/__init__.py at each export; the rest of the file must stand."
-    from nbdev.config import update_version
-
     text = (TOP / "fima" / "__init__.py").read_text()
     (tmp_path / "__init__.py").write_text(text.replace(fima.__version__, "0.0.0"))
     update_version(tmp_path)

@@ -23,7 +23,8 @@ from ..evaluation.inspect.maps import estimate
 from ..evaluation.core.record import Opened, evaluated_data, open_run, seen_in_training
 from ..study.plan.schema import load_study, reports_folder
 from ..study.plan.plan import expand
-from .report import figure_style, save_figure, write_tables
+from .sheets import Links, Number, write_tables
+from .style import figure_style, save_figure
 from ..training.weights import load_encoder
 
 # %% ../../nbs/6_report/06_figures.ipynb #38193b8c
@@ -118,10 +119,12 @@ def with_interval(
     value: float,  # a number
     low: float,  # end of its interval, or NaN
     high: float,  # the other end
-) -> str:  # "0.63 [0.61, 0.64]"
+) -> Number:  # "0.63 [0.61, 0.64]"
     "Print a number with its interval."
-    told, first, last = (f"{round(number, 2) + 0:.2f}" for number in (value, low, high))  # + 0: no "-0.00"
-    return "-" if np.isnan(value) else told if np.isnan(low) else f"{told} [{first}, {last}]"
+    if np.isnan(value):
+        return Number("-")
+    middle, first, last = (f"{round(number, 2) + 0:.2f}" for number in (value, low, high))  # + 0: no "-0.00"
+    return Number(middle if np.isnan(low) else f"{middle} [{first}, {last}]", value, low, high)
 
 
 def number_table(
@@ -160,11 +163,12 @@ def behind(
 
 def run_link(
     source: Path | None,  # a run's folder or a checkpoint file
-) -> str:  # Markdown, from a file in reports/tables
+) -> Links | str:  # from a file in reports/tables
     "Link a run of the study; name any other checkpoint."
     if source is None:
         return ""
-    return f"[{source.name}](../runs/{source.name}/metrics.json)" if source.parent.name == "runs" else source.name
+    linked = source.parent.name == "runs"
+    return Links(((source.name, f"../runs/{source.name}/metrics.json"),)) if linked else source.name
 
 
 def origin(

@@ -20,7 +20,8 @@ from ..study.plan.schema import Study, load_study, reports_folder, results_folde
 from ..training.fingerprint import checkout, studies_folder
 from .provenance import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
 from .results import VERDICTS
-from .page_parts import Figure, PagePart, Table, dress, read_figure, read_table
+from .page_cells import Figure, PagePart, Table, dress, page_parts, read_figure
+from .sheets import Sheet, Verdict, read_sheet
 from ..study.plan.plan import fits
 from ..training.checkpoint import write_text
 
@@ -31,6 +32,7 @@ class PageEntry(NamedTuple):
     title: str  # empty: that of the artefact
     parts: list[PagePart]
     figures: list[Figure]
+    sheet: Sheet | None = None  # the table as data
 
 
 class Artefact(NamedTuple):
@@ -67,7 +69,7 @@ def page_words() -> dict[str, Any]:
 
 def gather_shown(
     title: str,  # of the artefact
-    tables: Sequence[Path],  # its .md files
+    tables: Sequence[Path],  # its .json files
     pictures: Sequence[Path],  # its .png files
     words: dict[str, dict[str, str]],  # as `read_figure` takes them
 ) -> list[PageEntry]:  # a picture stands with the table whose name it bears
@@ -75,10 +77,9 @@ def gather_shown(
     stems = [file.stem for file in tables]
     groups = {stem: PageEntry("", [], []) for stem in [*stems, *(owner(file.stem, stems) for file in pictures)]}
     for file in tables:
-        sheet = read_table(file)
-        groups[file.stem] = PageEntry(
-            "" if sheet.title == title else sheet.title.removeprefix(f"{title}: "), sheet.parts, []
-        )
+        sheet = read_sheet(file)
+        own_title = "" if sheet.title == title else sheet.title.removeprefix(f"{title}: ")
+        groups[file.stem] = PageEntry(own_title, page_parts(sheet), [], sheet)
     for file in pictures:
         groups[owner(file.stem, stems)].figures.append(read_figure(file, words))
     return list(groups.values())
@@ -95,16 +96,16 @@ def artefacts(
     titles = told["artefacts"] | titles
     owners = {file: owner(file.stem, titles) for file in files}
     # sorted: a table after the figure of its name
-    unnamed = {name: file for file, name in owners.items() if name not in titles and file.suffix in (".md", ".png")}
+    unnamed = {name: file for file, name in owners.items() if name not in titles and file.suffix in (".json", ".png")}
     titles |= {
-        name: read_table(file).title if file.suffix == ".md" else name.replace("_", " ")
+        name: read_sheet(file).title if file.suffix == ".json" else name.replace("_", " ")
         for name, file in unnamed.items()
     }
     made = []
     for name in sorted(titles, key=lambda name: page_order(name, told["ours"])):
         mine = {
             kind: [file for file in files if owners[file] == name and file.suffix in kind]
-            for kind in ((".md",), (".png",), (".md", ".csv", ".tex"))
+            for kind in ((".json",), (".png",), (".json", ".md", ".csv", ".tex"))
         }
         tables, pictures, links = mine.values()
         missing = (
@@ -147,22 +148,10 @@ def claim_verdicts(
     found = []
     for one in shown:
         claims, before = studies[one.name].claims if one.name in studies else [], len(found)
-        for part, table in ((part, table) for each in one.shown for part in each.parts for table in part.tables):
-            names = [cell.text for cell in table.head]
-            if not {"claim", "verdict"} <= set(names):
-                continue
-            for line in (dict(zip(names, (cell.text for cell in row), strict=True)) for row in table.body):
-                found.append(
-                    ClaimVerdict(
-                        one.name,
-                        one.title,
-                        line["claim"],
-                        line.get("rows", ""),
-                        line.get("measure", ""),
-                        line["verdict"],
-                        "paper" in part.heading,
-                    )
-                )
+        tested = [part for each in one.shown if each.sheet for part in each.sheet.parts if part.claims]
+        for part, line in ((part, line) for part in tested for line in part.table.to_dict("records")):
+            words = [str(line.get(name, "")) for name in ("claim", "rows", "measure", "verdict")]
+            found.append(ClaimVerdict(one.name, one.title, *words, part.claims == "paper"))
         if len(found) == before:
             found += [
                 ClaimVerdict(one.name, one.title, claim.words, f"{claim.better} > {claim.worse}", "", "not run", True)
@@ -189,15 +178,15 @@ def verdict_tables(
             [
                 link(next(one for one in mine if one.artefact == name)),
                 *(
-                    dress(str(sum(one.artefact == name and one.verdict == verdict for one in mine) or "-"))
+                    dress(sum(one.artefact == name and one.verdict == verdict for one in mine) or "-")
                     for verdict in VERDICTS
                 ),
             ]
             for name in dict.fromkeys(one.artefact for one in mine)
         ]
         if mine:
-            counts.append(Table(caption, [dress("study"), *map(dress, VERDICTS)], body))
-    listed = [[dress(one.claim), dress(one.rows), dress(one.measure), dress(one.verdict), link(one)] for one in found]
+            counts.append(Table(caption, [dress("study"), *(dress(Verdict(name)) for name in VERDICTS)], body))
+    listed = [[*map(dress, (one.claim, one.rows, one.measure, Verdict(one.verdict))), link(one)] for one in found]
     return (
         counts
         + [

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..study.plan.plan import STATES
-from .report import COLOURS
+from .style import COLOURS
 from ..plugins import pandas as pd
 
 # %% auto #0

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ..study.plan.schema import Study
-from .page_parts import Table, dress
+from .page_cells import Table, dress
+from .sheets import plain_number
 from ..study.plan.plan import expand
 from ..study.plan.verdicts import UNSURE, verification
 from ..training.fingerprint import sources_state
@@ -122,10 +123,10 @@ def overview(
                             f"{sum(record.told is not None for record in part)} of {len(part)}" if part else "-"
                             for part in parts
                         ),
-                        str(sum(record.verified in UNSURE for record in all_told) or "-"),
+                        sum(record.verified in UNSURE for record in all_told) or "-",
                         listing((recipe.data.split for recipe in recipes), 6),
                         listing((recipe.seed for recipe in recipes), 6),
-                        f"{hours_of(made):.1f}" if made else "-",
+                        plain_number(hours_of(made)) if made else "-",
                         listing(record.told.get("device") for record in made) or "-",
                         listing(record.told.get("commit") for record in made) or "-",
                     ),
@@ -135,13 +136,15 @@ def overview(
     return Table("What was run, on what", [dress(name) for name in head], body)
 
 
-def provenance_tables(
-    made: Sequence[Record],  # every record that is there, each once
-) -> list[Table]:
-    "Tell which code, libraries, devices and data the numbers rest on, and which videos were left out."
-    told = [record.told for record in made]
-    names = sorted({name for one in told for name in one.get("libraries", {})})
-    kinds = {
+def _counted(values: Iterable[Any]) -> str:
+    "Name different values, each with how often it comes; empty ones do not count."
+    return ", ".join(f"{value} ({number})" for value, number in sorted(Counter(str(v) for v in values if v).items()))
+
+
+def _software(made: Sequence[Record]) -> list[tuple[str, str]]:
+    "Tell which code, libraries and devices made records."
+    metrics = [record.told for record in made]
+    fields = {
         "fima": "code_version",
         "commit": "commit",
         "code fingerprint": "code",
@@ -149,55 +152,53 @@ def provenance_tables(
         "device": "device",
         "threads": "threads",
     }
-    values = {name: [one.get(key) for one in told] for name, key in kinds.items()} | {
-        name: [one.get("libraries", {}).get(name) for one in told] for name in names
-    }
-    software = [
-        (
-            name,
-            ", ".join(
-                f"{value} ({number})" for value, number in sorted(Counter(str(v) for v in all_values if v).items())
-            ),
-        )
-        for name, all_values in values.items()
+    libraries = sorted({name for one in metrics for name in one.get("libraries", {})})
+    return [
+        *((name, _counted(one.get(key) for one in metrics)) for name, key in fields.items()),
+        *((name, _counted(one.get("libraries", {}).get(name) for one in metrics)) for name in libraries),
+        ("verified", _counted(record.verified for record in made)),
     ]
-    data = sorted(
-        {
-            (
-                record.recipe.data.title,
-                str(record.recipe.data.split),
-                str(record.told.get("videos", "-")),
-                record.told["data_fingerprint"],
-                str(len(record.told.get("left_out", []))),
-            )
-            for record in made
-            if not record.evaluation and record.told.get("data_fingerprint")
-        }
-    )
-    left = sorted(
-        {
-            (record.recipe.data.title, *map(str, video.values()))
-            for record in made
-            for video in record.told.get("left_out", [])
-            if isinstance(video, dict)
-        }
-    )
-    software.append(
+
+
+def _data_behind(made: Sequence[Record]) -> list[tuple[str, ...]]:
+    "Tell which videos pre-trainings were made from."
+    trained = [record for record in made if not record.evaluation and record.told.get("data_fingerprint")]
+    lines = {
         (
-            "verified",
-            ", ".join(
-                f"{value} ({number})" for value, number in sorted(Counter(record.verified for record in made).items())
-            ),
+            record.recipe.data.title,
+            str(record.recipe.data.split),
+            str(record.told.get("videos", "-")),
+            record.told["data_fingerprint"],
+            str(len(record.told.get("left_out", []))),
         )
-    )
+        for record in trained
+    }
+    return sorted(lines) or [("none", "-", "-", "-", "-")]
+
+
+def _left_out(made: Sequence[Record]) -> list[tuple[str, ...]]:
+    "Tell which videos were left out, and why."
+    lines = {
+        (record.recipe.data.title, *map(str, video.values()))
+        for record in made
+        for video in record.told.get("left_out", [])
+        if isinstance(video, dict)
+    }
+    return sorted(lines) or [("none", "-", "-")]
+
+
+def provenance_tables(
+    made: Sequence[Record],  # every record that is there, each once
+) -> list[Table]:
+    "Tell which code, libraries, devices and data the numbers rest on, and which videos were left out."
     shown = [
-        ("Code, libraries and devices", ("what", "which (records)"), software),
+        ("Code, libraries and devices", ("what", "which (records)"), _software(made)),
         (
             "Data behind the pre-trainings",
             ("data set", "fold", "training videos", "fingerprint", "left out"),
-            data or [("none", "-", "-", "-", "-")],
+            _data_behind(made),
         ),
-        ("Videos left out", ("data set", "video", "reason"), left or [("none", "-", "-")]),
+        ("Videos left out", ("data set", "video", "reason"), _left_out(made)),
     ]
     return [
         Table(caption, [dress(name) for name in head], [[dress(text) for text in line] for line in lines])

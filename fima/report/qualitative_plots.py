@@ -38,7 +38,7 @@ from ..evaluation.core.statistics import paired_test
 from ..methods.foreground import activation_map
 from .figures import Drawn, numbers_of, with_interval
 from .style import blacken, interval_bars, overlay, picture_grid, short
-from .report import COLOURS
+from .style import COLOURS
 
 # %% ../../nbs/6_report/07_qualitative_plots.ipynb #81a3030c
 def spread_out(

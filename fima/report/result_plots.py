@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .results import predictions
-from .report import COLOURS, figure_style, save_figure, show_accuracies
+from .style import COLOURS, figure_style, save_figure, show_accuracies
 from .tables import Column, PublishedTable, Tabled, columns_of
 
 # %% ../../nbs/6_report/05_result_plots.ipynb #0b1077d2

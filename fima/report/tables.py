@@ -14,16 +14,16 @@ import numpy as np
 from ..study.plan.schema import Claim, Evaluated, Study, is_own, load_study, reports_folder
 from .results import VERDICTS, compare_rows, load_results, percent, summarise
 from ..study.plan.plan import expand
-from .report import costs, published, run_links, write_tables
+from .results import costs, published, run_links
+from .sheets import Number, Sheet, SheetPart, Verdict, plain_number, write_sheet
 from ..study.plan.verdicts import UNSURE
 from ..plugins import pandas as pd
-from ..training.checkpoint import write_text
 from ..training.recipe import OWN
 
 # %% auto #0
 __all__ = ['PublishedTable', 'lay_out_published', 'Column', 'columns_of', 'gather_numbers', 'beside', 'sources', 'floor_claims',
            'orderings', 'show_orderings', 'in_short', 'Tabled', 'stated_by', 'notes_of', 'published_beside', 'tabulate',
-           'keep']
+           'claims_kind', 'keep']
 
 # %% ../../nbs/6_report/03_tables.ipynb #4dfc368a
 class PublishedTable(NamedTuple):
@@ -55,8 +55,11 @@ def lay_out_published(
     def marked(text: str, told_of: set) -> str:
         return text + (f" ({', '.join(sorted(letters[doubt] for doubt in told_of))})" if told_of else "")
 
+    def number(value: float, unit: str, told_of: set) -> Number:
+        return Number(marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", told_of), value)
+
     told["text"] = [
-        marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", doubt - common[row])
+        number(value, unit, doubt - common[row])
         for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row, strict=True)
     ]
     told["method"] = [marked(method, common[row]) for method, row in zip(told.method, told.row, strict=True)]
@@ -170,7 +173,7 @@ def beside(
         table[f"paper: {name}"] = known[name].fillna("-").tolist()
     for heading, part in numbers.groupby("heading", sort=False):
         table[f"ours: {heading}"] = [percent(line) for line in part.itertuples()]
-    table["spread"] = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in first.spread]
+    table["spread"] = [plain_number(100 * std) for std in first.spread]
     return table.assign(
         **{
             name: [_several(numbers[numbers.row == row][name]) for row in order]
@@ -195,7 +198,7 @@ def sources(
     lines = []
     for (row, evaluation), part in numbers.groupby(["row", "template"], sort=False):
         shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples(), strict=True)]
-        spread = ["-" if np.isnan(spread) else f"{100 * spread:.1f}" for spread in part.spread]
+        spread = [str(plain_number(100 * std)) for std in part.spread]
         lines.append(
             {
                 "row": part.label.iloc[0],
@@ -260,18 +263,14 @@ def show_orderings(
 ) -> pd.DataFrame:  # as printed
     "Print tested claims, with what the paper's numbers say of each."
 
-    def p(value):
-        return "-" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
     def gain(column, line):
-        return (
-            "-"
-            if {line.better, line.worse} - set(column.dropna().index)
-            else f"{column[line.better] - column[line.worse]:+.1f}"
-        )
+        if {line.better, line.worse} - set(column.dropna().index):
+            return Number("-")
+        difference = column[line.better] - column[line.worse]
+        return Number(f"{difference:+.1f}", difference)
 
     lines = list(tested.itertuples())
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "claim": [line.words for line in lines],
             "rows": [f"{labels[line.better]} > {labels[line.worse]}" for line in lines],
@@ -281,12 +280,14 @@ def show_orderings(
             },
             "measure": tested.heading,
             "ours: difference": [percent(line) for line in lines],
-            "p (Holm)": [p(line.p_holm) for line in lines],
+            "p (Holm)": [plain_number(line.p_holm, 3, 0.001) for line in lines],
             "n": tested.n,
             "seeds agree": [f"{line.agree} of {line.seeds}" for line in lines],
-            "verdict": tested.verdict,
+            "verdict": [Verdict(line.verdict) for line in lines],
         }
     )
+    shown.attrs["claims"] = "own"
+    return shown
 
 
 def in_short(
@@ -434,12 +435,19 @@ def tabulate(
         show_orderings(tested, labels, paper),
         show_orderings(orderings(loaded, results, floor_claims(loaded)), labels),
         sources(numbers, results),
-        cost.assign(seconds=["-" if np.isnan(value) else f"{value:.0f}" for value in cost.seconds]),
+        cost.assign(seconds=[plain_number(value, 0) for value in cost.seconds]),
         notes_of(
             loaded, results, numbers, tested, paper.notes if paper and set(labels) & set(paper.gains.index) else ()
         ),
         paper,
     )
+
+
+def claims_kind(
+    study: Study,  # a study file
+) -> str:  # "paper" or "study"
+    "Tell whose orderings a study file holds: the paper's, or those of whoever wrote the study."
+    return "study" if is_own(study) else "paper"
 
 
 def keep(
@@ -448,32 +456,22 @@ def keep(
     notes: Sequence[str] = (),  # further sentences
     heading: str = "",  # of the table of `beside`; empty: whose numbers stand in it
 ) -> list[Path]:  # the files
-    "Write a table as Markdown, CSV and LaTeX, and its orderings as CSV; where nothing was run, earlier files stay."
+    "Write a table and all that is rendered from it; where nothing was run, earlier files stay."
     name, target = tabled.study.name, tabled.folder / "tables"
-    files = [target / f"{name}.{kind}" for kind in ("md", "csv", "tex")] + [target / f"{name}_orderings.csv"]
+    files = [target / f"{name}{ending}" for ending in (".json", ".md", ".csv", ".tex", "_orderings.csv")]
     if tabled.results.metrics.isna().all() and all(file.exists() for file in files):
         return files
-    heading = heading or (
-        "Your numbers"
-        if is_own(tabled.study) and not tabled.paper
-        else "Published and ours"
-        if tabled.paper
-        else "Ours"
-    )
-    parts = (further or {}) | {
-        heading: tabled.table,
-        stated_by(tabled.study): tabled.claims,
-        "Against untrained encoders": tabled.floor,
-        "Runs behind every number": tabled.sources,
-        "Cost": tabled.cost,
-    }
-    write_tables(
-        name,
-        tabled.study.title,
-        {head: part for head, part in parts.items() if len(part)},
-        tabled.numbers,
-        [*tabled.notes, *notes],
-        tabled.folder,
-    )
-    write_text(files[-1], tabled.tested.assign(study=name).to_csv(index=False))
-    return files
+    if not heading:
+        heading = "Published and ours" if tabled.paper else "Your numbers" if is_own(tabled.study) else "Ours"
+    parts = [
+        *(SheetPart(head, table) for head, table in (further or {}).items()),
+        SheetPart(heading, tabled.table),
+        SheetPart(stated_by(tabled.study), tabled.claims, claims_kind(tabled.study)),
+        SheetPart("Against untrained encoders", tabled.floor, "own"),
+        SheetPart("Runs behind every number", tabled.sources),
+        SheetPart("Cost", tabled.cost),
+    ]
+    whole = [part for part in parts if len(part.table)]
+    orderings_kept = tabled.tested.assign(study=name)
+    sheet = Sheet(tabled.study.title, [*tabled.notes, *notes], whole, tabled.numbers, orderings_kept)
+    return write_sheet(name, sheet, tabled.folder)

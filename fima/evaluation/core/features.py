@@ -26,7 +26,15 @@ from tqdm import tqdm
 
 from ...data.views.clips import FrameSource
 from ...data.video.files import replacing
-from .eval_clips import prepare, read_clips, to_input
+from fima.evaluation.core.eval_clips import (
+    PAPER_FORMAT,
+    PAPER_SAMPLING,
+    ClipFormat,
+    ClipSampling,
+    prepare,
+    read_clips,
+    to_input,
+)
 
 # %% ../../../nbs/4_evaluation/1_core/02_features.ipynb #0f6ea22a
 @contextmanager
@@ -62,22 +70,21 @@ def clip_features(
     frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
     path: str,  # the video
     starts: Sequence[int],  # first source frame of each clip
-    frames_per_clip: int = 16,  # T
-    stride: int = 2,  # source frames per step
-    crop_size: int = 112,  # side of the encoder's input, pixels
+    clip_format: ClipFormat = PAPER_FORMAT,  # length, stride and side of a clip, kind of difference
+    sampling: ClipSampling = PAPER_SAMPLING,  # fraction and modality; `starts` takes the place of the number of clips
     batch: int = 16,  # clips per forward pass
-    **view,  # fraction, modality, difference of `prepare`
 ) -> np.ndarray:  # float32 (len(starts), C)
     "Encode the clips of one video that begin at the given frames."
-    span, count = (frames_per_clip - 1) * stride + 1, frames.count(path)
+    span, count = (clip_format.frames_per_clip - 1) * clip_format.stride + 1, frames.count(path)
     outside = [start for start in starts if not 0 <= start <= count - span]
     if outside or not len(starts):
         raise ValueError(
             f"starts must lie within [0, {count - span}] for {path} ({count} frames, clips of {span}), got "
             f"{outside or 'none'}"
         )
-    stored = np.stack([frames.window(path, start, span)[::stride] for start in starts])
-    return encode_clips(encoder, prepare(stored, crop_size, **view), batch)
+    stored = np.stack([frames.window(path, start, span)[:: clip_format.stride] for start in starts])
+    prepared = prepare(stored, clip_format.crop_size, sampling.fraction, sampling.modality, clip_format.difference)
+    return encode_clips(encoder, prepared, batch)
 
 # %% ../../../nbs/4_evaluation/1_core/02_features.ipynb #0f94a00c
 class Features(NamedTuple):
@@ -111,15 +118,16 @@ def default_workers(
 class _Reads(Dataset):
     "Give the cut clips of each video, or the error that reading it met."
 
-    def __init__(self, frames: FrameSource, paths: Sequence[str], **options):
-        self.frames, self.paths, self.options = frames, list(paths), options
+    def __init__(self, frames: FrameSource, paths: Sequence[str], clip_format: ClipFormat, sampling: ClipSampling):
+        self.frames, self.paths = frames, list(paths)
+        self.clip_format, self.sampling = clip_format, sampling
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> Tensor | Exception:
         try:
-            return torch.from_numpy(read_clips(self.frames, self.paths[row], **self.options))
+            return torch.from_numpy(read_clips(self.frames, self.paths[row], self.clip_format, self.sampling))
         except Exception as error:
             return error
 
@@ -131,18 +139,35 @@ def quiet_worker(
     cv2.setNumThreads(0)
 
 
+def _read_all(reads: _Reads, workers: int | None) -> Iterator[Tensor | Exception]:
+    "Read the first video here, which tells how long that takes, and the others beside the encoder if it pays."
+    began = perf_counter()
+    first = reads[0]
+    seconds = perf_counter() - began
+    rest = Subset(reads, range(1, len(reads)))
+    loader = DataLoader(
+        rest,
+        batch_size=None,
+        num_workers=default_workers(seconds, len(rest)) if workers is None else workers,
+        worker_init_fn=quiet_worker,
+        generator=torch.Generator(),
+    )
+    return chain([first], loader)
+
+
+def _encode_video(encoder: nn.Module, inputs: Iterator[Tensor]) -> Features:
+    "Take the three readings of one video's clips, which come in batches."
+    chunks = [pool_map(encoder(clips)) for clips in inputs]
+    pooled, timed, flat = (torch.cat(chunk) for chunk in zip(*chunks, strict=True))
+    return Features(*(reading.cpu().numpy() for reading in (pooled, timed, flat.mean(0))))
+
+
 def extract(
     encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
     frames: FrameSource,  # where the frames are: .count(path), .window(path, start, length)
     paths: Sequence[str],  # the videos, N of them
-    clips: int = 10,  # uniformly spaced clips per video
-    frames_per_clip: int = 16,  # T
-    stride: int = 2,  # source frames per step
-    crop_size: int = 112,  # side of the encoder's input, pixels
-    fraction: float = 0.875,  # side of a square kept, as a share of the shorter side
-    crops: int = 1,  # 1 or 3 squares of each clip; three count as further clips
-    modality: str = "rgb",  # "rgb" or "difference"
-    difference: str = "paper",  # kind of frame difference
+    clip_format: ClipFormat = PAPER_FORMAT,  # length, stride and side of a clip, kind of difference
+    sampling: ClipSampling = PAPER_SAMPLING,  # how many clips, which squares of them, and the modality
     batch: int = 16,  # clips per forward pass
     workers: int | None = None,  # processes that read beside this one; 0: this one reads too; None: `default_workers`
     progress: bool = True,  # show a bar
@@ -152,41 +177,24 @@ def extract(
         raise ValueError("paths must name at least one video, got none")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    device, features = next(encoder.parameters(), torch.empty(0)).device, None
-    reads = _Reads(
-        frames,
-        paths,
-        clips=clips,
-        frames_per_clip=frames_per_clip,
-        stride=stride,
-        crop_size=crop_size,
-        fraction=fraction,
-        crops=crops,
-    )
-    began = perf_counter()
-    first, seconds, rest = reads[0], perf_counter() - began, Subset(reads, range(1, len(paths)))
-    loader = DataLoader(
-        rest,
-        batch_size=None,
-        num_workers=default_workers(seconds, len(rest)) if workers is None else workers,
-        worker_init_fn=quiet_worker,
-        generator=torch.Generator(),
-    )
+    device = next(encoder.parameters(), torch.empty(0)).device
+    videos = _read_all(_Reads(frames, paths, clip_format, sampling), workers)
+    bar = tqdm(videos, total=len(paths), desc="features", unit="video", disable=not progress)
+    features = None
     with evaluating(encoder):
-        for row, cuts in enumerate(
-            tqdm(chain([first], loader), total=len(paths), desc="features", unit="video", disable=not progress)
-        ):
+        for row, cuts in enumerate(bar):
             if isinstance(cuts, Exception):
                 raise cuts
-            parts = [pool_map(encoder(to_input(chunk.to(device), modality, difference))) for chunk in cuts.split(batch)]
-            pooled, timed, flat = (torch.cat(part) for part in zip(*parts, strict=True))
-            one = [part.cpu().numpy() for part in (pooled, timed, flat.mean(0))]
-            if not np.isfinite(one[0]).all():
+            inputs = (
+                to_input(chunk.to(device), sampling.modality, clip_format.difference) for chunk in cuts.split(batch)
+            )
+            video = _encode_video(encoder, inputs)
+            if not np.isfinite(video.pooled).all():
                 raise ValueError(f"encoder must return finite features, got NaN or infinity for {paths[row]}")
             if features is None:
-                features = Features(*(np.empty((len(paths), *part.shape), np.float32) for part in one))
-            for kept, part in zip(features, one, strict=True):
-                kept[row] = part
+                features = Features(*(np.empty((len(paths), *reading.shape), np.float32) for reading in video))
+            for kept, reading in zip(features, video, strict=True):
+                kept[row] = reading
     return features
 
 # %% ../../../nbs/4_evaluation/1_core/02_features.ipynb #c5a342dd

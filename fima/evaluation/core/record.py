@@ -20,6 +20,7 @@ from torch import nn
 from ...data.sets.catalog import CatalogError, content_fingerprint
 from ...data.video.files import fingerprint, fingerprints
 from ...plugins import DATA_SETS, plugin_digests
+from .eval_clips import PAPER_SAMPLING, ClipFormat, ClipSampling
 from .features import Features, cached_features, extract
 from .record_format import read_metrics, write_metrics
 from .statistics import cluster_bootstrap, paired_test
@@ -34,8 +35,8 @@ from ...training.videos import OpenData, open_data, read_catalog, settle, work_r
 from ...training.weights import load_encoder
 
 # %% auto #0
-__all__ = ['DIGESTED', 'NO_TEST', 'Opened', 'evaluated_data', 'seen_in_training', 'open_run', 'smoke_run', 'run_features',
-           'first_features', 'feature_digest', 'record', 'compare_records']
+__all__ = ['NO_TEST', 'Opened', 'evaluated_data', 'seen_in_training', 'open_run', 'smoke_run', 'run_features', 'first_features',
+           'record', 'compare_records']
 
 # %% ../../../nbs/4_evaluation/1_core/05_record.ipynb #acaa2cad
 class Opened(NamedTuple):
@@ -58,6 +59,16 @@ class Opened(NamedTuple):
         return rows
 
 
+def _refuse_seen_labels(recipe: Recipe, about: DataSettings) -> None:
+    "Refuse to test a supervised encoder on videos whose labels it has seen."
+    if recipe.method.name != "supervised" or about.name != recipe.data.name or about.content == recipe.data.content:
+        return
+    raise ValueError(
+        f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their "
+        f"labels, got {about.content}"
+    )
+
+
 def evaluated_data(
     recipe: Recipe,  # of the encoder
     data_set: str = "",  # name of a data set; empty: the recipe's own
@@ -66,41 +77,34 @@ def evaluated_data(
     # fields of a section `data`: videos of one's own, or a subset; comes before `data_set`
     data: dict[str, Any] | None = None,
 ) -> DataSettings:
-    "Say which videos an encoder is evaluated on; refuse to test a supervised encoder on videos whose labels it has seen."
-    own, changes = data_set in ("", recipe.data.name) and not data, {"short": short or recipe.data.short}
+    "Say which videos an encoder is evaluated on; refuse those whose labels a supervised encoder has seen."
+    own = data_set in ("", recipe.data.name) and not data
+    settings: dict[str, Any] = {"short": short or recipe.data.short}
     if data:
-        told = changes | {"split": split or 1} | data
+        settings |= {"split": split or 1} | data
     elif own:
-        told = recipe.data.model_dump() | changes | {"split": split or recipe.data.split}
+        settings = recipe.data.model_dump() | settings | {"split": split or recipe.data.split}
     else:
-        told = changes | dict(
-            name=data_set,
-            split=split or 1,
-            sprites=make_recipe("demo").data.sprites if data_set == "motion_sprites" else None,
-        )
-    if own and recipe.method.name == "supervised" and told["split"] != recipe.data.split:
+        sprites = make_recipe("demo").data.sprites if data_set == "motion_sprites" else None
+        settings |= dict(name=data_set, split=split or 1, sprites=sprites)
+    if own and recipe.method.name == "supervised" and settings["split"] != recipe.data.split:
         raise ValueError(
             f"split must be {recipe.data.split} for an encoder that was trained on the labels of that split of "
-            f"{recipe.data.name}, got {told['split']}"
+            f"{recipe.data.name}, got {settings['split']}"
         )
-    if told["name"] != OWN:
-        DATA_SETS[told["name"]]  # refuses a name that there is not
+    if settings["name"] != OWN:
+        DATA_SETS[settings["name"]]  # refuses a name that there is not
     try:
-        about = settle(DataSettings.model_validate(told))
+        about = settle(DataSettings.model_validate(settings))
     except ValidationError as error:
-        raise ValueError(
-            "; ".join(fault_line(e | {"loc": ("data", *e["loc"])}, "data", Recipe) for e in error.errors())
-        ) from None
-    if recipe.method.name == "supervised" and about.name == recipe.data.name and about.content != recipe.data.content:
-        raise ValueError(
-            f"videos must be those of the training, {recipe.data.content}, for an encoder that was trained on their "
-            f"labels, got {about.content}"
-        )
+        lines = [fault_line(each | {"loc": ("data", *each["loc"])}, "data", Recipe) for each in error.errors()]
+        raise ValueError("; ".join(lines)) from None
+    _refuse_seen_labels(recipe, about)
     return about
 
 
 def _trained_bytes(data: DataSettings, folder: Path) -> set[str] | None:
-    "Fingerprint the training videos of a folder of one's own, where it was or in another place; None where it is in neither."
+    "Fingerprint the training videos of a folder of one's own, where it was or in `folder`; None: they are in neither."
     for place in (Path(data.videos), folder):
         try:
             catalog = read_catalog(data, place)
@@ -118,20 +122,17 @@ def seen_in_training(
     folder: Path,  # where the videos lie
     # how many of them its pre-training has seen (without labels); None: the videos of its training are not here
 ) -> int | None:
-    "Count the test videos that pre-training has seen, where other videos of its data set are tested: by path, in folders of one's own by content."
-    if (
-        recipe.method.name in ("random", "imported")
-        or about.name != recipe.data.name
-        or (about.split, about.content) == (recipe.data.split, recipe.data.content)
-    ):
+    "Count the test videos that pre-training has seen: by path, in folders of one's own by content."
+    untrained = recipe.method.name in ("random", "imported")
+    its_own = (about.split, about.content) == (recipe.data.split, recipe.data.content)
+    if untrained or about.name != recipe.data.name or its_own:
         return 0
     if about.name == OWN:
-        trained = _trained_bytes(recipe.data, folder)
-        return (
-            None
-            if trained is None
-            else sum(digest in trained for digest in fingerprints(folder / path for path in rows.path).values())
-        )
+        trained_bytes = _trained_bytes(recipe.data, folder)
+        if trained_bytes is None:
+            return None
+        tested_bytes = fingerprints(folder / path for path in rows.path).values()
+        return sum(digest in trained_bytes for digest in tested_bytes)
     trained = read_catalog(recipe.data, folder)
     return int(rows.path.isin(trained.path[trained.split == "train"]).sum())
 
@@ -150,9 +151,8 @@ def open_run(
         save_encoder(folder / "checkpoint" / "encoder.safetensors", encoder, recipe)
     about = about or recipe.data
     data = open_data(about, recipe.views.frames_per_clip * recipe.views.stride, folder=videos)
-    return Opened(
-        folder, recipe, encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), data, about, {}
-    )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Opened(folder, recipe, encoder.to(device), data, about, {})
 
 
 def smoke_run(
@@ -166,10 +166,7 @@ def smoke_run(
 def run_features(
     opened: Opened,  # an encoder and its videos
     split: str,  # "train" or "test"
-    clips: int = 10,  # uniformly spaced clips of a video
-    fraction: float = 0.875,  # side of the central square over the shorter side
-    modality: str = "rgb",  # "rgb" or "difference"
-    crops: int = 1,  # 1 or 3 squares of a clip
+    sampling: ClipSampling = PAPER_SAMPLING,  # clips, squares and modality
     progress: bool = False,  # show a bar
 ) -> Features:  # of every video, in the order of `opened.rows(split)`
     "Read a split's features from the encoder's folder, or compute and keep them."
@@ -181,85 +178,67 @@ def run_features(
         )
 
     def compute():
-        return _extract(opened, paths, clips, fraction, modality, crops, progress)
+        return _extract(opened, paths, sampling, progress)
 
-    weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
-    name = f"{split}-{modality}-{clips}x{crops}-{fraction}"
+    name = f"{split}-{sampling.modality}-{sampling.clips}x{sampling.crops}-{sampling.fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
-    features = cached_features(
-        file,
-        compute,
-        paths,
-        f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}",
-    )
-    opened.features[name] = feature_digest(features.pooled[:DIGESTED])
+    weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
+    made_by = f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}"
+    features = cached_features(file, compute, paths, made_by)
+    opened.features[name] = _feature_digest(features.pooled[:_DIGESTED])
     return features
 
 
-def _extract(
-    opened: Opened, paths: Sequence[str], clips: int, fraction: float, modality: str, crops: int, progress: bool
-) -> Features:
-    "Compute features as the run's recipe cuts clips."
-    v = opened.recipe.views
-    return extract(
-        opened.encoder,
-        opened.data.frames,
-        paths,
-        clips,
-        v.frames_per_clip,
-        v.stride,
-        v.crop_size,
-        fraction,
-        crops,
-        modality,
-        v.difference,
-        progress=progress,
-    )
+def _extract(opened: Opened, paths: Sequence[str], sampling: ClipSampling, progress: bool) -> Features:
+    "Compute features of clips as the run's recipe cuts them."
+    clip_format = ClipFormat.of(opened.recipe.views)
+    return extract(opened.encoder, opened.data.frames, paths, clip_format, sampling, progress=progress)
 
 
 def first_features(
     opened: Opened,  # an encoder and its videos
     name: str,  # as a record names features, e.g. "test-rgb-10x1-0.875"
-) -> dict[str, Any]:  # of `feature_digest`
+) -> dict[str, Any]:  # a digest, and a length for each video
     "Compute the features of a split's first videos anew."
     split, modality, cuts, fraction = name.split("-")
     clips, crops = map(int, cuts.split("x"))
-    paths = opened.data.paths(opened.rows(split))[:DIGESTED]
-    return feature_digest(_extract(opened, paths, clips, float(fraction), modality, crops, False).pooled)
+    sampling = ClipSampling(clips, float(fraction), crops, modality)
+    paths = opened.data.paths(opened.rows(split))[:_DIGESTED]
+    return _feature_digest(_extract(opened, paths, sampling, False).pooled)
 
 
-DIGESTED = 4  # videos, the first ones of a split, whose features have a digest in the record
+_DIGESTED = 4  # videos, the first ones of a split, whose features have a digest in the record
 NO_TEST = (
     ": give --train-list and --test-list, or --test-share 0.25, which draws whole groups for testing and records them"
 )
 
 
-def feature_digest(
-    features: np.ndarray,  # features of some videos, (N, ...)
-) -> dict[str, Any]:  # their digest, and the length of each as a hexadecimal float
-    "Hash features, and keep a number of each video that tells how far others are."
+def _feature_digest(features: np.ndarray) -> dict[str, Any]:
+    "Hash features of some videos, and keep the length of each, which tells how far others are, as a hexadecimal float."
     values = np.ascontiguousarray(features, dtype=np.float32)
+    lengths = np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)
     return dict(
         digest=sha256(values.tobytes()).hexdigest()[:16],
-        lengths=[
-            float(length).hex() for length in np.linalg.norm(values.astype(float).reshape(len(values), -1), axis=1)
-        ],
+        lengths=[float(length).hex() for length in lengths],
     )
 
 # %% ../../../nbs/4_evaluation/1_core/05_record.ipynb #bb476265
+def _plain_value(value: Any, missing: bool) -> Any:
+    "Turn a value of a table into what JSON can hold; what is missing becomes null."
+    if missing:
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _plain_values(values: pd.Series) -> list:
-    "Turn a column into what JSON can hold; what is missing becomes null."
-    return [
-        None if missing else value.item() if isinstance(value, np.generic) else value
-        for value, missing in zip(values.tolist(), values.isna(), strict=True)
-    ]
+    "Turn a column into what JSON can hold."
+    return [_plain_value(value, missing) for value, missing in zip(values.tolist(), values.isna(), strict=True)]
 
 
 def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[str, float]]:
     "Estimate every measure over the rows that have it; a measure that no row has gets no estimate."
-    judged = {"accuracy": tested.label.eq(tested.predicted)} | {
-        name: tested[name] for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats
-    }
+    measured = [name for name in tested if pd.api.types.is_bool_dtype(tested[name]) or name in floats]
+    judged = {"accuracy": tested.label.eq(tested.predicted)} | {name: tested[name] for name in measured}
     present = {name: values.dropna() for name, values in judged.items()}
     return {
         name: cluster_bootstrap(values.to_numpy(float), tested.group[values.index])._asdict()
@@ -269,7 +248,7 @@ def _estimates(tested: pd.DataFrame, floats: Sequence[str]) -> dict[str, dict[st
 
 
 def _executed(opened: Opened, template: str) -> dict[str, Any]:
-    "Fingerprint what an evaluation executed, code and plugins; no code for a notebook that is no template: its record is unverified."
+    "Fingerprint the code and the plugins of an evaluation; a notebook that is no template has no code."
     known, tested = (studies_folder() / f"{template}.ipynb").is_file(), opened.about.name
     code = code_fingerprint(opened.recipe, template_cells(template), tested=tested) if known else None
     return dict(
@@ -281,7 +260,8 @@ def _executed(opened: Opened, template: str) -> dict[str, Any]:
 
 def _refuse_other_numbers(file: Path, metrics: dict[str, Any]) -> None:
     "Refuse to overwrite numbers of other videos, of another encoder, or of another evaluation."
-    there, here = json.loads(file.read_text()) if file.exists() else {}, json.loads(json.dumps(metrics, default=str))
+    there = json.loads(file.read_text()) if file.exists() else {}
+    here = json.loads(json.dumps(metrics, default=str))
     for name, what in (
         ("data_fingerprint", "other videos"),
         ("weights", "another encoder"),
@@ -314,17 +294,16 @@ def record(
         raise ValueError(
             f"tested must have the columns path, label, predicted and group, got no {', '.join(sorted(lacking))}"
         )
-    if set(floats) - set(tested):
-        raise ValueError(
-            f"floats must be columns of tested ({', '.join(tested)}), got "
-            f"{', '.join(sorted(set(floats) - set(tested)))}"
-        )
+    unknown = set(floats) - set(tested)
+    if unknown:
+        raise ValueError(f"floats must be columns of tested ({', '.join(tested)}), got {', '.join(sorted(unknown))}")
     recipe, pooled = opened.recipe, (opened, *further)
 
     def one(values):
         return values[0] if len(pooled) == 1 else values
 
     seen = [seen_in_training(recipe, each.rows("test"), each.about, each.data.folder) for each in pooled]
+    untrained = recipe.method.name in ("random", "imported")
     metrics = dict(
         run=recipe.run_id,
         template=template,
@@ -335,9 +314,7 @@ def record(
         seed=recipe.seed,
         profile=recipe.profile,
         preset=recipe.preset,
-        trained_on=f"{recipe.data.title}, split {recipe.data.split}"
-        if recipe.method.name not in ("random", "imported")
-        else None,
+        trained_on=None if untrained else f"{recipe.data.title}, split {recipe.data.split}",
         estimates=_estimates(tested, floats),
         videos={name: _plain_values(tested[name]) for name in tested},
         left_out=[line for each in pooled for line in each.data.left_out.to_dict("records")],
@@ -360,71 +337,80 @@ def record(
 def _read(file: Path | str) -> dict[str, Any]:
     "Read an evaluation's record; refuse what is none."
     try:
-        told = read_metrics(file)
+        metrics = read_metrics(file)
     except json.JSONDecodeError:
         raise ValueError(f"{file} must be the metrics.json of an evaluation, got a file that is not JSON") from None
-    if not (isinstance(told, dict) and isinstance(told.get("videos"), dict)):
-        raise ValueError(
-            f"{file} must be the metrics.json of an evaluation, with per-video rows, got "
-            f"{'one of a pre-training' if isinstance(told, dict) else 'no record'}"
-        )
-    return told
+    if not (isinstance(metrics, dict) and isinstance(metrics.get("videos"), dict)):
+        found = "one of a pre-training" if isinstance(metrics, dict) else "no record"
+        raise ValueError(f"{file} must be the metrics.json of an evaluation, with per-video rows, got {found}")
+    return metrics
+
+
+def _row_key(records: Sequence[dict[str, Any]]) -> list[str]:
+    "Name the columns that tell the rows of both records apart: path, and where it is needed start and split."
+    columns = [metrics["videos"] for metrics in records]
+    repeated = any(len(set(each["path"])) < len(each["path"]) for each in columns)
+    key = ["path"]
+    if any("start" in each for each in columns):
+        key.append("start")
+    if repeated and any("split" in each for each in columns):
+        key.append("split")
+    if not all(name in each for each in columns for name in key):
+        raise ValueError(f"the two records must have the same columns {', '.join(key)}, got one without")
+    return key
+
+
+def _rows_by_key(metrics: dict[str, Any], key: list[str]) -> pd.DataFrame:
+    "Lay out the rows of a record in the order of their key, with the column accuracy."
+    rows = pd.DataFrame(metrics["videos"])
+    return rows.assign(accuracy=rows.label == rows.predicted).set_index(key).sort_index(kind="stable")
+
+
+def _compare_measure(measure: str, first: pd.DataFrame, second: pd.DataFrame) -> dict[str, Any] | None:
+    "Test one measure over the rows that both tables have it for; None where there are none."
+    pair = pd.DataFrame({0: first[measure].astype(float), 1: second[measure].astype(float)})
+    pair = pair.assign(group=first.group).dropna()
+    if not len(pair):
+        return None
+    return dict(
+        measure=measure,
+        first=pair[0].mean(),
+        second=pair[1].mean(),
+        **paired_test(pair[0], pair[1], pair.group)._asdict(),
+        n=len(pair),
+    )
+
+
+def _differing_settings(records: Sequence[dict[str, Any]]) -> dict[str, list]:
+    "List the settings that are not the same, with both values."
+    settings = [metrics["settings"] | metrics.get("reading", {}) for metrics in records]
+    return {
+        name: [each.get(name) for each in settings]
+        for name in sorted(set().union(*settings))
+        if settings[0].get(name) != settings[1].get(name)
+    }
 
 
 def compare_records(
     first: Path | str,  # a metrics.json
     second: Path | str,  # another one, of the same videos
-    # a line per measure both have: measure, first, second, difference, low, high, p, n; `attrs["differ"]`: settings that
-    # are not the same
+    # a line per measure both have: measure, first, second, difference, low, high, p, n; `attrs["differ"]`: settings
+    # that are not the same
 ) -> pd.DataFrame:
     "Test two evaluations against each other, paired by video."
     for name, file in (("first", first), ("second", second)):
         if not Path(file).is_file():
             raise ValueError(f"{name} must be the metrics.json of an evaluation, got {file}, which is not there")
-    told = [_read(file) for file in (first, second)]
+    one, other = records = _read(first), _read(second)
     for field in ("data_set", "split", "data_fingerprint"):
-        if told[0][field] != told[1][field]:
-            raise ValueError(
-                f"the two records must be of the same videos, got {field} {told[0][field]} and {told[1][field]}"
-            )
-    repeated = any(len(set(each["videos"]["path"])) < len(each["videos"]["path"]) for each in told)
-    key = ["path"] + [
-        name
-        for name in ("start", "split")
-        if any(name in each["videos"] for each in told) and (name == "start" or repeated)
-    ]
-    if not all(name in each["videos"] for each in told for name in key):
-        raise ValueError(f"the two records must have the same columns {', '.join(key)}, got one without")
-    tables = [
-        pd.DataFrame(each["videos"])
-        .assign(accuracy=lambda rows: rows.label == rows.predicted)
-        .set_index(key)
-        .sort_index(kind="stable")
-        for each in told
-    ]
+        if one[field] != other[field]:
+            raise ValueError(f"the two records must be of the same videos, got {field} {one[field]} and {other[field]}")
+    key = _row_key(records)
+    tables = [_rows_by_key(each, key) for each in records]
     if not tables[0].index.equals(tables[1].index):
         raise ValueError(f"the two records must test the same videos, got {len(tables[0])} and {len(tables[1])} rows")
-    lines = []
-    for measure in [name for name in told[0]["estimates"] if name in told[1]["estimates"]]:
-        pair = (
-            pd.DataFrame({place: table[measure].astype(float) for place, table in enumerate(tables)})
-            .assign(group=tables[0].group)
-            .dropna()
-        )
-        if len(pair):
-            lines.append(
-                dict(
-                    measure=measure,
-                    first=pair[0].mean(),
-                    second=pair[1].mean(),
-                    **paired_test(pair[0], pair[1], pair.group)._asdict(),
-                    n=len(pair),
-                )
-            )
-    table, settings = pd.DataFrame(lines), [each["settings"] | each.get("reading", {}) for each in told]
-    table.attrs["differ"] = {
-        name: [each.get(name) for each in settings]
-        for name in sorted(set().union(*settings))
-        if settings[0].get(name) != settings[1].get(name)
-    }
+    shared = [name for name in one["estimates"] if name in other["estimates"]]
+    lines = [_compare_measure(measure, *tables) for measure in shared]
+    table = pd.DataFrame([line for line in lines if line])
+    table.attrs["differ"] = _differing_settings(records)
     return table

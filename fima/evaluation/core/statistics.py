@@ -15,8 +15,7 @@ import numpy as np
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['Estimate', 'PairedResult', 'SeedSummary', 'group_sums', 'wilson', 'bootstrap_means', 'cluster_bootstrap',
-           'flipped_sums', 'paired_test', 'seed_summary', 'pool_folds']
+__all__ = ['Estimate', 'PairedResult', 'SeedSummary', 'cluster_bootstrap', 'paired_test', 'seed_summary', 'pool_folds']
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #2dfceccd
 class Estimate(NamedTuple):
@@ -38,18 +37,15 @@ class PairedResult(NamedTuple):
 
 
 class SeedSummary(NamedTuple):
-    "Carry the mean and the spread of one number over seeds."
+    "Carry the mean and the standard deviation of one number over seeds."
 
     mean: float  # mean over the seeds
-    spread: float  # standard deviation over the seeds (n - 1), NaN for a single seed
+    std: float  # standard deviation over the seeds (n - 1), NaN for a single seed
     n: int  # number of seeds
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #e95aeed1
-def group_sums(
-    values: Sequence,  # one number per video, in [-1, 1], (N,)
-    groups: Sequence,  # the group (shooting, person, ...) of each video, (N,)
-) -> tuple[np.ndarray, np.ndarray]:  # sum of the values per group (G,), videos per group (G,)
-    "Add the values up within each group, after checking both."
+def _group_sums(values: Sequence, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    "Add the values up within each group, after checking both; give the sums and the sizes of the groups, (G,)."
     numbers, names = np.asarray(values, dtype=float), np.asarray(groups)
     if numbers.ndim != 1 or not numbers.size:
         raise ValueError(f"values must be a non-empty list of numbers, got shape {numbers.shape}")
@@ -66,26 +62,6 @@ def group_sums(
         raise ValueError(f"groups must hold at least 2 groups to draw from, got {len(labels)}")
     return np.bincount(codes, weights=numbers), np.bincount(codes)
 
-# %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #ea64a676
-def wilson(
-    successes: int,  # number of correct videos, 0 <= successes <= n
-    n: int,  # number of videos, at least 1
-    level: float = 0.95,  # coverage of the interval, in (0, 1)
-) -> Estimate:  # share of correct videos with Wilson's interval
-    "Return a share with Wilson's score interval, for independent videos."
-    from scipy.stats import norm  # here: who draws intervals by resampling does not wait for it
-
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if not 0 <= successes <= n:
-        raise ValueError(f"successes must lie within [0, n={n}], got {successes}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie within (0, 1), got {level}")
-    z, share = norm.ppf((1 + level) / 2), successes / n
-    centre, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = (centre - width) / (1 + z**2 / n), (centre + width) / (1 + z**2 / n)
-    return Estimate(share, float(max(low, 0)), float(min(high, 1)), int(n))
-
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #503fe798
 @lru_cache(maxsize=4)
 def _picked(count: int, draws: int, seed: int) -> np.ndarray:
@@ -98,13 +74,8 @@ def _picked(count: int, draws: int, seed: int) -> np.ndarray:
     return np.concatenate([block.astype(np.min_scalar_type(count)) for block in blocks])
 
 
-def bootstrap_means(
-    sums: np.ndarray,  # sum of the values per group, (G,)
-    sizes: np.ndarray,  # videos per group, (G,)
-    draws: int,  # number of bootstrap draws D, at least 100
-    seed: int,  # seed of the draws
-) -> np.ndarray:  # the mean of each draw, (D,)
-    "Draw groups with replacement and return the mean over their videos for each draw."
+def _bootstrap_means(sums: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    "Draw groups with replacement and return the mean over their videos for each draw, (D,)."
     if draws < 100:
         raise ValueError(f"draws must be at least 100, got {draws}")
     picked = _picked(len(sums), draws, seed)
@@ -122,8 +93,8 @@ def cluster_bootstrap(
     "Return an accuracy with a percentile interval that draws whole groups."
     if not 0 < level < 1:
         raise ValueError(f"level must lie within (0, 1), got {level}")
-    sums, sizes = group_sums(correct, groups)
-    low, high = np.quantile(bootstrap_means(sums, sizes, draws, seed), [(1 - level) / 2, (1 + level) / 2])
+    sums, sizes = _group_sums(correct, groups)
+    low, high = np.quantile(_bootstrap_means(sums, sizes, draws, seed), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #57ab1033
@@ -135,18 +106,13 @@ def _signs(count: int, draws: int, seed: int) -> np.ndarray:
     return np.concatenate([pattern.astype(np.int8) for pattern in patterns])
 
 
-def flipped_sums(
-    sums: np.ndarray,  # sum of the differences per group, (G,)
-    draws: int,  # largest number of sign patterns
-    seed: int,  # seed of the random patterns
-) -> np.ndarray:  # sum over the groups for each pattern, the observed one first, (2^G,) or (1 + draws,)
-    "Add the groups up under every sign pattern when there are few, else under random ones."
+def _flipped_sums(sums: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    "Add the groups up under every sign pattern when there are at most `draws`, else under random ones."
     if 2 ** len(sums) <= draws:
         return np.array(list(product((1, -1), repeat=len(sums)))) @ sums
     signs = _signs(len(sums), draws, seed)
-    return np.concatenate(
-        [[sums.sum()], *(signs[done : done + 1000].astype(float) @ sums for done in range(0, draws, 1000))]
-    )
+    blocks = (signs[done : done + 1000].astype(float) @ sums for done in range(0, draws, 1000))
+    return np.concatenate([[sums.sum()], *blocks])  # the observed one first
 
 
 def paired_test(
@@ -163,9 +129,9 @@ def paired_test(
         raise ValueError(
             f"correct_a and correct_b must cover the same videos, got shapes {first.shape} and {second.shape}"
         )
-    sums, sizes = group_sums(first - second, groups)
+    sums, _ = _group_sums(first - second, groups)
     estimate = cluster_bootstrap(first - second, groups, draws, seed, level)
-    hits = np.abs(flipped_sums(sums, draws, seed)) >= abs(sums.sum()) - 1e-9
+    hits = np.abs(_flipped_sums(sums, draws, seed)) >= abs(sums.sum()) - 1e-9
     return PairedResult(estimate.value, estimate.low, estimate.high, float(hits.mean()))
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #792adf2e
@@ -178,9 +144,8 @@ def seed_summary(
         raise ValueError(f"values must hold at least one number per seed, got shape {numbers.shape}")
     if not np.isfinite(numbers).all():
         raise ValueError(f"values must be finite, got {numbers.tolist()}")
-    return SeedSummary(
-        float(numbers.mean()), float(numbers.std(ddof=1)) if numbers.size > 1 else float("nan"), numbers.size
-    )
+    std = float(numbers.std(ddof=1)) if numbers.size > 1 else float("nan")
+    return SeedSummary(float(numbers.mean()), std, numbers.size)
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #14db131d
 def pool_folds(

@@ -20,7 +20,7 @@ from ...training.recipe import OWN, DataSettings, Recipe
 from ...training.videos import data_folder, read_catalog
 
 # %% auto #0
-__all__ = ['this_device', 'kind', 'measured_steps', 'steps_of', 'estimated_seconds']
+__all__ = ['this_device', 'measured_steps', 'steps_of', 'estimated_seconds']
 
 # %% ../../../nbs/5_study/1_plan/02_cost.ipynb #5a1bfb42
 def this_device() -> str:
@@ -28,21 +28,45 @@ def this_device() -> str:
     return provenance("cuda" if torch.cuda.is_available() else "cpu")["device"]
 
 
-def kind(
+def _step_kind(
     recipe: Recipe,  # of a pre-training
 ) -> tuple[tuple, tuple]:  # what decides most of the time of a step, and what decides the rest
     "Group recipes whose steps take about as long."
-    v, m, o = recipe.views, recipe.method, recipe.optimisation
+    views, method, optimisation = recipe.views, recipe.method, recipe.optimisation
     coarse = (
         recipe.encoder.name,
         json.dumps(recipe.encoder.options, sort_keys=True),
-        v.frames_per_clip,
-        v.crop_size,
-        o.batch_size,
-        o.precision,
-        m.name,
+        views.frames_per_clip,
+        views.crop_size,
+        optimisation.batch_size,
+        optimisation.precision,
+        method.name,
     )
-    return coarse, (m.instance, m.instance_motion, m.pixel, m.frame, m.motion_decoder, m.decoder_width, m.decoder_depth)
+    fine = (
+        method.instance,
+        method.instance_motion,
+        method.pixel,
+        method.frame,
+        method.motion_decoder,
+        method.decoder_width,
+        method.decoder_depth,
+    )
+    return coarse, fine
+
+
+def _measured_step(file: Path, device: str) -> tuple[tuple, tuple, float] | None:
+    "Read the kind of a run and its seconds per step; None where it ran elsewhere, or its recipe cannot be read."
+    metrics = json.loads(file.read_text())
+    recipe = file.parent / "recipe.json"
+    if metrics.get("device") != device or metrics.get("processes", 1) > 1:
+        return None
+    if not metrics.get("seconds_per_step") or not recipe.exists():
+        return None
+    try:
+        coarse, fine = _step_kind(read_recipe(recipe.read_text(), file))
+    except ValueError:
+        return None  # a recipe of another version
+    return coarse, fine, sum(metrics["seconds_per_step"].values())
 
 
 def measured_steps(
@@ -50,31 +74,19 @@ def measured_steps(
     device: str,  # as `provenance` names it
 ) -> pd.DataFrame:  # coarse, fine, seconds: a line per finished run
     "Read the seconds per step of every pre-training that this device has finished."
-    lines = []
-    for file in (file for place in record_places(reports) for file in runs_folder(place).glob("*/metrics.json")):
-        told = json.loads(file.read_text())
-        if (
-            told.get("device") != device
-            or told.get("processes", 1) > 1
-            or not told.get("seconds_per_step")
-            or not (file.parent / "recipe.json").exists()
-        ):
-            continue
-        try:
-            coarse, fine = kind(read_recipe((file.parent / "recipe.json").read_text(), file))
-        except ValueError:
-            continue  # a recipe of another version
-        lines.append((coarse, fine, sum(told["seconds_per_step"].values())))
-    return pd.DataFrame(lines, columns=["coarse", "fine", "seconds"])
+    files = [file for place in record_places(reports) for file in runs_folder(place).glob("*/metrics.json")]
+    steps = [_measured_step(file, device) for file in files]
+    return pd.DataFrame([step for step in steps if step], columns=["coarse", "fine", "seconds"])
 
 
 @lru_cache(maxsize=None)
-def _training_videos(told: str) -> float:
+def _training_videos(section: str) -> float:
     "Count the training videos of a data section: generated, published, or those that are here; NaN where nobody knows."
-    data = DataSettings.model_validate_json(told)
+    data = DataSettings.model_validate_json(section)
     if data.sprites:
         return data.sprites.train
-    published = None if data.name == OWN or data.classes is not None else data_set(data.name).counts
+    is_whole_set = data.name != OWN and data.classes is None
+    published = data_set(data.name).counts if is_whole_set else None
     if published:
         return published.get(data.split, (float("nan"),))[0]
     try:
@@ -87,12 +99,12 @@ def steps_of(
     recipe: Recipe,  # of a pre-training
 ) -> float:  # NaN where the epochs of a data set cannot be counted without its videos
     "Count the optimiser steps of a run; official numbers of videos count the epochs of real data."
-    o, data = recipe.optimisation, recipe.data
+    optimisation = recipe.optimisation
     if recipe.method.name in ("random", "imported"):
         return 0
-    if o.steps is not None:
-        return o.steps
-    return o.epochs * (_training_videos(data.model_dump_json()) // o.batch_size)
+    if optimisation.steps is not None:
+        return optimisation.steps
+    return optimisation.epochs * (_training_videos(recipe.data.model_dump_json()) // optimisation.batch_size)
 
 
 def estimated_seconds(
@@ -100,9 +112,13 @@ def estimated_seconds(
     measured: pd.DataFrame,  # of `measured_steps`
 ) -> float:  # NaN where nothing of the kind has been measured on this device
     "Estimate how long a pre-training takes."
-    steps, (coarse, fine) = steps_of(recipe), kind(recipe)
+    steps = steps_of(recipe)
     if steps == 0:
         return 0.0
+    coarse, fine = _step_kind(recipe)
     alike = measured[measured.coarse == coarse]
+    if not len(alike):
+        return float("nan")
     same = alike[alike.fine == fine]
-    return steps * (same if len(same) else alike).seconds.median() if len(alike) else float("nan")
+    nearest = same if len(same) else alike
+    return steps * nearest.seconds.median()

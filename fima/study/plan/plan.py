@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-
 from ...data.sets.catalog import CatalogError
 from .cost import estimated_seconds, measured_steps, steps_of, this_device
 from fima.study.plan.schema import (
@@ -36,13 +35,13 @@ from .verdicts import SURE, UNSURE, other_videos, verification
 from ...plugins import pandas as pd
 from ...training.faults import fault_line
 from ...training.fingerprint import sources_state, template_file
-from ...training.recipe import PLACES, Recipe, make_recipe, BASES
+from ...training.recipe import BASES, PLACES, DataSettings, Recipe, make_recipe
 from ...training.request import check_used, default_base, flat, settled
 from ...training.videos import data_folder
 
 # %% auto #0
-__all__ = ['STATES', 'PlannedEvaluation', 'resolve', 'Run', 'fits', 'expand', 'records', 'run_verdicts', 'state', 'verified',
-           'absent', 'varied', 'load_studies', 'plan', 'needed_by']
+__all__ = ['STATES', 'PlannedEvaluation', 'resolve', 'Run', 'fits', 'expand', 'records', 'state', 'absent', 'varied',
+           'load_studies', 'plan', 'needed_by']
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #9c6f575f
 class PlannedEvaluation(NamedTuple):
@@ -55,11 +54,13 @@ class PlannedEvaluation(NamedTuple):
     @property
     def name(self) -> str:
         "Name the evaluation's folder: its template and a hash of its settings."
-        told = self.settings
-        # what the videos hold, not where they lie
-        if told.get("data"):
-            told = told | {"data": {name: value for name, value in told["data"].items() if name not in PLACES}}
-        return f"{self.template}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]}"
+        settings = self.settings
+        if settings.get("data"):
+            # what the videos hold, not where they lie
+            data = {name: value for name, value in settings["data"].items() if name not in PLACES}
+            settings = settings | {"data": data}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return f"{self.template}-{digest[:8]}"
 
 
 def resolve(
@@ -76,17 +77,15 @@ def resolve(
             f"settings of {evaluated.template} must not name {', '.join(FOLDERS)}: the launcher fills them in"
         )
     defaults = recipe.evaluation.model_dump(mode="json")
+    replaced = {name: chosen[name] for name in defaults if name in chosen}
     try:
-        type(recipe.evaluation).model_validate(defaults | {name: chosen[name] for name in defaults if name in chosen})
+        type(recipe.evaluation).model_validate(defaults | replaced)
     except ValidationError as error:
-        raise ValueError(
-            "; ".join(f"{evaluated.template}, {fault_line(e, 'settings')}" for e in error.errors())
-        ) from None
-    return PlannedEvaluation(
-        evaluated.template,
-        {k: v for k, v in defaults.items() if k in template_parameters(template)} | chosen,
-        evaluated.name,
-    )
+        faults = [f"{evaluated.template}, {fault_line(each, 'settings')}" for each in error.errors()]
+        raise ValueError("; ".join(faults)) from None
+    declared = template_parameters(template)
+    settings = {name: value for name, value in defaults.items() if name in declared} | chosen
+    return PlannedEvaluation(evaluated.template, settings, evaluated.name)
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #60144895
 class Run(NamedTuple):
@@ -112,10 +111,12 @@ class Run(NamedTuple):
         # its metrics.json, and the reports folder that it lies in; where there is none, where it will lie
     ) -> tuple[Path, Path]:
         "Find a record: where the run is made, or among the published ones."
-        found = [
-            (runs_folder(place) / self.recipe.run_id / name / "metrics.json", place) for place in record_places(reports)
-        ]
-        return next((each for each in found if each[0].exists()), found[0])
+        places = record_places(reports)
+        for place in places:
+            file = runs_folder(place) / self.recipe.run_id / name / "metrics.json"
+            if file.exists():
+                return file, place
+        return runs_folder(places[0]) / self.recipe.run_id / name / "metrics.json", places[0]
 
     def has_weights(
         self,
@@ -158,21 +159,33 @@ def expand(
     "List every run of a study; raise ValueError naming the row whose recipe is refused."
     if study.shows:
         return _borrowed(study)
-    runs, own = [], study.data.overrides() if study.data else {}
-    base = study.base.base or (default_base(study.data.name, study.base.profile) if study.data else None)
+    own = study.data.overrides() if study.data else {}
+    base = study.base.base or None
+    if base is None and study.data:
+        base = default_base(study.data.name, study.base.profile)
+    runs = []
     for row, values, seed in product(study.rows, product(*study.factors.values()), study.seeds):
         factors = dict(zip(study.factors, values, strict=True))
         overrides = own | study.base.overrides | row.overrides | factors | {"seed": seed}
         try:
             recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
             check_used(recipe, row.overrides)
-            runs.append(Run(row, recipe, factors, [resolve(e, row, recipe) for e in study.evaluations], study.name))
+            evaluations = [resolve(evaluated, row, recipe) for evaluated in study.evaluations]
+            runs.append(Run(row, recipe, factors, evaluations, study.name))
         except ValueError as error:
             raise ValueError(f"{study.name}, row {row.name}: {error}") from None
     return runs
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #33d9b833
-STATES = ("done", "recorded", "unverified", "outdated", "partial", "failed", "missing")
+STATES = (
+    "done",  # every record and the weights are here
+    "recorded",  # every record is here, the weights are not
+    "unverified",  # other code made some of the records
+    "outdated",  # the code that is here gives other numbers
+    "partial",  # begun
+    "failed",
+    "missing",
+)
 
 
 def records(
@@ -182,24 +195,34 @@ def records(
     # reports folder it lies in
 ) -> list[tuple[Path, str, Path]]:
     "List the records that a run leaves, wherever they are found."
-    first, place = run.record(reports)
-    return [
-        (first, "", place),
-        *((file, e.template, where) for e in run.evaluations for file, where in [run.record(reports, e.name)]),
-    ]
+    file, place = run.record(reports)
+    found = [(file, "", place)]
+    for evaluation in run.evaluations:
+        file, place = run.record(reports, evaluation.name)
+        found.append((file, evaluation.template, place))
+    return found
 
 
-def run_verdicts(
+def _run_verdicts(
     run: Run,  # a run of a study
     reports: Path,  # reports folder
-    state: tuple | None = None,  # of `sources_state`, where many are asked for
+    sources: tuple | None = None,  # of `sources_state`, where many are asked for
 ) -> list[str]:  # of each record that is there: "same code", "unverified", "identical", ...
     "Say what is known of the records of a run."
     return [
-        verification(file, run.recipe, place, template, state)
+        verification(file, run.recipe, place, template, sources)
         for file, template, place in records(run, reports)
         if file.exists()
     ]
+
+
+def _state_of_whole(verdicts: list[str], has_weights: bool) -> str:
+    "Tell how good a run is of which every record is here."
+    if "different" in verdicts:
+        return "outdated"
+    if set(verdicts) & set(UNSURE):
+        return "unverified"
+    return "done" if has_weights else "recorded"
 
 
 def state(
@@ -207,57 +230,61 @@ def state(
     reports: Path,  # reports folder
     sources: tuple | None = None,  # of `sources_state`, where many are asked for
 ) -> str:  # one of `STATES`
-    "Tell how far a run is: done means that every record and the weights are here; recorded, that the weights are not; unverified, that other code made some of it; outdated, that the code that is here gives other numbers."
-    told = run_verdicts(run, reports, sources)
-    if len(told) == 1 + len(run.evaluations):
-        if "different" in told:
-            return "outdated"
-        if set(told) & set(UNSURE):
-            return "unverified"
-        return "done" if run.has_weights(reports) else "recorded"
-    if (run.folder(reports) / "failure.json").exists():
+    "Tell how far a run is."
+    verdicts = _run_verdicts(run, reports, sources)
+    if len(verdicts) == 1 + len(run.evaluations):
+        return _state_of_whole(verdicts, run.has_weights(reports))
+    folder = run.folder(reports)
+    if (folder / "failure.json").exists():
         return "failed"
-    return "partial" if told or (run.folder(reports) / "log.jsonl").exists() else "missing"
+    begun = bool(verdicts) or (folder / "log.jsonl").exists()
+    return "partial" if begun else "missing"
 
 
-def verified(
-    told: list[str],  # of `run_verdicts`
+def _summary_of_verdicts(
+    verdicts: list[str],  # of `_run_verdicts`
 ) -> str:  # e.g. "identical, 3 unverified"
     "Sum up what is known of the records of a run: its training, then its evaluations."
-    if not told:
+    if not verdicts:
         return "-"
-    counts = {name: told[1:].count(name) for name in (*SURE, *UNSURE, "different") if name in told[1:]}
-    return ", ".join([told[0], *(f"{count} {name}" for name, count in counts.items())])
+    training, *evaluations = verdicts
+    words = [training]
+    for verdict in (*SURE, *UNSURE, "different"):
+        if verdict in evaluations:
+            words.append(f"{evaluations.count(verdict)} {verdict}")
+    return ", ".join(words)
+
+
+def _is_absent(data: DataSettings) -> bool:
+    "Tell whether the videos of a data set are not on this machine."
+    try:
+        data_folder(data)
+    except CatalogError:
+        return True
+    return False
 
 
 def absent(
     runs: Sequence[Run],  # runs of any studies
 ) -> set[str]:  # names of data sets
     "Name the data sets that runs are trained on and that are not on this machine."
-    found = {run.recipe.data.title: run.recipe.data for run in runs if run.recipe.data.name != "motion_sprites"}
-
-    def lacking(data):
-        try:
-            data_folder(data)
-        except CatalogError:
-            return True
-        return False
-
-    return {name for name, data in found.items() if lacking(data)}
+    used = {run.recipe.data.title: run.recipe.data for run in runs if run.recipe.data.name != "motion_sprites"}
+    return {title for title, data in used.items() if _is_absent(data)}
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #720eff18
 def varied(
     run: Run,  # of a row
 ) -> str:  # e.g. "frame=False", or "-" for the base itself
     "Say what a row changes of its study's base; the method's own settings go without their section."
-    changes = ({"method": run.row.method} if run.row.method else {}) | flat(run.row.overrides)
+    method = {"method": run.row.method} if run.row.method else {}
+    changes = method | flat(run.row.overrides)
     return ", ".join(f"{name.removeprefix('method.')}={value}" for name, value in changes.items()) or "-"
 
 
 def _recorded_seconds(file: Path) -> float:
     "Read how long a finished run took; NaN where it is not finished."
-    told = json.loads(file.read_text()) if file.exists() else {}
-    return float(told.get("training_seconds", told.get("seconds", "nan")))
+    metrics = json.loads(file.read_text()) if file.exists() else {}
+    return float(metrics.get("training_seconds", metrics.get("seconds", "nan")))
 
 
 def load_studies(
@@ -274,9 +301,13 @@ def load_studies(
             f"{profile}",
             file=sys.stderr,
         )
-    for line in filter(None, (left_out_at(study, study.base.profile) for study in loaded)):
-        print(line, file=sys.stderr)
-    return [study for study in loaded if study not in unfit] if len(loaded) > 1 else loaded
+    for study in loaded:
+        left_out = left_out_at(study, study.base.profile)
+        if left_out:
+            print(left_out, file=sys.stderr)
+    if len(loaded) == 1:
+        return loaded
+    return [study for study in loaded if study not in unfit]
 
 
 def plan(
@@ -290,8 +321,10 @@ def plan(
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
     runs = [(study, run) for study in loaded for run in expand(study)]
-    folder, users = reports_folder(reports, profile), needed_by(profile, loaded)
-    measured, sources = measured_steps(folder, this_device()), sources_state()
+    folder = reports_folder(reports, profile)
+    users = needed_by(profile, loaded)
+    measured = measured_steps(folder, this_device())
+    sources = sources_state()
     others = other_videos((run.recipe.run_id, run.record(folder)[0], run.recipe.data) for _, run in runs)
     for name, (made, here) in others.items():
         print(f"{name} was made from videos with fingerprint {made}; those that are here have {here}", file=sys.stderr)
@@ -308,7 +341,7 @@ def plan(
             needed_by=", ".join(sorted(users[run.recipe.run_id])),
             evaluations=", ".join(e.name for e in run.evaluations),
             state=state(run, folder, sources),
-            verified=verified(run_verdicts(run, folder, sources)),
+            verified=_summary_of_verdicts(_run_verdicts(run, folder, sources)),
             steps=steps_of(run.recipe),
             seconds=_recorded_seconds(run.record(folder)[0]),
             hours=estimated_seconds(run.recipe, measured) / 3600,
@@ -316,7 +349,8 @@ def plan(
         for study, run in runs
     ]
     table = pd.DataFrame(lines)
-    return table.assign(hours=table.hours.where(~table.state.isin(["done", "recorded", "unverified"]), 0.0))
+    to_do = ~table.state.isin(["done", "recorded", "unverified"])
+    return table.assign(hours=table.hours.where(to_do, 0.0))
 
 
 def needed_by(
@@ -324,12 +358,13 @@ def needed_by(
     further: Sequence[Study] = (),  # studies that may not be of the repository
 ) -> dict[str, set[str]]:  # run id -> names of the studies that need it
     "Map every run of the repository's studies to who needs it; a study file that cannot be read is passed over."
-    users, studies = {}, {study.name: study for study in further}
+    studies = {study.name: study for study in further}
     for name in study_names():
         try:
             studies.setdefault(name, load_study(name, profile))
         except ValueError:
             continue
+    users = {}
     for study in studies.values():
         try:
             runs = expand(study)

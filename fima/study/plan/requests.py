@@ -21,7 +21,7 @@ from .schema import Evaluated, Row, checked_study, read_study
 from .plan import expand, resolve
 from ...training.checkpoint import write_text
 from ...training.fingerprint import own_folder, template_file
-from ...training.recipe import OWN, DataSettings
+from ...training.recipe import OWN, DataSettings, Recipe
 from ...training.videos import data_folder, read_catalog, work_root
 from ...training.weights import load_encoder
 
@@ -45,7 +45,8 @@ def _check_own(
 ) -> None:
     "Refuse videos that no evaluation can use, before a kernel is started."
     catalog = read_catalog(about, data_folder(about))
-    tested, classes = catalog[catalog.split.eq("test")], set(catalog["class"][catalog.split.eq("train")]) - {UNLABELLED}
+    tested = catalog[catalog.split.eq("test")]
+    classes = set(catalog["class"][catalog.split.eq("train")]) - {UNLABELLED}
     if not len(tested):
         raise ValueError(f"{about.title}: test must hold videos, got none{NO_TEST}")
     if len(classes) < 2:
@@ -60,6 +61,35 @@ def _check_own(
         )
 
 
+def _asked_videos(recipe: Recipe, fields: dict[str, Any], splits: list[int]) -> dict[str, Any]:
+    "Give the parameters of a template that name its videos; refuse videos that no evaluation can use."
+    first = splits[0] if splits else 0
+    # a named set as it is: the template's own parameters
+    plain = fields.get("name", "own") != "own" and "classes" not in fields
+    # as in training, unless said otherwise
+    if fields and not plain and recipe.data.name == OWN:
+        fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields
+    if plain:
+        about = evaluated_data(recipe, fields["name"], first)
+    else:
+        about = evaluated_data(recipe, "", first, data=fields or None)
+    if about.name == OWN:
+        _check_own(about)
+    if plain:
+        return dict(data_set=fields["name"], splits=splits, videos=fields.get("videos", ""))
+    if fields:
+        fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
+    return dict(splits=splits, data=fields)
+
+
+def _evaluations_folder(checkpoint: Path) -> Path:
+    "Name the folder that evaluations of a run, or of a checkpoint file, lie in."
+    place = checkpoint.resolve()
+    if place.is_dir():
+        return place
+    return work_root() / "encoders" / fingerprint(place)[:16]
+
+
 def request_evaluation(
     checkpoint: Path,  # folder of a finished pre-training, or a checkpoint file
     template: str,  # name of a template
@@ -68,44 +98,22 @@ def request_evaluation(
     changes: dict[str, Any] | None = None,  # parameters of the template
     folder: Path | None = None,  # where the numbers go; None: a folder of their own
 ) -> tuple[dict[str, Any], Path]:  # parameters of the template; the folder
-    "Say how one encoder is evaluated, and where its numbers go; raise ValueError, one line, before anything is computed."
+    "Say how one encoder is evaluated, and where its numbers go; raise ValueError before anything is computed."
     template_file(template)  # refuses a name that there is not
-    recipe, numbers = load_encoder(checkpoint)[1], read_numbers(splits, "--splits")
+    recipe = load_encoder(checkpoint)[1]
+    numbers = read_numbers(splits, "--splits")
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
-    # a named set as it is: the template's own parameters
-    plain = fields.get("name", "own") != "own" and "classes" not in fields
-    # as in training, unless said otherwise
-    if fields and not plain and recipe.data.name == OWN:
-        fields = {"groups": recipe.data.groups, "cache_size": recipe.data.cache_size} | fields
-    about = evaluated_data(
-        recipe, fields["name"] if plain else "", numbers[0] if numbers else 0, data=None if plain else fields or None
-    )
-    if about.name == OWN:
-        _check_own(about)
-    if fields and not plain:
-        fields = about.model_dump(mode="json", exclude_defaults=True, exclude={"split", "short"}) | {"name": about.name}
-    asked = (
-        dict(data_set=fields["name"], splits=numbers, videos=fields.get("videos", ""))
-        if plain
-        else dict(splits=numbers, data=fields)
-    )
-    chosen = resolve(
-        Evaluated(
-            template=template, settings=(changes or {}) | {name: value for name, value in asked.items() if value}
-        ),
-        Row(name="row", label=""),
-        recipe,
-    )
-    place = checkpoint.resolve()
-    if not place.is_dir():
-        place = work_root() / "encoders" / fingerprint(place)[:16]
-    folder = (folder or place / chosen.name).resolve()
+    asked = _asked_videos(recipe, fields, numbers)
+    settings = (changes or {}) | {name: value for name, value in asked.items() if value}
+    chosen = resolve(Evaluated(template=template, settings=settings), Row(name="row", label=""), recipe)
+    folder = (folder or _evaluations_folder(checkpoint) / chosen.name).resolve()
     return {"run": str(checkpoint.resolve()), "folder": str(folder)} | chosen.settings, folder
 
 # %% ../../../nbs/5_study/1_plan/05_requests.ipynb #81d3f5c0
-def _changed_name(name: str, told: dict[str, Any]) -> str:
+def _changed_name(name: str, changed: dict[str, Any]) -> str:
     "Name a changed study after the other one and its changes."
-    return f"{name}_{sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:6]}"
+    digest = sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{name}_{digest[:6]}"
 
 
 def _changes_in_words(changes: dict[str, Any], seeds: Sequence[int], data: dict[str, Any]) -> str:
@@ -114,9 +122,8 @@ def _changes_in_words(changes: dict[str, Any], seeds: Sequence[int], data: dict[
     if seeds:
         words.append(f"seeds {', '.join(map(str, seeds))}")
     if data:
-        words.append(
-            "videos " + (data.get("name", "own") if data.get("name", "own") != "own" else Path(data["videos"]).name)
-        )
+        name = data.get("name", "own")
+        words.append(f"videos {name if name != 'own' else Path(data['videos']).name}")
     return ", ".join(words)
 
 
@@ -130,19 +137,19 @@ def changed_study(
     "Write a study with changed settings, other seeds or videos as one's own; where a recipe is refused, write nothing."
     whole, path = read_study(study)
     fields = {name.removeprefix("data."): value for name, value in (data or {}).items()}
-    only_fewer = seeds and set(seeds) <= set(whole.seeds)
-    if not changes and not fields and (only_fewer or not seeds):
+    other_seeds = set(seeds) - set(whole.seeds)
+    if not changes and not fields and not other_seeds:
         return study
     if whole.shows:
         raise ValueError(
             f"{whole.name} draws runs of {', '.join(shown.study for shown in whole.shows)}: change that study, got "
             f"{_changes_in_words(changes, seeds, fields)}"
         )
-    told = yaml.safe_load(path.read_text())
-    base = told.get("base", {})
+    content = yaml.safe_load(path.read_text())
+    base = content.get("base", {})
     base["overrides"] = base.get("overrides", {}) | changes
     words = _changes_in_words(changes, seeds, fields)
-    told |= dict(
+    content |= dict(
         base=base,
         name=_changed_name(whole.name, dict(changes=changes, seeds=list(seeds), data=fields)),
         title=f"{whole.title} ({words})",
@@ -150,17 +157,17 @@ def changed_study(
         notes=[f"Made from the study {whole.name}; changed: {words}.", *whole.notes],
     )
     if seeds:
-        told |= dict(seeds=list(seeds), every_seed=True)
+        content |= dict(seeds=list(seeds), every_seed=True)
     if fields:
         base.pop("base", None)
-        told |= dict(
+        content |= dict(
             data=fields,
             factors={name: values for name, values in whole.factors.items() if not name.startswith("data.")},
             untouched=[],
             published="",
         )
-    file = own_folder() / "studies" / f"{told['name']}.yaml"
-    text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    file = own_folder() / "studies" / f"{content['name']}.yaml"
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     made = checked_study(yaml.safe_load(text), file)
     expand(made.scaled(profile or made.base.profile))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ UNSURE = ("unverified", "other environment")  # what is shown as unverified
 
 @lru_cache(maxsize=8192)
 def _made(file: Path, changed: int) -> tuple[str | None, str, str]:
-    "Read which code made a record, hash its bytes, and read the data set tested on; `changed` makes an edited file a new entry."
+    "Read the code that made a record, its digest, the data set tested on; `changed` makes an edited file a new entry."
     content = file.read_bytes()
     record = json.loads(content)
     return record.get("code"), sha256(content).hexdigest()[:16], record.get("tested_on", "")
@@ -77,20 +77,22 @@ def verification(
     if made == here:
         return "same code"
     name = file.parent.name if not template else f"{file.parent.parent.name}/{file.parent.name}"
-    told = read_verdicts(reports).get(name, {})
-    return told["verdict"] if (told.get("record"), told.get("code")) == (record, here) else "unverified"
+    found = read_verdicts(reports).get(name, {})
+    if (found.get("record"), found.get("code")) != (record, here):
+        return "unverified"  # nothing was found yet about this record and this code
+    return found["verdict"]
 
 # %% ../../../nbs/5_study/1_plan/03_verdicts.ipynb #6e0c0002
 def other_videos(
-    recorded: Iterable[
-        tuple[str, Path, DataSettings]
-    ],  # name of a run, its metrics.json (it need not be there), its videos
+    # name of a run, its metrics.json (it need not be there), its videos
+    recorded: Iterable[tuple[str, Path, DataSettings]],
 ) -> dict[str, tuple[str, str]]:  # of finished runs: fingerprint recorded, and of the videos that are here
-    "Find finished runs whose videos are on this machine and are others than the run was made from; generated ones follow from the recipe."
-    found, here = {}, {}
+    "Find finished runs that were made from other videos than those of their data set on this machine."
+    found = {}
+    here = {}  # fingerprints of the videos that are here, each computed once
     for name, file, data in recorded:
         if data.name == "motion_sprites" or not file.exists():
-            continue
+            continue  # generated videos follow from the recipe
         key = data.model_dump_json()
         if key not in here:
             here[key] = _content(data)

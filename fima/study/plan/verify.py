@@ -33,22 +33,22 @@ from ...training.videos import open_data
 from ...training.trace import TRACED, Comparison, compare_steps, read_trace
 
 # %% auto #0
-__all__ = ['IDLE', 'recorded_steps', 'repeated_steps', 'environment_of', 'other_environment', 'judge', 'verify_run',
-           'verify_evaluations', 'sample_runs', 'recorded_runs', 'can_be_repeated', 'Verified', 'verify',
-           'verdict_lines']
+__all__ = ['verify_run', 'verify_evaluations', 'Verified', 'verify']
 
 # %% ../../../nbs/5_study/1_plan/06_verify.ipynb #62fb9924
-def recorded_steps(
-    told: dict[str, Any],  # metrics.json of a pre-training
+def _recorded_steps(
+    metrics: dict[str, Any],  # metrics.json of a pre-training
     count: int = TRACED,  # steps that are repeated
 ) -> list[dict[str, float]]:  # numbers of the first steps; of an older record one line, the means over its first ten
     "Read what can be compared off a record."
-    if told.get("trace"):
-        return read_trace(told["trace"][:count])
-    return [told["first"]] if told.get("first") and count >= TRACED else []
+    if metrics.get("trace"):
+        return read_trace(metrics["trace"][:count])
+    if metrics.get("first") and count >= TRACED:
+        return [metrics["first"]]
+    return []
 
 
-def repeated_steps(
+def _repeated_steps(
     recipe: Recipe,  # of a recorded run
     count: int,  # steps
     means: bool,  # their means alone, as an older record has them
@@ -60,53 +60,57 @@ def repeated_steps(
         except Stopped:
             pass
         rows = read_trace(json.loads((Path(scratch) / "trace.json").read_text()))
-    return [{name: float(np.mean([row[name] for row in rows])) for name in rows[0]}] if means else rows
+    if not means:
+        return rows
+    return [{name: float(np.mean([row[name] for row in rows])) for name in rows[0]}]
 
 
 # of an environment: what changes no bit, or is told by another entry
-IDLE = ("threads opencv", "threads OMP_NUM_THREADS")
+_IDLE = ("threads opencv", "threads OMP_NUM_THREADS")
 
 
-def environment_of(
-    told: dict[str, Any],  # a record, or what `provenance` tells
+def _environment_of(
+    record: dict[str, Any],  # a record, or what `provenance` tells
 ) -> dict[str, str]:  # e.g. "libraries torch" -> "2.13.0"
     "Read off a record what may change bits."
-    parts = dict(
-        libraries=told.get("libraries", {}), threads={"torch": told.get("threads")}, device={"name": told.get("device")}
-    )
-    for name, values in told.get("environment", {}).items():
-        parts[name] = parts.get(name, {}) | values
-    flat = {
-        f"{part} {name}": str(value)
-        for part, values in parts.items()
-        for name, value in values.items()
-        if value is not None
+    groups = {
+        "libraries": record.get("libraries", {}),
+        "threads": {"torch": record.get("threads")},
+        "device": {"name": record.get("device")},
     }
-    return {name: value for name, value in flat.items() if name not in IDLE}
+    for group, values in record.get("environment", {}).items():
+        groups[group] = groups.get(group, {}) | values
+    facts = {}
+    for group, values in groups.items():
+        for name, value in values.items():
+            fact = f"{group} {name}"
+            if value is not None and fact not in _IDLE:
+                facts[fact] = str(value)
+    return facts
 
 
-def other_environment(
-    told: dict[str, Any],  # a record
+def _other_environment(
+    record: dict[str, Any],
     here: dict[str, Any],  # what `provenance` tells here
 ) -> dict[str, list[str]]:  # name -> recorded and here; only what both tell and what differs
-    "Compare where a record was made with where we are; an older record does not tell its processor, and so may be from another."
-    first, second = environment_of(told), environment_of(here)
-    if "environment" not in told:
-        first = {"processor": "not recorded"} | first
-    second = {"processor": "this one"} | second
-    return {
-        name: [first[name], second[name]]
-        for name in sorted(first.keys() & second.keys())
-        if first[name] != second[name]
-    }
+    "Compare where a record was made with where we are."
+    recorded = _environment_of(record)
+    if "environment" not in record:
+        # an older record does not tell its processor, and so may be from another
+        recorded = {"processor": "not recorded"} | recorded
+    current = {"processor": "this one"} | _environment_of(here)
+    both = sorted(recorded.keys() & current.keys())
+    return {name: [recorded[name], current[name]] for name in both if recorded[name] != current[name]}
 
 # %% ../../../nbs/5_study/1_plan/06_verify.ipynb #5fbe36c6
-def judge(
+def _verdict_of(
     compared: Comparison,  # recorded and repeated steps
     elsewhere: dict[str, list[str]],  # how the environments differ
 ) -> str:  # the verdict
     "Say what a comparison means."
-    return "other environment" if compared.verdict == "different" and elsewhere else compared.verdict
+    if compared.verdict == "different" and elsewhere:
+        return "other environment"
+    return compared.verdict
 
 
 def verify_run(
@@ -116,31 +120,37 @@ def verify_run(
     "Repeat the first steps of one run and compare them with its record."
     torch.set_num_threads(1)
     place = Path(folder)
-    told, recipe = (
-        json.loads((place / "metrics.json").read_text()),
-        read_recipe((place / "recipe.json").read_text(), place / "recipe.json"),
-    )
-    elsewhere = other_environment(told, provenance())
+    metrics = json.loads((place / "metrics.json").read_text())
+    recipe = read_recipe((place / "recipe.json").read_text(), place / "recipe.json")
+    elsewhere = _other_environment(metrics, provenance())
     try:
-        if recipe.method.name == "random":
-            compared = _same_weights(told, recipe)
-        else:
-            rows = recorded_steps(told, steps)
-            here = repeated_steps(recipe, steps, means="trace" not in told) if rows else []
-            here = here if "trace" in told else [{name: row[name] for name in rows[0]} for row in here]
-            compared = compare_steps(rows, here)
+        compared = _compare_training(metrics, recipe, steps)
     except CatalogError as error:
         return _not_repeated("unverified", error, elsewhere)  # the videos are at fault, not the code
     except (ValueError, RuntimeError, FloatingPointError, KeyError) as error:
         return _not_repeated("different", error, elsewhere)
     return dict(
-        verdict=judge(compared, elsewhere),
+        verdict=_verdict_of(compared, elsewhere),
         steps=compared.steps,
         step=compared.step,
         largest=compared.largest,
         term=compared.term,
         environment=elsewhere,
     )
+
+
+def _compare_training(metrics: dict[str, Any], recipe: Recipe, steps: int) -> Comparison:
+    "Compare what is recorded of a training with what its first steps give here."
+    if recipe.method.name == "random":
+        return _same_weights(metrics, recipe)
+    recorded = _recorded_steps(metrics, steps)
+    if not recorded:
+        return compare_steps([], [])
+    if "trace" in metrics:
+        return compare_steps(recorded, _repeated_steps(recipe, steps, means=False))
+    repeated = _repeated_steps(recipe, steps, means=True)
+    # an older record may have fewer terms
+    return compare_steps(recorded, [{name: row[name] for name in recorded[0]} for row in repeated])
 
 
 def _not_repeated(verdict: str, error: Exception, elsewhere: dict[str, list[str]]) -> dict[str, Any]:
@@ -161,71 +171,80 @@ def verify_evaluations(
 ) -> dict[str, dict[str, Any]]:
     "Compute the features of the first videos anew, for every evaluation of a run."
     torch.set_num_threads(1)
-    place, found, opened = Path(folder), {}, None
+    place = Path(folder)
     trained = json.loads((place / "metrics.json").read_text())
+    found, opened = {}, None
     for file in sorted(place.glob("*/metrics.json")):
-        told = json.loads(file.read_text())
-        if (
-            not isinstance(told.get("features"), dict)
-            or not told["features"]
-            or told["data_fingerprint"] != trained["data_fingerprint"]
-        ):
+        name, record = file.parent.name, json.loads(file.read_text())
+        if not _has_features(record) or record["data_fingerprint"] != trained["data_fingerprint"]:
             continue
-        elsewhere = other_environment(told, provenance())
+        elsewhere = _other_environment(record, provenance())
         try:
             opened = opened or open_run(place, device="cpu")
-            pairs = {name: (kept, first_features(opened, name)) for name, kept in told["features"].items()}
+            here = {setting: first_features(opened, setting) for setting in record["features"]}
         except (ValueError, RuntimeError, OSError) as error:
-            found[file.parent.name] = _not_repeated("unverified", error, elsewhere)
+            found[name] = _not_repeated("unverified", error, elsewhere)
             continue
-        compared = compare_steps(
-            *(
-                [
-                    {
-                        f"{name}, video {row}": float.fromhex(value)
-                        for name, pair in pairs.items()
-                        for row, value in enumerate(pair[side]["lengths"])
-                    }
-                ]
-                for side in (0, 1)
-            )
-        )
-        if compared.verdict == "identical" and any(kept["digest"] != here["digest"] for kept, here in pairs.values()):
-            compared = compared._replace(verdict="close")
-        found[file.parent.name] = dict(
-            verdict=judge(compared, elsewhere), largest=compared.largest, term=compared.term, environment=elsewhere
+        compared = _compare_features(record["features"], here)
+        found[name] = dict(
+            verdict=_verdict_of(compared, elsewhere),
+            largest=compared.largest,
+            term=compared.term,
+            environment=elsewhere,
         )
     return found
 
 
-def _same_weights(told: dict[str, Any], recipe: Recipe) -> Comparison:
+def _has_features(record: dict[str, Any]) -> bool:
+    "Tell whether the record of an evaluation keeps digests of its features."
+    return isinstance(record.get("features"), dict) and bool(record["features"])
+
+
+def _lengths(features: dict[str, dict[str, Any]]) -> dict[str, float]:
+    "Read the length of the features of each video off their digests."
+    return {
+        f"{name}, video {row}": float.fromhex(length)
+        for name, digest in features.items()
+        for row, length in enumerate(digest["lengths"])
+    }
+
+
+def _compare_features(recorded: dict[str, dict[str, Any]], here: dict[str, dict[str, Any]]) -> Comparison:
+    "Compare recorded features with those computed here: by the lengths of the features, then by their digests."
+    compared = compare_steps([_lengths(recorded)], [_lengths(here)])
+    same = all(digest["digest"] == here[name]["digest"] for name, digest in recorded.items())
+    if compared.verdict == "identical" and not same:
+        return compared._replace(verdict="close")
+    return compared
+
+
+def _same_weights(metrics: dict[str, Any], recipe: Recipe) -> Comparison:
     "Compare the digest of an untrained encoder's weights; an older record has none."
-    if "weights" not in told:
+    if "weights" not in metrics:
         return Comparison("nothing to compare")
     with tempfile.TemporaryDirectory() as scratch:
         here = pretrain(recipe, scratch, device="cpu", progress=False)["weights"]
-    return Comparison("identical") if here == told["weights"] else Comparison("different", term="weights")
+    return Comparison("identical") if here == metrics["weights"] else Comparison("different", term="weights")
 
 # %% ../../../nbs/5_study/1_plan/06_verify.ipynb #921a4763
-def sample_runs(
+def _sample_runs(
     runs: Sequence[Run],  # recorded runs, each once
     count: int,  # how many; 0: all
-    seed: int = 0,  # of the draw
 ) -> list[Run]:  # as evenly as can be over methods and data sets
     "Draw runs to verify."
     if not count or count >= len(runs):
         return list(runs)
-    order = np.random.default_rng(seed).permutation(len(runs))
-    kinds: dict[tuple, list[Run]] = {}
-    for place in order:
-        kinds.setdefault((runs[place].recipe.method.name, runs[place].recipe.data.title), []).append(runs[place])
+    kinds: dict[tuple[str, str], list[Run]] = {}
+    for row in np.random.default_rng(0).permutation(len(runs)):
+        recipe = runs[row].recipe
+        kinds.setdefault((recipe.method.name, recipe.data.title), []).append(runs[row])
     drawn = []
     while len(drawn) < count:
-        drawn += [mine.pop() for mine in kinds.values() if mine]
+        drawn += [alike.pop() for alike in kinds.values() if alike]
     return drawn[:count]
 
 
-def recorded_runs(
+def _recorded_runs(
     studies: Sequence[str | Path],  # names or files
     reports: Path,  # reports folder
     profile: str | None = None,  # scale
@@ -236,21 +255,23 @@ def recorded_runs(
     return [(run, place) for run, file, place in found if file.exists()]
 
 
-def can_be_repeated(
+def _can_be_repeated(
     run: Run,  # with a record
     place: Path,  # reports folder that it lies in
     steps: int,  # that would be repeated
 ) -> bool:
     "Tell whether a record has what it takes to be verified."
-    told = json.loads(run.record(place)[0].read_text())
-    return "weights" in told if run.recipe.method.name == "random" else bool(recorded_steps(told, steps))
+    metrics = json.loads(run.record(place)[0].read_text())
+    if run.recipe.method.name == "random":
+        return "weights" in metrics
+    return bool(_recorded_steps(metrics, steps))
 
 
 def _judged(run: Run, place: Path) -> bool:
     "Tell whether the file of verdicts has one about this record and the code that is here."
     file = run.record(place)[0]
-    told = read_verdicts(place).get(file.parent.name, {})
-    return (told.get("record"), told.get("code")) == (made_with(file)[1], code_here(run.recipe))
+    verdict = read_verdicts(place).get(file.parent.name, {})
+    return (verdict.get("record"), verdict.get("code")) == (made_with(file)[1], code_here(run.recipe))
 
 
 class Verified(NamedTuple):
@@ -282,43 +303,42 @@ def verify(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     given = [studies] if isinstance(studies, (str, Path)) else list(studies) or study_names()
-    recorded = recorded_runs(given, reports_folder(reports, profile), profile)
+    recorded = _recorded_runs(given, reports_folder(reports, profile), profile)
     gone = absent([run for run, _ in recorded])
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
     others = other_videos((name, run.record(place)[0], run.recipe.data) for name, (run, place) in here.items())
     here = {name: held for name, held in here.items() if name not in others}
-    able = [run for run, place in here.values() if can_be_repeated(run, place, steps)]
-    chosen = sample_runs([run for run in able if not (unverified and _judged(run, here[run.recipe.run_id][1]))], sample)
-    found, evaluations = _repeat(
-        {run.recipe.run_id: (run, here[run.recipe.run_id][1]) for run in chosen}, steps, cores, progress
-    )
-    table = pd.DataFrame(
-        [
-            dict(
-                run_id=name,
-                method=here[name][0].recipe.method.name,
-                data=here[name][0].recipe.data.title,
-                **{k: told[k] for k in ("verdict", "steps", "step", "largest", "term")},
-            )
-            for name, told in found.items()
-        ],
-        columns=["run_id", "method", "data", "verdict", "steps", "step", "largest", "term"],
-    )
+    able = {name: (run, place) for name, (run, place) in here.items() if _can_be_repeated(run, place, steps)}
+    wanted = [run for run, place in able.values() if not (unverified and _judged(run, place))]
+    chosen = {run.recipe.run_id: here[run.recipe.run_id] for run in _sample_runs(wanted, sample)}
+    found, evaluations = _repeat(chosen, steps, cores, progress)
+    table = _table_of_verdicts({name: here[name][0].recipe for name in found}, found)
     return Verified(
-        table,
-        table.verdict.value_counts().to_dict(),
-        dict(Counter(evaluations)),
-        len(here) - len(able),
-        sorted({here[name][1] / VERDICT_FILE for name in found}),
-        sorted(gone),
-        others,
+        table=table,
+        counts=table.verdict.value_counts().to_dict(),
+        evaluations=dict(Counter(evaluations)),
+        bare=len(here) - len(able),
+        files=sorted({here[name][1] / VERDICT_FILE for name in found}),
+        left_out=sorted(gone),
+        others=others,
     )
+
+
+def _table_of_verdicts(recipes: dict[str, Recipe], verdicts: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    "Show the verdicts of trainings, a line each."
+    columns = ["verdict", "steps", "step", "largest", "term"]
+    lines = []
+    for name, verdict in verdicts.items():
+        recipe = recipes[name]
+        line = dict(run_id=name, method=recipe.method.name, data=recipe.data.title)
+        lines.append(line | {column: verdict[column] for column in columns})
+    return pd.DataFrame(lines, columns=["run_id", "method", "data", *columns])
 
 
 def _prepare(chosen: dict[str, tuple[Run, Path]]) -> None:
     "Generate and decode the videos of the runs once, before several processes ask for them."
-    told = {run.recipe.data.model_dump_json(): run.recipe for run, _ in chosen.values()}
-    for recipe in told.values():
+    recipes = {run.recipe.data.model_dump_json(): run.recipe for run, _ in chosen.values()}
+    for recipe in recipes.values():
         open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride)
 
 
@@ -341,7 +361,7 @@ def _one_thread() -> Iterator[None]:
 def _repeat(
     chosen: dict[str, tuple[Run, Path]], steps: int, cores: int, progress: bool
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    "Verify runs side by side; keep every verdict as it comes. Give the verdicts of trainings by run, and those of evaluations."
+    "Verify runs side by side, keeping each verdict as it comes; give those of trainings by run, and of evaluations."
     found, evaluations = {}, []
     if not chosen:
         return found, evaluations
@@ -362,7 +382,7 @@ def _repeat(
             ):
                 name = waiting[done]
                 found[name], read = done.result()
-                evaluations += [told["verdict"] for told in read.values()]
+                evaluations += [verdict["verdict"] for verdict in read.values()]
                 _keep(*chosen[name], found[name], read)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -370,25 +390,27 @@ def _repeat(
     return {name: found[name] for name in chosen}, evaluations
 
 
-def _keep(run: Run, place: Path, told: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> None:
+def _entry(verdict: dict[str, Any], file: Path, code: str) -> dict[str, Any]:
+    "Give what the file of verdicts keeps of a verdict: what it says, and about which record and which code."
+    said = {name: value for name, value in verdict.items() if value not in (None, "", {}, 0)}
+    return said | dict(record=made_with(file)[1], code=code)
+
+
+def _keep(run: Run, place: Path, verdict: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> None:
     "Write the verdicts of a run into the file of its reports folder."
-
-    def entry(told, file, *of):
-        return {name: value for name, value in told.items() if value not in (None, "", {}, 0)} | dict(
-            record=made_with(file)[1], code=code_here(run.recipe, *of)
-        )
-
     file = run.record(place)[0]
-    new = {file.parent.name: entry(told, file)}
-    for name, each in evaluations.items():
+    new = {file.parent.name: _entry(verdict, file, code_here(run.recipe))}
+    for name, evaluated in evaluations.items():
         mine = file.parent / name / "metrics.json"
         record = json.loads(mine.read_text())
-        new[f"{file.parent.name}/{name}"] = entry(each, mine, record["template"], None, record.get("tested_on", ""))
-    write_text(place / VERDICT_FILE, verdict_lines(dict(sorted((read_verdicts(place) | new).items()))))
+        code = code_here(run.recipe, record["template"], tested=record.get("tested_on", ""))
+        new[f"{file.parent.name}/{name}"] = _entry(evaluated, mine, code)
+    write_text(place / VERDICT_FILE, _verdict_lines(dict(sorted((read_verdicts(place) | new).items()))))
 
 
-def verdict_lines(
+def _verdict_lines(
     verdicts: dict[str, dict[str, Any]],  # name -> verdict
 ) -> str:  # JSON, a line each
     "Write verdicts so that git shows which of them changed."
-    return "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(told)}" for name, told in verdicts.items()) + "\n}\n"
+    lines = [f" {json.dumps(name)}: {json.dumps(verdict)}" for name, verdict in verdicts.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
