@@ -27,7 +27,7 @@ from fima.data.views.clips import FrameSource
 from fima.data.sprites.sprites import SpriteOptions, make_sprites
 from fima.data.video.video import FrameCache, VideoFrames
 from fima.evaluation.core.features import encode_clips, extract
-from fima.evaluation.core.eval_clips import read_clips, to_input
+from fima.evaluation.core.eval_clips import ClipFormat, read_clips, to_input
 from fima.methods.encoders.encoders import build_encoder
 
 SMALL, LARGE = (("small3d", 48, 16),), (("r2plus1d_18", 112, 16),)  # encoder, crop size, frames per clip
@@ -67,11 +67,11 @@ def measure(run: Callable[[], None], videos: int, repeats: int) -> tuple[float, 
 
 
 def rows(
-    encoder: torch.nn.Module, frames: FrameSource, paths: list[str], **shape: int
+    encoder: torch.nn.Module, frames: FrameSource, paths: list[str], clip_format: ClipFormat
 ) -> dict[str, Callable[[], None]]:
     "Name what is timed."
     device = next(encoder.parameters()).device
-    cuts = [torch.from_numpy(read_clips(frames, path, **shape)) for path in paths[:4]]
+    cuts = [torch.from_numpy(read_clips(frames, path, clip_format)) for path in paths[:4]]
 
     def encode_alone() -> None:
         for row in range(len(paths)):
@@ -79,10 +79,10 @@ def rows(
 
     def read_alone() -> None:
         for path in paths:
-            read_clips(frames, path, **shape)
+            read_clips(frames, path, clip_format)
 
     def both(workers: int | None) -> None:
-        extract(encoder, frames, paths, workers=workers, progress=False, **shape)
+        extract(encoder, frames, paths, clip_format, workers=workers, progress=False)
 
     timed = {"decode and cut": read_alone, "encode": encode_alone}
     for workers in (0, 1, 2):
@@ -120,7 +120,8 @@ def main() -> None:
         print(f"{'encoder':<13}{'crop':>5}  {'what':<18}{'videos/s':>9}{'CPU use':>9}")
         for encoder_name, crop_size, frames_per_clip in LARGE if arguments.large else SMALL:
             encoder = build_encoder(encoder_name).to(arguments.device)
-            for what, run in rows(encoder, frames, paths, crop_size=crop_size, frames_per_clip=frames_per_clip).items():
+            clip_format = ClipFormat(frames_per_clip=frames_per_clip, crop_size=crop_size)
+            for what, run in rows(encoder, frames, paths, clip_format).items():
                 speed, use = measure(run, len(paths), arguments.repeats)
                 print(f"{encoder_name:<13}{crop_size:>5}  {what:<18}{speed:>9.2f}{use:>9.2f}", flush=True)
 

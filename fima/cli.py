@@ -56,48 +56,45 @@ def pretrain_command(
         print(recipe.model_dump_json(indent=1))
         return 0
     from fima.training.fingerprint import own_folder, writable
-    from fima.training.pretrain import Stopped, pretrain_command as train
+    from fima.training.pretrain import Stopped, pretrain
 
     folder = writable(folder or own_folder() / recipe.run_id, "--folder")
     try:
-        told = train(recipe, folder, device)
+        metrics = pretrain(recipe, folder, device)
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return 130
     except FloatingPointError as error:
         raise ValueError(f"{recipe.run_id}: {error}") from error
-    print(
-        json.dumps(
-            {name: told[name] for name in ("run", "data", "steps", "final", "at_chance", "seconds") if name in told},
-            indent=1,
-        ),
-        folder,
-        sep="\n",
-    )
+    shown = ("run", "data", "steps", "final", "at_chance", "seconds")
+    print(json.dumps({name: metrics[name] for name in shown if name in metrics}, indent=1), folder, sep="\n")
     return 0
 
 # %% ../nbs/7_commands/04_cli.ipynb #c6597689
+def _print_protocols(metrics: dict) -> None:
+    "Print what an encoder reached under every protocol, as a table."
+    from fima.evaluation.protocols.evaluate_all import protocol_table
+
+    table = protocol_table(metrics).drop(columns="source")
+    for name in ("value", "low", "high", "chance"):
+        table[name] = (100 * table[name]).map("{:.1f}".format)
+    table = table.rename(columns={"value": "per cent", "low": "95% from", "high": "to"})
+    print(table.to_string(index=False))
+
+
 def _print_estimates(metrics: dict) -> None:
     "Print what an evaluation found, one line a number."
     if metrics["template"] == "protocols":
-        from fima.evaluation.protocols.evaluate_all import protocol_table
-
-        table = protocol_table(metrics)
-        for name in ("value", "low", "high", "chance"):
-            table[name] = (100 * table[name]).map("{:.1f}".format)
-        print(
-            table.drop(columns="source")
-            .rename(columns={"value": "per cent", "low": "95% from", "high": "to"})
-            .to_string(index=False)
-        )
+        _print_protocols(metrics)
         return
     if "chosen" in metrics:
+        settings, chosen = metrics["settings"], metrics["chosen"]
         print(
-            f"protocol {metrics['settings']['protocol']}, {metrics['settings']['epochs']} epochs; epoch "
-            f"{metrics['chosen']['epoch']} chosen on {metrics['chosen']['deciding']} videos"
+            f"protocol {settings['protocol']}, {settings['epochs']} epochs; epoch {chosen['epoch']} chosen on "
+            f"{chosen['deciding']} videos"
         )
-    for name, told in metrics["estimates"].items():
-        print(f"{name}: {told['value']:.3f}  95% interval {told['low']:.3f} to {told['high']:.3f}, n = {told['n']}")
+    for name, found in metrics["estimates"].items():
+        print(f"{name}: {found['value']:.3f}  95% interval {found['low']:.3f} to {found['high']:.3f}, n = {found['n']}")
 
 
 @command(app, "evaluate", data=video_changes)
@@ -131,7 +128,8 @@ def compare_command(
     "Test two evaluations against each other, paired by video."
     from fima.evaluation.core.record import compare_records
 
-    table = compare_records(*(file / "metrics.json" if file.is_dir() else file for file in (first, second)))
+    files = [file / "metrics.json" if file.is_dir() else file for file in (first, second)]
+    table = compare_records(*files)
     for name in ("first", "second", "difference", "low", "high"):
         table[name] = (100 * table[name]).map("{:.1f}".format)
     print(table.assign(p=table.p.map("{:.3g}".format)).to_string(index=False))
@@ -156,10 +154,10 @@ def checkpoint_import(
     from fima.training.weights import import_checkpoint
 
     place = import_checkpoint(file, folder, encoder, crop_size, frames_per_clip, stride)
-    told = json.loads((place / "metrics.json").read_text())
-    origin = told["origin"]
+    metrics = json.loads((place / "metrics.json").read_text())
+    origin = metrics["origin"]
     print(
-        f"{origin['file']}: {origin['encoder']}, {told['parameters']:,} parameters; {len(origin['used'])} tensors "
+        f"{origin['file']}: {origin['encoder']}, {metrics['parameters']:,} parameters; {len(origin['used'])} tensors "
         f"used, {len(origin['left_out'])} left out (listed in metrics.json)",
         place,
         sep="\n",
@@ -185,7 +183,8 @@ def main(
     try:
         return app(arguments, prog_name="fima", standalone_mode=False) or 0
     except typer.TyperException as error:
-        line, code = error.format_message() + (" (see --help)" if error.exit_code == 2 else ""), error.exit_code
+        code = error.exit_code
+        line = error.format_message() + (" (see --help)" if code == 2 else "")
     except (KeyboardInterrupt, typer.Abort):
         line, code = "stopped", 130
     except (ValueError, OSError) as error:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['pandas', 'METHODS', 'VIEW_CHANGES', 'ENCODERS', 'DATA_SETS', 'register_method', 'register_view_change',
-           'register_encoder', 'register_data_set', 'without_prose', 'bare_code', 'LazyModule', 'import_string',
-           'Entry', 'Registry', 'Plugin', 'load_plugins', 'plugin_digests']
+           'register_encoder', 'register_data_set', 'without_prose', 'bare_code', 'LazyModule', 'Entry', 'Registry',
+           'Plugin', 'load_plugins', 'plugin_digests']
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #56d87978
 import ast
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class LazyModule:
 pandas = LazyModule("pandas")  # to be imported as `pd`
 
 # %% ../nbs/0_plugins/01_plugins.ipynb #14a37bf1
-def import_string(
+def _import_string(
     target: str,  # e.g. "fima.methods.fima:Fima"
 ) -> Any:  # the object
     "Import the object that an import string names; raise ValueError where there is none."
@@ -110,11 +111,11 @@ class Entry:
 
     def load(self) -> Any:  # the class or function
         "Import what the name stands for."
-        return import_string(self.target) if self.thing is None else self.thing
+        return _import_string(self.target) if self.thing is None else self.thing
 
     def load_options(self) -> type | None:  # a frozen dataclass
         "Import the class of the options."
-        return import_string(self.options) if self.options else None
+        return _import_string(self.options) if self.options else None
 
 
 class Registry(Mapping):
@@ -126,7 +127,8 @@ class Registry(Mapping):
         home: str,  # module whose import registers this package's own
         settings: tuple[str, ...] = (),  # names of what may be said of an entry beside its options
     ):
-        self.kind, self.home, self.settings, self.entries = kind, home, settings, {}
+        self.kind, self.home, self.settings = kind, home, settings
+        self.entries: dict[str, Entry] = {}
 
     def add(
         self,
@@ -146,11 +148,11 @@ class Registry(Mapping):
             )
         entry = Entry(
             name,
-            _string(target),
-            _string(options) if options else "",
-            facts,
-            _loading[-1] if _loading else "",
-            None if isinstance(target, str) else target,
+            target=_string(target),
+            options=_string(options) if options else "",
+            facts=facts,
+            plugin=_loading[-1] if _loading else "",
+            thing=None if isinstance(target, str) else target,
         )
         there = self.entries.get(name)
         if there and there.target != entry.target:
@@ -235,7 +237,8 @@ def _import_plugin(named: str) -> Any:
     "Import a module by its name, or a file by its path."
     if not named.endswith(".py"):
         return importlib.import_module(named)
-    path, name = Path(named), f"fima_plugin_{Path(named).stem}"
+    path = Path(named)
+    name = f"fima_plugin_{path.stem}"
     if not path.is_file():
         raise ValueError("there is no such file")
     if name in sys.modules:
@@ -253,26 +256,30 @@ def _import_plugin(named: str) -> Any:
     return module
 
 
-def _digest(module: Any, before: set[str]) -> str:
-    "Hash the bare code of a plugin: its file or its package, and what it imported from beside it."
-    top = Path(module.__file__).resolve().parent
-    new = [sys.modules[name] for name in set(sys.modules) - before]
-    files = {
-        Path(each.__file__).resolve()
-        for each in (module, *new)
-        if str(getattr(each, "__file__", None) or "").endswith(".py")
-    }
+def _own_files(module: Any, before: set[str]) -> list[Path]:
+    "List the Python files of a plugin: its file or its package, and what it imported from beside it."
+    main = Path(module.__file__).resolve()
+    folder = main.parent
+    imported = [module, *(sys.modules[name] for name in set(sys.modules) - before)]
+    paths = [str(getattr(each, "__file__", None) or "") for each in imported]
+    files = {Path(path).resolve() for path in paths if path.endswith(".py")}
     if Path(module.__file__).name == "__init__.py":
-        files |= {file.resolve() for file in top.rglob("*.py")}
-    own = sorted(
-        file
-        for file in files
-        if file.is_relative_to(top)
-        and (file == Path(module.__file__).resolve() or "site-packages" not in file.relative_to(top).parts)
-    )
-    return sha256(
-        "\n".join(f"{file.relative_to(top)}\n{bare_code(file.read_text())}" for file in own).encode()
-    ).hexdigest()[:12]
+        files |= {file.resolve() for file in folder.rglob("*.py")}
+
+    def own(file):
+        if not file.is_relative_to(folder):
+            return False
+        return file == main or "site-packages" not in file.relative_to(folder).parts
+
+    return sorted(filter(own, files))
+
+
+def _digest(module: Any, before: set[str]) -> str:
+    "Hash the bare code of a plugin's own files."
+    folder = Path(module.__file__).resolve().parent
+    files = _own_files(module, before)
+    text = "\n".join(f"{file.relative_to(folder)}\n{bare_code(file.read_text())}" for file in files)
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def _load(named: str) -> None:
@@ -293,7 +300,7 @@ def _load(named: str) -> None:
 
 
 def load_plugins() -> dict[str, Plugin]:  # as named -> what was loaded
-    "Import every plugin that is installed or named by FIMA_PLUGINS and not imported yet; raise ValueError, one line, where one cannot be."
+    "Import every plugin that is installed or named by FIMA_PLUGINS; raise ValueError, one line, where one cannot be."
     if _loading:
         return _plugins  # a plugin asks for names while it is imported
     given = [part.strip() for part in os.environ.get("FIMA_PLUGINS", "").split(",") if part.strip()]
@@ -307,14 +314,10 @@ def load_plugins() -> dict[str, Plugin]:  # as named -> what was loaded
     return _plugins
 
 
-_found: list = []
-
-
+@cache
 def _entry_points() -> list:
     "List the installed plugins; asked once."
-    if not _found:
-        _found.append(list(importlib.metadata.entry_points(group="fima.plugins")))
-    return _found[0]
+    return list(importlib.metadata.entry_points(group="fima.plugins"))
 
 
 def plugin_digests(

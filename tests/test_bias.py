@@ -23,7 +23,7 @@ from fima.evaluation.bias.perturb import (
     temporal_probe,
     variant_features,
 )
-from fima.evaluation.core.eval_clips import read_clips
+from fima.evaluation.core.eval_clips import ClipFormat, ClipSampling, read_clips
 from fima.evaluation.core.record import compare_records, smoke_run
 from fima.evaluation.core.record_format import read_metrics
 from fima.evaluation.bias.regions import MaskFrames, read_regions
@@ -34,7 +34,7 @@ from fima.training.checkpoint import write_json
 from fima.training.weights import load_encoder
 from helpers import run_cells, write_study
 
-VIEW = dict(clips=2, frames_per_clip=8, stride=2, crop_size=32)
+VIEW = ClipFormat(frames_per_clip=8, stride=2, crop_size=32), ClipSampling(clips=2)
 
 
 # -- encoders whose answer is known ------------------------------------------------------------------------------------
@@ -72,13 +72,13 @@ class Videos:
         )
 
     def cuts(self, split, row):
-        return read_clips(self.frames, self.paths[split][row], **VIEW)
+        return read_clips(self.frames, self.paths[split][row], *VIEW)
 
     def plain(self, encoder, split):
         return variant_features(encoder, len(self.rows[split]), lambda row: {"": self.cuts(split, row)})[""].features
 
     def regions(self, row, source="true"):
-        return read_regions(self.frames, self.paths["test"][row], source, self.folder, **VIEW)
+        return read_regions(self.frames, self.paths["test"][row], source, self.folder, *VIEW)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_masks_must_fit_their_video(videos, tmp_path):
             return videos.frames.window(path, start, length)
 
     with pytest.raises(ValueError, match="must be of its 40 frames, got 48"):
-        read_regions(Shorter(), videos.paths["test"][0], "true", videos.folder, **VIEW)
+        read_regions(Shorter(), videos.paths["test"][0], "true", videos.folder, *VIEW)
 
 
 # -- the results notebook ----------------------------------------------------------------------------------------------

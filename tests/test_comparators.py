@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fima.methods.be import ErasingContrast, ErasingOptions
-from fima.methods.dclr import Dual, DualOptions
+from fima.methods.be import Be, BeOptions
+from fima.methods.dclr import Dclr, DclrOptions
 from fima.methods.fame import Fame
 from fima.methods.registry import PUBLISHED, RELEASED, STRUCTURE
 from fima.data.views.views import Batch, Modalities, RawBatch, RawView, View
@@ -103,8 +103,8 @@ def test_evaluation_changes_nothing(name):
 @pytest.mark.parametrize(
     "kind, own, term",
     [
-        (ErasingContrast, ErasingOptions(intra_negative=False), "instance"),
-        (Dual, DualOptions(static=False, dynamic=False), "whole"),
+        (Be, BeOptions(intra_negative=False), "instance"),
+        (Dclr, DclrOptions(static=False, dynamic=False), "whole"),
     ],
     ids=["BE", "DCLR"],
 )

@@ -63,7 +63,7 @@ METHODS = {  # name -> method of `make_recipe`, changes: every comparator, and t
     "mcl": ("mcl", SLOW),
     "mcl, fixed maps": ("mcl", FOUR | FIXED | SLOWER),
     "fima on fame": (None, {"views.change": "fame"}),
-    "fima on erasing": (None, {"views.change": "erasing", "views.target": "same"}),
+    "fima on be": (None, {"views.change": "be", "views.target": "same"}),
 }
 CURVED = {"mcl": 1e-5, "mcl, fixed maps": 1e-5}  # tolerance: gradients of gradients make more of a rounding
 RECIPES = {name: make_recipe("smoke", overrides=SHARED | changes) for name, changes in VARIANTS.items()}
@@ -305,7 +305,7 @@ def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended)
         ({"method.name": "mcl", "method.query_groups": 1}, "method.query_groups must be a multiple of the 2 processes"),
         ({"method.name": "dclr", "method.key_groups": 3}, "method.key_groups must be a multiple of the 2 processes"),
         (
-            {"method.name": "erasing", "views.change": "fame", "method.key_groups": 6},
+            {"method.name": "be", "views.change": "fame", "method.key_groups": 6},
             "key_groups must divide optimisation.",
         ),
     ],

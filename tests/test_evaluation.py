@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fima.data.video.files import write_video
+from fima.evaluation.core.eval_clips import ClipSampling
 from fima.evaluation.protocols.evaluate_all import evaluate_all
 from fima.evaluation.protocols.linear import linear_probe, probe_by
 from fima.evaluation.protocols.protocols import FINETUNE, LINEAR, find_protocol
@@ -114,13 +115,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from fima.evaluation.protocols.finetune import finetune
+from fima.evaluation.core.eval_clips import ClipSampling
+from fima.evaluation.protocols.finetune import FinetuneOptions, LabelledVideos, finetune
 from fima.evaluation.protocols.protocols import FINETUNE
 from fima.evaluation.core.record import open_run
 opened = open_run(sys.argv[1])
 protocol = replace(FINETUNE["demo"], epochs=8, decay_at=(6,), every=2, batch_size=4)
-data = opened.rows("train"), opened.rows("test"), opened.data.frames, opened.recipe.views
-outcome = finetune(protocol, opened.encoder, *data, sys.argv[2], clips=2, progress=False)
+videos = LabelledVideos(opened.rows("train"), opened.rows("test"), opened.data.frames)
+how = ClipSampling(clips=2), FinetuneOptions(progress=False)
+outcome = finetune(protocol, opened.encoder, videos, opened.recipe.views, sys.argv[2], *how)
 np.savez(sys.argv[3], scores=outcome.scores, epochs=outcome.curve.epoch, accuracies=outcome.curve.accuracy)
 """
 
@@ -171,16 +174,14 @@ def refused(action, *words):
             ["linear protocol must be one of paper, released, best_test_epoch, logistic", "'papre'"],
         ),
         (dict(retrieval=["fima"]), ["retrieval", "fima"]),
-        (dict(crops=2), ["crops must be 1 or 3", "2"]),
-        (dict(modality="flow"), ["modality must be one of", "'flow'"]),
+        (dict(sampling=ClipSampling(crops=2)), ["crops must be 1 or 3", "2"]),
+        (dict(sampling=ClipSampling(modality="flow")), ["modality must be one of", "'flow'"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_bad_settings(run, settings, words):
-    refused(
-        lambda: evaluate_all(open_run(run), **dict(linear=(), ks=(1,), clips=2, epochs=1, progress=False) | settings),
-        *words,
-    )
+    usual = dict(linear=(), ks=(1,), sampling=ClipSampling(clips=2), epochs=1, progress=False)
+    refused(lambda: evaluate_all(open_run(run), **usual | settings), *words)
 
 
 def test_a_bad_setting_on_the_command_line(call, run):

@@ -1,5 +1,7 @@
 """Features do not depend on how they are read: once, by however many processes, from files or from memory."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from fima.data.video.files import VideoError, write_video
 from fima.data.video.video import VideoFrames
 from fima.data.views.views import centre_crop
 from fima.evaluation.core.features import cached_features, default_workers, extract, load_features, pool_map
-from fima.evaluation.core.eval_clips import WHOLE, read_clips, squares, to_input
+from fima.evaluation.core.eval_clips import WHOLE, ClipFormat, ClipSampling, read_clips, squares, to_input
 from fima.evaluation.protocols.retrieval import RETRIEVAL_PROTOCOLS, retrieve_by
 from fima.methods.encoders.encoders import build_encoder
 
-SHAPE = dict(frames_per_clip=8, stride=2, crop_size=32)
+SMALL = ClipFormat(frames_per_clip=8, stride=2, crop_size=32)
+TWO, THREE = ClipSampling(clips=2), ClipSampling(clips=3)
 
 
 class Memory:
@@ -50,13 +53,13 @@ def same(one, other):
 @pytest.mark.parametrize("crops", [1, 3])
 def test_a_video_is_read_once(encoder, count, crops):
     frames = Memory(count, 50, height=6, width=8)
-    extract(encoder, frames, frames.usable, crops=crops, progress=False, **SHAPE)
+    extract(encoder, frames, frames.usable, SMALL, ClipSampling(crops=crops), progress=False)
     assert [path for path, *_ in frames.asked] == ["0", "1"]
 
 
 def test_a_long_video_is_read_clip_by_clip_and_no_frame_twice():
     frames = Memory(WHOLE + 1, height=6, width=8)
-    read_clips(frames, "0", **SHAPE)
+    read_clips(frames, "0", SMALL)
     assert len(frames.asked) == 10
     read = np.concatenate([np.arange(start, start + length) for _, start, length in frames.asked])
     assert len(np.unique(read)) == len(read) <= 10 * 15
@@ -64,7 +67,7 @@ def test_a_long_video_is_read_clip_by_clip_and_no_frame_twice():
 
 def test_many_clips_of_a_long_video_overlap_and_are_read_once():
     frames = Memory(WHOLE + 100, height=6, width=8)
-    read_clips(frames, "0", clips=60, **SHAPE)
+    read_clips(frames, "0", SMALL, ClipSampling(clips=60))
     assert len(frames.asked) == 1
 
 
@@ -73,7 +76,7 @@ def test_many_clips_of_a_long_video_overlap_and_are_read_once():
 def test_reading_once_gives_the_clips_of_uniform_clips(count, clips):
     frames = Memory(count, height=6, width=8)
     apart = uniform_clips(frames, "0", clips, 8, 2)
-    together = read_clips(frames, "0", clips, **SHAPE)
+    together = read_clips(frames, "0", SMALL, ClipSampling(clips=clips))
     assert np.array_equal(together, np.stack([centre_crop(clip, 32) for clip in apart]))
 
 
@@ -84,7 +87,7 @@ def test_reading_once_gives_the_clips_of_uniform_clips(count, clips):
 @pytest.mark.parametrize("fraction", [0.875, 1.0, 0.5])
 def test_three_crops_against_a_loop(height, width, fraction):
     frames = Memory(44, height=height, width=width)
-    made, row = read_clips(frames, "0", 4, fraction=fraction, crops=3, **SHAPE), 0
+    made, row = read_clips(frames, "0", SMALL, ClipSampling(clips=4, fraction=fraction, crops=3)), 0
     side = round(fraction * min(height, width))
     for clip in uniform_clips(frames, "0", 4, 8, 2):
         for place in (0, 0.5, 1):
@@ -101,7 +104,10 @@ def test_three_crops_against_a_loop(height, width, fraction):
 
 def test_three_crops_are_further_clips(encoder):
     frames = Memory(44, 50, 60)
-    one, three = (extract(encoder, frames, frames.usable, 4, crops=crops, progress=False, **SHAPE) for crops in (1, 3))
+    one, three = (
+        extract(encoder, frames, frames.usable, SMALL, ClipSampling(clips=4, crops=crops), progress=False)
+        for crops in (1, 3)
+    )
     assert three.pooled.shape == (3, 12, encoder.channels)
     assert three.timed.shape[:2] == (3, 12)
     assert three.flat.shape == one.flat.shape
@@ -126,13 +132,10 @@ def test_workers_change_no_bit(encoder, modality, difference):
             encoder,
             frames,
             frames.usable,
-            4,
-            crops=3,
-            modality=modality,
-            difference=difference,
+            replace(SMALL, difference=difference),
+            ClipSampling(clips=4, crops=3, modality=modality),
             workers=workers,
             progress=False,
-            **SHAPE,
         )
         for workers in (0, 1, 2, None)
     )
@@ -148,11 +151,11 @@ def test_workers_on_files(encoder, tmp_path):
         )
     paths = [str(tmp_path / f"{number}.mp4") for number in range(3)]
     frames = VideoFrames.build(paths, progress=False)
-    alone = extract(encoder, frames, paths, 3, workers=0, progress=False, **SHAPE)
-    assert same(alone, extract(encoder, frames, paths, 3, workers=2, progress=False, **SHAPE))
+    alone = extract(encoder, frames, paths, SMALL, THREE, workers=0, progress=False)
+    assert same(alone, extract(encoder, frames, paths, SMALL, THREE, workers=2, progress=False))
     for row, path in enumerate(paths):
         assert same(
-            [part[row : row + 1] for part in alone], extract(encoder, frames, [path], 3, progress=False, **SHAPE)
+            [part[row : row + 1] for part in alone], extract(encoder, frames, [path], SMALL, THREE, progress=False)
         )
 
 
@@ -163,12 +166,12 @@ def test_an_error_names_the_video_whoever_reads_it(encoder, tmp_path, workers):
         write_video(np.zeros((40, 24, 32, 3), np.uint8), path)
     frames = VideoFrames.build(paths[:2], progress=False)
     with pytest.raises(VideoError, match="2.mp4: not among the usable videos"):
-        extract(encoder, frames, paths, 2, workers=workers, progress=False, **SHAPE)
+        extract(encoder, frames, paths, SMALL, TWO, workers=workers, progress=False)
 
 
 def test_no_global_state_is_drawn_from(encoder):
     frames, state = Memory(44, 50), torch.get_rng_state()
-    extract(encoder, frames, frames.usable, 2, workers=1, progress=False, **SHAPE)
+    extract(encoder, frames, frames.usable, SMALL, TWO, workers=1, progress=False)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -181,14 +184,14 @@ def test_workers_are_not_started_for_little():
 
 def test_short_videos_are_looped(encoder):
     frames = Memory(5, 44)
-    features = extract(encoder, frames, frames.usable, 3, progress=False, **SHAPE)
+    features = extract(encoder, frames, frames.usable, SMALL, THREE, progress=False)
     assert np.ptp(features.pooled[0], axis=0).max() < 1e-6  # one window: its clips are alike
     clip = frames.window("0", 0, 5)[np.arange(0, 16, 2) % 5]
     with torch.inference_mode():
         expected = pool_map(encoder.eval()(to_input(torch.from_numpy(centre_crop(clip, 32))[None])))
     np.testing.assert_allclose(features.pooled[0, 0], expected.pooled[0], atol=1e-6)
     np.testing.assert_allclose(features.flat[0], expected.flat[0], atol=1e-5)
-    assert same(extract(encoder, Looped(frames, 16), frames.usable, 3, progress=False, **SHAPE), features)
+    assert same(extract(encoder, Looped(frames, 16), frames.usable, SMALL, THREE, progress=False), features)
 
 
 # -- three readings ----------------------------------------------------------------------------------------------------
@@ -223,12 +226,12 @@ def test_features_that_are_not_finite_name_the_video(bad):
 
     frames = Memory(44, 44, 44)
     with pytest.raises(ValueError, match="finite features, got NaN or infinity for 1"):
-        extract(Breaks(), frames, frames.usable, 2, progress=False, **SHAPE)
+        extract(Breaks(), frames, frames.usable, SMALL, TWO, progress=False)
 
 
 def test_kept_features_survive_and_other_files_do_not(encoder, tmp_path):
     frames, file = Memory(44, 50), tmp_path / "features.npz"
-    made = extract(encoder, frames, frames.usable, 2, progress=False, **SHAPE)
+    made = extract(encoder, frames, frames.usable, SMALL, TWO, progress=False)
     np.savez(file, features=made.pooled, paths=np.array(frames.usable), made_by=np.array("run"))  # of an earlier kind
     with pytest.raises(ValueError, match="written by save_features"):
         load_features(file)
@@ -240,6 +243,6 @@ def test_kept_features_survive_and_other_files_do_not(encoder, tmp_path):
 
 def test_every_retrieval_protocol_reads_one_pass(encoder):
     frames = Memory(*[44] * 6)
-    features = extract(encoder, frames, frames.usable, 2, progress=False, **SHAPE)
+    features = extract(encoder, frames, frames.usable, SMALL, TWO, progress=False)
     found = retrieve_by(list(RETRIEVAL_PROTOCOLS), features, features, list("aabbcc"), list("aabbcc"), ks=(1, 6))
     assert len(frames.asked) == 6 and {answer.recall[1] for answer in found.values()} == {1.0}  # each finds itself

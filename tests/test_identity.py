@@ -11,6 +11,7 @@ import pytest
 from fima.data.sets.catalog import data_root
 from fima.data.sprites.sprites import SpriteOptions, render_video
 from fima.data.video.files import fingerprint, write_video
+from fima.evaluation.core.eval_clips import ClipSampling
 from fima.evaluation.core.record import evaluated_data, open_run, record, run_features, seen_in_training
 from fima.report.make import run_studies
 from fima.report.plan_plot import COLOURS, MARKS, SHADES
@@ -30,6 +31,7 @@ needs_videos = pytest.mark.skipif(
     reason="the real videos are not on this machine",
 )
 TRIAL = STUDY | {"rows": [VV, RANDOM]}
+ONE_CLIP = ClipSampling(clips=1)
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +125,7 @@ def test_an_evaluation_overwrites_no_numbers_of_other_videos(weizmann, tmp_path)
     def evaluated():
         opened = open_run(folder, evaluated_data(recipe))
         rows = opened.rows("test")
-        run_features(opened, "test", 1)
+        run_features(opened, "test", ONE_CLIP)
         tested = rows[["path", "label", "group"]].assign(predicted=rows.label)
         return record(folder / "evaluation", opened, "linear_probe", {}, tested, 0.0)
 
@@ -162,10 +164,12 @@ def test_features_of_frames_of_another_size_are_not_used(weizmann, tmp_path):
     recipe, folder = make_recipe("smoke", overrides=WEIZMANN | {"method.name": "random"}), tmp_path / "run"
     pretrain(recipe, folder, progress=False)
     at = {
-        size: run_features(open_run(folder, recipe.data.model_copy(update={"cache_size": size})), "test", 1).pooled
+        size: run_features(
+            open_run(folder, recipe.data.model_copy(update={"cache_size": size})), "test", ONE_CLIP
+        ).pooled
         for size in ((48, 48), (40, 40))
     }
-    again = run_features(open_run(folder, recipe.data), "test", 1).pooled
+    again = run_features(open_run(folder, recipe.data), "test", ONE_CLIP).pooled
     assert (at[48, 48] == again).all() and not (at[40, 40] == again).all()
 
 

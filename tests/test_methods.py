@@ -27,7 +27,7 @@ VIEWS = {
     "plain": {},
     "tubelets": {"views.tubelets": {}},
     "fame": {"views.change": "fame"},
-    "erasing": {"views.change": "erasing"},
+    "be": {"views.change": "be"},
     "same": {"views.target": "same"},
     "all": {"views.tubelets": {}, "views.change": "fame", "views.target": "same"},
 }
@@ -83,7 +83,7 @@ def test_preset_released_takes_every_fault_of_mcl():
     assert mended.optimisation.reseed == "step"
 
 
-@pytest.mark.parametrize("change", ["none", "fame", "erasing"])
+@pytest.mark.parametrize("change", ["none", "fame", "be"])
 @pytest.mark.parametrize("method", [None, *STRUCTURE])
 def test_every_method_on_every_view_change_can_be_shared_out(method, change):
     "What several processes compute is compared with one process in test_distributed."

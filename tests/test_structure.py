@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fastcore.docments import docments
 
-from helpers import NOTEBOOKS, TEMPLATES, TOP, each_path, name_of
+from helpers import NOTEBOOKS, TEMPLATES, TOP, each_path, load_script, name_of
 
 MODULES = sorted(p for p in (TOP / "fima").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 COMPONENTS = [p for p in NOTEBOOKS if re.match(r"\d_", p.parent.name)]
@@ -64,6 +64,30 @@ def test_every_module_has_one_notebook():
                 made_by.setdefault(found[1], []).append(name_of(path))
     assert not {module: paths for module, paths in made_by.items() if len(paths) > 1}
     assert {str(p.relative_to(TOP / "fima").with_suffix("")).replace("/", ".") for p in MODULES} == set(made_by)
+
+
+def test_the_linter_has_nothing_to_say():
+    "Notebook cells and exported code: the rules stand in pyproject.toml."
+    result = subprocess.run(["ruff", "check", "."], cwd=TOP, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_name_is_defined_twice():
+    "A top-level name of the package means one thing; what a class defines, or is patched into one, does not count."
+    homes = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                patched = any("patch" in ast.unparse(each) for each in node.decorator_list)
+                names = [] if patched else [node.name]
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [each.id for each in targets if isinstance(each, ast.Name) and not each.id.startswith("__")]
+            else:
+                names = []
+            for name in names:
+                homes.setdefault(name, set()).add(name_of(path))
+    assert not {name: sorted(paths) for name, paths in homes.items() if len(paths) > 1}
 
 
 def test_the_formatter_has_nothing_to_do():
@@ -158,6 +182,24 @@ def test_links_lead_somewhere(path):
         if "://" not in t and not t.startswith(("#", "attachment:"))
     ]
     assert not [t for t in targets if t and not (path.parent / t).exists()]
+
+
+def following(path):
+    "The notebook that the last cell of a notebook leads to; None for the last one."
+    found = re.search(r"Next: \[[^]]*\]\(([^)]+)\)", "".join(cells(path)[-1]["source"]))
+    return (path.parent / found[1]).resolve() if found else None
+
+
+def test_the_reading_order_misses_no_notebook():
+    "Walk from the first to the last; and what is made from the order is as it would be made now."
+    order = load_script("reading_order")
+    walked = [order.notebooks()[0]]
+    while after := following(walked[-1]):
+        assert after not in walked
+        walked.append(after)
+    assert sorted(walked) == sorted(COMPONENTS) and walked == order.notebooks()
+    stale = [name_of(file) for file, text in order.made().items() if not file.exists() or file.read_text() != text]
+    assert not stale, f"python scripts/reading_order.py: {stale}"
 
 
 # -- every file of the repository --------------------------------------------------------------------------------------

@@ -18,15 +18,15 @@ from fastcore.docments import docments
 # %% ../../nbs/7_commands/01_common.ipynb #b5694bb3
 def _options(function: Callable, optional: tuple[str, ...] = ()) -> list[Parameter]:
     "Turn the parameters of a function into Typer's, their docments into help texts."
-    told, types = docments(function, returns=False), get_type_hints(function)
-
-    def kind(p):
-        return typer.Argument if p.default is p.empty or p.name in optional else typer.Option
-
-    return [
-        p.replace(annotation=Annotated[types[p.name], kind(p)(help=told[p.name])])
-        for p in signature(function).parameters.values()
-    ]
+    helps = docments(function, returns=False)
+    types = get_type_hints(function)
+    options = []
+    for parameter in signature(function).parameters.values():
+        is_argument = parameter.default is parameter.empty or parameter.name in optional
+        kind = typer.Argument if is_argument else typer.Option
+        typed = Annotated[types[parameter.name], kind(help=helps[parameter.name])]
+        options.append(parameter.replace(annotation=typed))
+    return options
 
 
 def command(
@@ -48,12 +48,11 @@ def command(
             except KeyboardInterrupt:
                 raise typer.Abort() from None  # else Typer ends without a word
 
-        called.__doc__ = function.__doc__
         own = [p for p in _options(function, optional) if not (data and p.name == "data")]
-        called.__signature__ = signature(function).replace(
-            return_annotation=Parameter.empty, parameters=[*own, *(p.replace(kind=own[-1].kind) for p in shared)]
-        )
-        called.__annotations__ = {p.name: p.annotation for p in called.__signature__.parameters.values()}
+        parameters = [*own, *(p.replace(kind=own[-1].kind) for p in shared)]
+        called.__doc__ = function.__doc__
+        called.__signature__ = signature(function).replace(return_annotation=Parameter.empty, parameters=parameters)
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
         app.command(name)(called)
         return function
 
@@ -89,7 +88,12 @@ def video_changes(
     test_share: float = 0.0,  # your own videos without lists: share, whole groups, that is drawn for testing, e.g. 0.25
 ) -> dict[str, Any]:  # dotted names and values of a recipe; empty where nothing was asked for
     "Turn the words of a command into fields of `data`."
-    own = {"train_list": train_list, "test_list": test_list, "groups": groups, "test_share": test_share}
+    own = {
+        "train_list": str(train_list.resolve()) if train_list else "",
+        "test_list": str(test_list.resolve()) if test_list else "",
+        "groups": groups,
+        "test_share": test_share,
+    }
     given = [f"--{name.replace('_', '-')}" for name, value in own.items() if value]
     if given and data_set:
         raise ValueError(f"{given[0]} is for a folder of your own, got it with --data-set {data_set}")
@@ -99,15 +103,12 @@ def video_changes(
         raise ValueError(f"--classes is for a named set: give --data-set, e.g. ucf101, too; got {classes!r}")
     if not (videos or data_set):
         return {}
-    told = {
-        "videos": str(videos.resolve()) if videos else "",
-        **{name: str(value.resolve()) if isinstance(value, Path) else value for name, value in own.items()},
-    }
-    if classes:
-        told["classes"] = (
-            "present" if classes == "present" else [name.strip() for name in classes.split(",") if name.strip()]
-        )
-    return {"data.name": data_set or "own"} | {f"data.{name}": value for name, value in told.items() if value}
+    fields = {"videos": str(videos.resolve()) if videos else "", **own}
+    if classes == "present":
+        fields["classes"] = "present"
+    elif classes:
+        fields["classes"] = [name.strip() for name in classes.split(",") if name.strip()]
+    return {"data.name": data_set or "own"} | {f"data.{name}": value for name, value in fields.items() if value}
 
 # %% ../../nbs/7_commands/01_common.ipynb #d10fbbe0
 @contextmanager

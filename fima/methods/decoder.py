@@ -58,7 +58,7 @@ class DecoderBlock(nn.Module):
 
 # %% ../../nbs/2_methods/08_decoder.ipynb #908cac92
 class Decoded(NamedTuple):
-    "What the motion decoder returns; a part that was not asked for is None."
+    "Hold what the motion decoder returns; a part that was not asked for is None."
 
     cls: Tensor | None  # Reconstruction of the whole sub-clip, (B, C)
     pixels: Tensor | None  # Reconstruction for each source pixel, (B, N, C)
@@ -66,7 +66,7 @@ class Decoded(NamedTuple):
 
 # %% ../../nbs/2_methods/08_decoder.ipynb #afc4045f
 class MotionDecoder(nn.Module):
-    "Query a feature frame of the target view for the motion at each source pixel and of the frame as a whole (Eq. 4, 7 and 9)."
+    "Ask a feature frame of the target view for the motion at each source pixel and of the whole (Eq. 4, 7, 9)."
 
     def __init__(
         self,
@@ -117,6 +117,5 @@ class MotionDecoder(nn.Module):
         if tokens.ndim != 3 or tokens.shape[-1] != self.reduce.in_features:
             raise ValueError(f"tokens must be (B, N, {self.reduce.in_features}), got {tuple(tokens.shape)}")
         reduced = self.reduce(tokens)
-        return reduced + sinusoidal_positions(tokens.shape[1], self.reduce.out_features, tokens.device).to(
-            reduced.dtype
-        )
+        positions = sinusoidal_positions(tokens.shape[1], self.reduce.out_features, tokens.device)
+        return reduced + positions.to(reduced.dtype)

@@ -27,9 +27,9 @@ def gather(
     rows = rows.detach()
     if world_size() == 1:
         return rows
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    gathered = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    distributed.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
 
 
 def own_rows(

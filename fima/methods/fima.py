@@ -26,7 +26,7 @@ from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 # %% ../../nbs/2_methods/10_fima.ipynb #1e0367b0
 @dataclass(frozen=True)
 class FimaOptions(MomentumOptions):
-    "Hold the switches and hyper-parameters of FIMA; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
+    "Hold FIMA's switches and hyper-parameters; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
 
     instance: bool = True  # L_VV (Eq. 1)
     instance_motion: bool = False  # L_VD (Eq. 2), the baseline of Table 1
@@ -98,20 +98,21 @@ class Fima(Momentum):
         seed: int = 0,  # seed of the queues' first random keys
     ):
         o = options
-        sizes = dict(
+        queue_sizes = dict(
             instance=o.queue_size * o.instance,
             instance_motion=o.queue_size * o.instance_motion,
             frame=o.queue_size * o.frame,
             pixel=o.dense_queue_size * o.pixel,
         )
-        super().__init__(encoder, options, own, seed, queues=sizes)
+        super().__init__(encoder, options, own, seed, queues=queue_sizes)
         asked = {"rgb": True, "difference": o.pixel or o.instance_motion, "sub_clips": o.frame}
         self.needs = frozenset(name for name, wanted in asked.items() if wanted)
         self.needs_mask = o.pixel and o.foreground_position != "none"
-        sizes = encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads
 
         def decoder():
-            return MotionDecoder(*sizes, dropout=o.decoder_dropout)
+            return MotionDecoder(
+                encoder.channels, o.decoder_width, o.decoder_depth, o.decoder_heads, dropout=o.decoder_dropout
+            )
 
         self.decoders = nn.ModuleDict()
         if o.shared_decoder and (o.frame or (o.pixel and o.motion_decoder)):
@@ -141,10 +142,10 @@ class Fima(Momentum):
     ) -> None:
         "Refuse groups, or negatives of L_Pix, that do not lie on one process each."
         super().check_world_size(options, batch_size, world_size)
-        share, negatives = batch_size // world_size, options.negatives
-        if options.pixel and (negatives == "batch" or (negatives != "video" and share % negatives)):
+        videos, negatives = batch_size // world_size, options.negatives
+        if options.pixel and (negatives == "batch" or (negatives != "video" and videos % negatives)):
             raise ValueError(
-                f"negatives must be 'video' or a number that divides the {share} videos of each of the "
+                f"negatives must be 'video' or a number that divides the {videos} videos of each of the "
                 f"{world_size} processes, got {negatives!r}"
             )
 
@@ -180,17 +181,23 @@ class Fima(Momentum):
         def encode(clips):
             return self.key_map(clips, generator)
 
-        rgb = encode(view.rgb) if o.instance or (self.needs_mask and o.foreground_source != "difference") else None
-        difference = encode(view.difference) if o.pixel or o.instance_motion else None
-        return Keys(
-            foreground_mask(rgb, difference, o.beta, o.foreground_source) if self.needs_mask else None,
-            project(pool(rgb)) if o.instance else None,
-            project(pool(difference)) if o.instance_motion else None,
-            project(frame_tokens(difference)) if o.pixel else None,
-            torch.stack([project(pool(encode(clips))) for clips in view.sub_differences.unbind(1)], 1)
-            if o.frame
-            else None,
-        )
+        rgb = difference = None
+        if o.instance or (self.needs_mask and o.foreground_source != "difference"):
+            rgb = encode(view.rgb)
+        if o.pixel or o.instance_motion:
+            difference = encode(view.difference)
+        mask = instance = instance_motion = pixel = frame = None
+        if self.needs_mask:
+            mask = foreground_mask(rgb, difference, o.beta, o.foreground_source)
+        if o.instance:
+            instance = project(pool(rgb))
+        if o.instance_motion:
+            instance_motion = project(pool(difference))
+        if o.pixel:
+            pixel = project(frame_tokens(difference))
+        if o.frame:
+            frame = torch.stack([project(pool(encode(clips))) for clips in view.sub_differences.unbind(1)], 1)
+        return Keys(mask, instance, instance_motion, pixel, frame)
 
     def forward(
         self,
@@ -222,7 +229,8 @@ def instance_terms(
     target: Keys,  # keys of the target view
 ) -> dict[str, Tensor]:  # "instance" and "instance_motion", as switched on
     "Compute L_VV (Eq. 1) and L_VD (Eq. 2) of one direction."
-    o, query, terms = self.options, self.projector(pool(source_map)), {}
+    o, query = self.options, self.projector(pool(source_map))
+    terms = {}
     for name in ("instance", "instance_motion"):
         if getattr(o, name):
             terms[name] = info_nce(query, getattr(target, name), self.queues[name].keys, o.temperature)
@@ -261,13 +269,17 @@ def pixel_term(
 ) -> Tensor:  # scalar
     "Compute L_Pix (Eq. 8) within groups of so many videos as share their negatives, and note its chance value."
     o = self.options
-    size, negatives = (len(keys), o.negatives) if isinstance(o.negatives, str) else (o.negatives, "batch")
+    if isinstance(o.negatives, str):
+        size, negatives = len(keys), o.negatives
+    else:
+        size, negatives = o.negatives, "batch"
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size), strict=True))
     weight = mean_weight(positives.flatten(1).any(1)) if negatives == "video" else 1
     levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups]
     self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)
-    return weight * sum(pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups) / len(groups)
+    losses = [pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups]
+    return weight * sum(losses) / len(groups)
 
 
 @patch
@@ -292,9 +304,8 @@ def motion_terms(
 
         distances = pixel_distances(boxes[source], boxes[target], tuple(maps[source].shape[-2:]))
         positives = positive_pairs(distances, o.distance_threshold, mask(source, "prediction"), mask(target, "target"))
-        terms["pixel"] = self.pixel_term(
-            self.projector(pixels if o.motion_decoder else tokens), keys[target].pixel, positives
-        )
+        predictions = self.projector(pixels if o.motion_decoder else tokens)
+        terms["pixel"] = self.pixel_term(predictions, keys[target].pixel, positives)
     if o.frame:
         terms["frame"] = frame_loss(
             self.projector(cls),

@@ -18,7 +18,7 @@ from .mcl_alignment import Alignment, align, gradient_map, tapped
 from ..data.views.views import Batch
 from .distributed import gather
 from .instance import chance, info_nce, pool
-from .moco import Momentum, MomentumOptions
+from .moco import MOMENTUM_DEFAULTS, Momentum, MomentumOptions
 from .momentum import Queue
 
 # %% ../../nbs/2_methods/17_mcl.ipynb #c1a35362
@@ -96,12 +96,12 @@ class Mcl(Momentum):
     def __init__(
         self,
         encoder: nn.Module,  # query encoder with `.channels`; maps (B, 3, T, H, W) to (B, C, T', H', W')
-        options: MomentumOptions = MomentumOptions(),  # the hyper-parameters that all methods share
+        options: MomentumOptions = MOMENTUM_DEFAULTS,  # the hyper-parameters that all methods share
         own: MclOptions = MclOptions(),  # MCL's own
         seed: int = 0,  # seed of the queue's first random keys
     ):
-        heads = dict(inter=own.inter or own.aligned, intra=own.intra, order=own.order)
-        heads = [name for name, on in heads.items() if on]
+        switches = dict(inter=own.inter or own.aligned, intra=own.intra, order=own.order)
+        heads = [name for name, on in switches.items() if on]
         super().__init__(encoder, options, own, seed, heads, ["inter"] if own.inter else [])
         self.windows = 4 if own.inter or own.intra or own.order else 2
         self.needs = frozenset({"rgb"} | ({"motion"} if own.aligned else set()))
@@ -143,7 +143,7 @@ class Mcl(Momentum):
             )
         if self.own.order:
             terms["order"] = weights["order"] * self.order_term(queries["order"], keys["order"][1:], batch.order)
-        self.batch_chance |= {name: weights["order"] * log(2) for name in terms if name == "order"}
+            self.batch_chance["order"] = weights["order"] * log(2)
         if self.own.aligned:
             maps = gradient_map((queries["inter"] * keys["inter"][0]).sum(1), taps, self.own.map)
             losses = align(maps, batch.source.motion, self.own.weights)
@@ -157,7 +157,8 @@ class Mcl(Momentum):
         generator: torch.Generator | None = None,  # source of the shuffles
     ) -> dict[str, list[Tensor]]:  # name of a head -> keys x1, x2, x3, each (B, D)
         "Encode target and others by the key encoder and project them by every head."
-        pooled = [pool(self.key_map(view.rgb, generator)) for view in (batch.target, *batch.others[: self.windows - 2])]
+        views = (batch.target, *batch.others[: self.windows - 2])
+        pooled = [pool(self.key_map(view.rgb, generator)) for view in views]
         return {name: [head(features) for features in pooled] for name, head in self.key_projectors.items()}
 
     def inter_term(

@@ -62,11 +62,12 @@ def gradient_map(
     if not similarity.requires_grad:
         raise ValueError("similarity must be differentiable by the taps, got one without a graph")
 
-    def widen(parts):
-        return torch.cat([part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts])
+    def widen(tensors):
+        return torch.cat([tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors])
 
     gradient = widen(torch.autograd.grad(similarity.sum(), list(taps), create_graph=True))
-    return (gradient.mean((3, 4), keepdim=True) * (gradient if map == "released" else widen(taps))).sum(1).relu()
+    values = gradient if map == "released" else widen(taps)
+    return (gradient.mean((3, 4), keepdim=True) * values).sum(1).relu()
 
 # %% ../../nbs/2_methods/16_mcl_alignment.ipynb #05b408f6
 def frame_weights(
@@ -96,12 +97,10 @@ def cosine(
     other: Tensor,  # Any scale, (..., N)
 ) -> Tensor:  # In [-1, 1], 0 with gradient 0 where either is all zeros, (...)
     "Compare two lists of numbers by direction."
-    scales = [values.detach().abs().amax(-1, keepdim=True) for values in (one, other)]
-    one, other = (
-        F.normalize(values / scale.where(scale > 0, 1), dim=-1)
-        for values, scale in zip((one, other), scales, strict=True)
-    )
-    return (one * other).sum(-1).where((scales[0] * (scales[1] > 0) > 0)[..., 0], 0)
+    largest, other_largest = (values.detach().abs().amax(-1, keepdim=True) for values in (one, other))
+    one = F.normalize(one / largest.where(largest > 0, 1), dim=-1)
+    other = F.normalize(other / other_largest.where(other_largest > 0, 1), dim=-1)
+    return (one * other).sum(-1).where((largest * (other_largest > 0) > 0)[..., 0], 0)
 
 
 def align(
@@ -122,5 +121,5 @@ def align(
         cosine(maps.mean(1).flatten(1), motion.mean(1).flatten(1)),
     )
     moves = motion.flatten(1).any(1)
-    share = mean_weight(moves) / moves.sum().clamp(min=1)
-    return Alignment(*(share * ((1 - term) * moves).sum() for term in alike))
+    weight = mean_weight(moves) / moves.sum().clamp(min=1)
+    return Alignment(*(weight * ((1 - term) * moves).sum() for term in alike))

@@ -51,19 +51,20 @@ def shuffled_forward(
     generator: torch.Generator | None = None,  # Source of the permutation; with several processes seeded alike in all
 ) -> Tensor:  # Feature maps in the order of `clips`, no gradient, (B, C, T', H', W')
     "Run keys in random groups so that BatchNorm does not tell which query they belong to."
-    clips, share = gather(clips), world_size()
+    clips, processes = gather(clips), world_size()
     if not 1 <= groups <= len(clips):
         raise ValueError(f"groups must be from 1 to the number of clips {len(clips)}, got {groups}")
-    if share > 1 and (groups % share or len(clips) % groups or generator is None):
+    if processes > 1 and (groups % processes or len(clips) % groups or generator is None):
         raise ValueError(
-            f"groups must be a multiple of the {share} processes and divide the {len(clips)} clips of all, with a "
+            f"groups must be a multiple of the {processes} processes and divide the {len(clips)} clips of all, with a "
             f"generator, got {groups} and {generator}"
         )
     if groups == 1:
         return encoder(clips)
     device = "cpu" if generator is None else generator.device
     order = torch.randperm(len(clips), generator=generator, device=device).to(clips.device)
-    own = clips[order].tensor_split(groups)[rank() * groups // share : (rank() + 1) * groups // share]
+    first, last = rank() * groups // processes, (rank() + 1) * groups // processes
+    own = clips[order].tensor_split(groups)[first:last]
     shuffled = gather(torch.cat([encoder(group) for group in own]))
     return own_rows(shuffled[order.argsort()])
 

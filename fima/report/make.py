@@ -24,7 +24,7 @@ from ..training.checkpoint import write_text
 from ..training.fingerprint import own_folder
 
 # %% auto #0
-__all__ = ['results_notebooks', 'make_report', 'results_state', 'run_studies']
+__all__ = ['results_notebooks', 'make_report', 'run_studies']
 
 # %% ../../nbs/6_report/12_make.ipynb #6d659bf7
 def results_notebooks(
@@ -34,19 +34,49 @@ def results_notebooks(
     "List the results notebooks of studies, each with the parameters that its tagged cell declares."
     found = {}
     for study in studies:
+        known = {
+            "study": study.file if is_own(study) else study.name,
+            "reports": str(reports),
+            "profile": study.base.profile,
+        }
         for name in study.results:
             template = results_folder() / f"{name}.ipynb"
             if not template.exists():
                 continue  # an installed package makes plain tables
-            given = {
-                "study": study.file if is_own(study) else study.name,
-                "reports": str(reports),
-                "profile": study.base.profile,
-            }
-            given = {key: value for key, value in given.items() if key in template_parameters(template)}
+            declared = template_parameters(template)
+            given = {key: value for key, value in known.items() if key in declared}
             label = name if "study" not in given or study.name == name else f"{study.name}-{name}"
             found[name, json.dumps(given)] = (template, reports / "notebooks" / f"{label}.ipynb", given)
     return list(found.values())
+
+
+def _execute_results(studies: list[Study], folder: Path, progress: bool) -> tuple[list[Path], list[str]]:
+    "Execute the results notebooks of studies in one kernel; give the executed notebooks, and what failed."
+    made, failed = [], []
+    notebooks = results_notebooks(studies, folder)
+    with Kernel() as kernel:
+        for template, notebook, given in tqdm(
+            notebooks, desc="report", unit="notebook", disable=not progress, mininterval=1
+        ):
+            try:
+                execute(template, notebook, given, kernel)
+            except JobError as error:
+                failed.append(f"{notebook.name}: {error}")
+            made.append(notebook)
+    return made, failed
+
+
+def _needs_plain_table(study: Study) -> bool:
+    "Tell whether a study has no results notebook here; a figure's study has no numbers of its own."
+    return not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results)
+
+
+def _page_profile(studies: list[Study], folder: Path) -> str:
+    "Give the scale of a page: that of the studies where a folder was named for them alone; empty: each study's own."
+    profiles = {study.base.profile for study in studies}
+    if folder in (own_folder(), published_folder()) or len(profiles) > 1:
+        return ""
+    return profiles.pop()
 
 
 def make_report(
@@ -55,39 +85,27 @@ def make_report(
     profile: str | None = None,  # scale; None: each study's own
     progress: bool = True,  # show a bar
 ) -> list[Path]:  # the executed notebooks and the page
-    "Execute the results notebooks of studies, write a table of each study that names none, and build the page; raise JobError, at the end, where some failed."
-    folder, loaded, made, failed = reports_folder(reports, profile), load_studies(studies, profile), [], []
-    with Kernel() as kernel:
-        for template, notebook, given in tqdm(
-            results_notebooks(loaded, folder), desc="report", unit="notebook", disable=not progress, mininterval=1
-        ):
-            try:
-                execute(template, notebook, given, kernel)
-            except JobError as error:
-                failed.append(f"{notebook.name}: {error}")
-            made.append(notebook)
+    "Execute the results notebooks of studies and build the page; at the end raise JobError where some failed."
+    folder = reports_folder(reports, profile)
+    loaded = load_studies(studies, profile)
+    made, failed = _execute_results(loaded, folder, progress)
     for study in loaded:
-        if not study.shows and not any((results_folder() / f"{name}.ipynb").exists() for name in study.results):
+        if _needs_plain_table(study):
             made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    profiles = {study.base.profile for study in loaded}
-    # another folder holds what was asked for
-    own = "" if folder in (own_folder(), published_folder()) or len(profiles) > 1 else profiles.pop()
-    made.append(build_page(folder, profile or own))
+    made.append(build_page(folder, profile or _page_profile(loaded, folder)))
     if failed:
         raise JobError("; ".join(failed))
     return made
 
 
-def results_state(
-    runs: list[Run],  # every run of the studies
-    notebooks: list[Path],  # results notebooks
-    reports: Path,  # reports folder
-) -> str:  # changes when a number or a results notebook does
-    "Fingerprint what the results notebooks read."
+def _results_state(runs: list[Run], notebooks: list[Path], reports: Path) -> str:
+    "Fingerprint what results notebooks read: it changes when a number or a notebook does."
     files = {file for run in runs for file, *_ in records(run, reports)} | set(notebooks)
-    return sha256(
-        "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in sorted(files) if f.exists()).encode()
-    ).hexdigest()
+    changes = []
+    for file in sorted(files):
+        if file.exists():
+            changes.append(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n")
+    return sha256("".join(changes).encode()).hexdigest()
 
 # %% ../../nbs/6_report/12_make.ipynb #c949a5d9
 def _at_the_end(profile: str | None, progress: bool) -> Callable:
@@ -95,7 +113,7 @@ def _at_the_end(profile: str | None, progress: bool) -> Callable:
 
     def show(studies: list[Study], runs: list[Run], reports: Path, work: Path) -> None:
         shown = work.with_suffix(".shown")
-        now = results_state(runs, [template for template, *_ in results_notebooks(studies, reports)], reports)
+        now = _results_state(runs, [template for template, *_ in results_notebooks(studies, reports)], reports)
         if shown.exists() and shown.read_text() == now:
             return
         make_report([study.file for study in studies], reports, profile, progress)

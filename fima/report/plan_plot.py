@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -17,28 +18,28 @@ from ..plugins import pandas as pd
 __all__ = ['SHADES', 'MARKS', 'variants', 'draw_plan']
 
 # %% ../../nbs/6_report/08_plan_plot.ipynb #4a06d5ce
+def _state_counts(states: pd.Series) -> str:
+    "Count runs by state, e.g. 2 done, 1 failed."
+    counts = {name: int((states == name).sum()) for name in STATES}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _users(needed_by: pd.Series) -> str:
+    "Name each study once that needs one of several runs."
+    return ", ".join(sorted({name for names in needed_by for name in names.split(", ")}))
+
+
 def variants(
     planned: pd.DataFrame,  # of `plan`
 ) -> pd.DataFrame:  # a line per variant: data, varies, runs, needed_by, state, hours
     "Gather runs that differ in seed or split alone."
-
-    def states(column):
-        return ", ".join(f"{count} {name}" for name in STATES if (count := int((column == name).sum())))
-
-    def users(column):
-        return ", ".join(sorted({name for told in column for name in told.split(", ")}))
-
-    runs = planned.drop_duplicates("run_id")
-    return (
-        runs.groupby(["data", "varies"], sort=False)
-        .agg(
-            runs=("run_id", "size"),
-            needed_by=("needed_by", users),
-            state=("state", states),
-            hours=("hours", lambda h: h.sum(skipna=False)),
-        )
-        .reset_index()
-    )
+    by_variant = planned.drop_duplicates("run_id").groupby(["data", "varies"], sort=False)
+    return by_variant.agg(
+        runs=("run_id", "size"),
+        needed_by=("needed_by", _users),
+        state=("state", _state_counts),
+        hours=("hours", lambda hours: hours.sum(skipna=False)),
+    ).reset_index()
 
 
 # state -> a colour that the colour-blind tell apart
@@ -62,44 +63,52 @@ MARKS = {
 }
 
 
-def draw_plan(
-    planned: pd.DataFrame,  # of `plan`
-) -> Figure:
-    "Draw variants on the left, a mark a run in the colour of its state, and lines to the studies that need them."
-    left, runs = variants(planned), planned.drop_duplicates("run_id")
-    names = sorted({name for told in left.needed_by for name in told.split(", ")})
-    middle = left.needed_by.map(lambda told: sum(map(names.index, told.split(", "))) / len(told.split(", ")))
-    left = left.assign(middle=middle).sort_values(["data", "middle"], kind="stable")  # fewer lines cross
-    height = max(len(left), len(names))
-    place = {name: (number + 0.5) * height / len(names) for number, name in enumerate(names)}
-    figure, ax = plt.subplots(figsize=(7, 0.6 + 0.17 * height))
-    for number, line in enumerate(left.itertuples()):
-        y = (number + 0.5) * height / len(left)
-        ax.text(
-            -0.05,
-            y,
-            f"{'the base as it is' if line.varies == '-' else line.varies}  ({line.data})",
-            ha="right",
-            va="center",
-            fontsize=6,
-        )
-        mine = runs[(runs.data == line.data) & (runs.varies == line.varies)].reset_index()
-        for state, some in mine.groupby("state"):
-            ax.plot(0.02 + 0.022 * some.index, [y] * len(some), MARKS[state], color=COLOURS[SHADES[state]], ms=4, ls="")
-        for name in line.needed_by.split(", "):
-            ax.plot([0.04 + 0.022 * len(mine), 0.9], [y, place[name]], color="0.75", lw=0.5, zorder=0)
-    for name, y in place.items():
-        ax.text(0.92, y, name, va="center", fontsize=7)
-    known = [state for state in STATES if (runs.state == state).any()]
+def _by_place_of_users(found: pd.DataFrame, studies: list[str]) -> pd.DataFrame:
+    "Order variants by data and by the mean place of the studies that need them, so that fewer lines cross."
+    middles = []
+    for needed_by in found.needed_by:
+        places = [studies.index(name) for name in needed_by.split(", ")]
+        middles.append(sum(places) / len(places))
+    return found.assign(middle=middles).sort_values(["data", "middle"], kind="stable")
+
+
+def _add_legend(ax: Axes, states: pd.Series) -> None:
+    "Say below the picture which mark is which state, and how many runs are in it."
+    known = [state for state in STATES if (states == state).any()]
     ax.legend(
         [Line2D([], [], marker=MARKS[state], color=COLOURS[SHADES[state]], ls="") for state in known],
-        [f"{state} ({(runs.state == state).sum()})" for state in known],
+        [f"{state} ({(states == state).sum()})" for state in known],
         loc="upper center",
         bbox_to_anchor=(0.3, 0),
         ncols=len(known),
         fontsize=7,
         frameon=False,
     )
+
+
+def draw_plan(
+    planned: pd.DataFrame,  # of `plan`
+) -> Figure:
+    "Draw variants on the left, a mark a run in the colour of its state, and lines to the studies that need them."
+    found = variants(planned)
+    runs = planned.drop_duplicates("run_id")
+    studies = sorted({name for needed_by in found.needed_by for name in needed_by.split(", ")})
+    found = _by_place_of_users(found, studies)
+    height = max(len(found), len(studies))
+    place = {name: (number + 0.5) * height / len(studies) for number, name in enumerate(studies)}
+    figure, ax = plt.subplots(figsize=(7, 0.6 + 0.17 * height))
+    for number, variant in enumerate(found.itertuples()):
+        y = (number + 0.5) * height / len(found)
+        what = "the base as it is" if variant.varies == "-" else variant.varies
+        ax.text(-0.05, y, f"{what}  ({variant.data})", ha="right", va="center", fontsize=6)
+        its_runs = runs[(runs.data == variant.data) & (runs.varies == variant.varies)].reset_index()
+        for state, some in its_runs.groupby("state"):
+            ax.plot(0.02 + 0.022 * some.index, [y] * len(some), MARKS[state], color=COLOURS[SHADES[state]], ms=4, ls="")
+        for name in variant.needed_by.split(", "):
+            ax.plot([0.04 + 0.022 * len(its_runs), 0.9], [y, place[name]], color="0.75", lw=0.5, zorder=0)
+    for name, y in place.items():
+        ax.text(0.92, y, name, va="center", fontsize=7)
+    _add_legend(ax, runs.state)
     ax.set(xlim=(-1.1, 1.25), ylim=(height, 0))
     ax.axis("off")
     return figure

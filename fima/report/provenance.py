@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from ..study.plan.schema import Study
-from .page_cells import Table, dress
+from .page_cells import Cell, Table, dress
 from .sheets import plain_number
 from ..study.plan.plan import expand
 from ..study.plan.verdicts import UNSURE, verification
@@ -30,7 +30,7 @@ class Record(NamedTuple):
     file: str  # from the reports folder
     recipe: Recipe  # of the pre-training
     evaluation: str  # its folder's name; empty: the pre-training itself
-    told: dict[str, Any] | None  # None where it was not run
+    metrics: dict[str, Any] | None  # None where it was not run
     verified: str = ""  # what is known of it; "" where it was not run
 
 
@@ -39,35 +39,43 @@ def read_records(
     reports: Path,  # reports folder
 ) -> list[Record]:  # each file once
     "List what a study should leave behind, and read what is there."
-    found, state = {}, sources_state()
+    found = {}
+    sources = sources_state()
     for run in expand(study):
-        for name, template in (("", ""), *((evaluation.name, evaluation.template) for evaluation in run.evaluations)):
+        expected = [("", ""), *((evaluation.name, evaluation.template) for evaluation in run.evaluations)]
+        for name, template in expected:
             file, place = run.record(reports, name)
             if file in found:
                 continue
-            there = file.exists()
-            found[file] = Record(
-                Path(relpath(file, reports)).as_posix(),
-                run.recipe,
-                name,
-                json.loads(file.read_text()) if there else None,
-                verification(file, run.recipe, place, template, state) if there else "",
-            )
+            metrics, verified = None, ""
+            if file.exists():
+                metrics = json.loads(file.read_text())
+                verified = verification(file, run.recipe, place, template, sources)
+            found[file] = Record(Path(relpath(file, reports)).as_posix(), run.recipe, name, metrics, verified)
     return list(found.values())
 
 
+def _made_of(records: Sequence[Record]) -> str:
+    "Count the records that are there, e.g. 2 of 8."
+    return f"{sum(record.metrics is not None for record in records)} of {len(records)}"
+
+
+def _by_kind(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    "Part pre-trainings and evaluations."
+    return [one for one in records if not one.evaluation], [one for one in records if one.evaluation]
+
+
 def state_words(
-    told: Sequence[Record],  # of a study
+    records: Sequence[Record],  # of a study
 ) -> str:  # e.g. "2 of 8 runs and 3 of 24 evaluations are there"
     "Say how much of a study is there."
-    kinds = [[record for record in told if bool(record.evaluation) == evaluation] for evaluation in (False, True)]
-    counts = [
-        f"{sum(record.told is not None for record in kind)} of {len(kind)} {name}"
-        for kind, name in zip(kinds, ("runs", "evaluations"), strict=True)
-        if kind
-    ]
-    unsure = sum(record.verified in UNSURE for record in told)
-    return " and ".join(counts) + " are there" + (f", {unsure} of them unverified" if unsure else "")
+    counts = []
+    for kind, name in zip(_by_kind(records), ("runs", "evaluations"), strict=True):
+        if kind:
+            counts.append(f"{_made_of(kind)} {name}")
+    words = " and ".join(counts) + " are there"
+    unsure = sum(record.verified in UNSURE for record in records)
+    return f"{words}, {unsure} of them unverified" if unsure else words
 
 # %% ../../nbs/6_report/10_provenance.ipynb #7154c1f1
 def listing(
@@ -80,10 +88,46 @@ def listing(
 
 
 def hours_of(
-    told: Iterable[Record],  # each once
+    records: Iterable[Record],  # each once
 ) -> float:  # hours
     "Add up how long records took to make."
-    return sum(record.told.get("seconds") or 0 for record in told if record.told) / 3600
+    return sum(record.metrics.get("seconds") or 0 for record in records if record.metrics) / 3600
+
+
+_OVERVIEW = (
+    "study",
+    "data",
+    "profile",
+    "runs",
+    "evaluations",
+    "unverified",
+    "folds",
+    "seeds",
+    "hours",
+    "device",
+    "commit",
+)
+
+
+def _overview_line(name: str, title: str, records: Sequence[Record]) -> list[Cell]:
+    "Tell what was run of one study, on what: a cell for each column."
+    made = [record for record in records if record.metrics]
+    recipes = [record.recipe for record in records]
+    runs, evaluations = _by_kind(records)
+    cells = [
+        listing(recipe.data.title for recipe in recipes),
+        listing(recipe.profile for recipe in recipes),
+        _made_of(runs) if runs else "-",
+        _made_of(evaluations) if evaluations else "-",
+        sum(record.verified in UNSURE for record in records) or "-",
+        listing((recipe.data.split for recipe in recipes), 6),
+        listing((recipe.seed for recipe in recipes), 6),
+        plain_number(hours_of(made)) if made else "-",
+        listing(record.metrics.get("device") for record in made) or "-",
+        listing(record.metrics.get("commit") for record in made) or "-",
+    ]
+    link = dress(title, Markup('<a href="#{}">{}</a>').format(name, title))
+    return [link, *(dress(cell) for cell in cells)]
 
 
 def overview(
@@ -91,59 +135,19 @@ def overview(
     titles: dict[str, str],  # name -> title
 ) -> Table:
     "Tell for each study what was run, on what."
-    head = (
-        "study",
-        "data",
-        "profile",
-        "runs",
-        "evaluations",
-        "unverified",
-        "folds",
-        "seeds",
-        "hours",
-        "device",
-        "commit",
-    )
-    body = []
-    for name, all_told in found.items():
-        made = [record for record in all_told if record.told]
-        recipes = [record.recipe for record in all_told]
-        parts = [
-            [record for record in all_told if bool(record.evaluation) == evaluation] for evaluation in (False, True)
-        ]
-        body.append(
-            [
-                dress(titles[name], Markup('<a href="#{}">{}</a>').format(name, titles[name])),
-                *map(
-                    dress,
-                    (
-                        listing(recipe.data.title for recipe in recipes),
-                        listing(recipe.profile for recipe in recipes),
-                        *(
-                            f"{sum(record.told is not None for record in part)} of {len(part)}" if part else "-"
-                            for part in parts
-                        ),
-                        sum(record.verified in UNSURE for record in all_told) or "-",
-                        listing((recipe.data.split for recipe in recipes), 6),
-                        listing((recipe.seed for recipe in recipes), 6),
-                        plain_number(hours_of(made)) if made else "-",
-                        listing(record.told.get("device") for record in made) or "-",
-                        listing(record.told.get("commit") for record in made) or "-",
-                    ),
-                ),
-            ]
-        )
-    return Table("What was run, on what", [dress(name) for name in head], body)
+    body = [_overview_line(name, titles[name], records) for name, records in found.items()]
+    return Table("What was run, on what", [dress(name) for name in _OVERVIEW], body)
 
 
 def _counted(values: Iterable[Any]) -> str:
     "Name different values, each with how often it comes; empty ones do not count."
-    return ", ".join(f"{value} ({number})" for value, number in sorted(Counter(str(v) for v in values if v).items()))
+    counts = Counter(str(value) for value in values if value)
+    return ", ".join(f"{value} ({count})" for value, count in sorted(counts.items()))
 
 
 def _software(made: Sequence[Record]) -> list[tuple[str, str]]:
     "Tell which code, libraries and devices made records."
-    metrics = [record.told for record in made]
+    metrics = [record.metrics for record in made]
     fields = {
         "fima": "code_version",
         "commit": "commit",
@@ -162,14 +166,14 @@ def _software(made: Sequence[Record]) -> list[tuple[str, str]]:
 
 def _data_behind(made: Sequence[Record]) -> list[tuple[str, ...]]:
     "Tell which videos pre-trainings were made from."
-    trained = [record for record in made if not record.evaluation and record.told.get("data_fingerprint")]
+    trained = [record for record in made if not record.evaluation and record.metrics.get("data_fingerprint")]
     lines = {
         (
             record.recipe.data.title,
             str(record.recipe.data.split),
-            str(record.told.get("videos", "-")),
-            record.told["data_fingerprint"],
-            str(len(record.told.get("left_out", []))),
+            str(record.metrics.get("videos", "-")),
+            record.metrics["data_fingerprint"],
+            str(len(record.metrics.get("left_out", []))),
         )
         for record in trained
     }
@@ -181,26 +185,27 @@ def _left_out(made: Sequence[Record]) -> list[tuple[str, ...]]:
     lines = {
         (record.recipe.data.title, *map(str, video.values()))
         for record in made
-        for video in record.told.get("left_out", [])
+        for video in record.metrics.get("left_out", [])
         if isinstance(video, dict)
     }
     return sorted(lines) or [("none", "-", "-")]
+
+
+def _lay_out(caption: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    "Make a table of words."
+    return Table(caption, [dress(name) for name in head], [[dress(text) for text in line] for line in lines])
 
 
 def provenance_tables(
     made: Sequence[Record],  # every record that is there, each once
 ) -> list[Table]:
     "Tell which code, libraries, devices and data the numbers rest on, and which videos were left out."
-    shown = [
-        ("Code, libraries and devices", ("what", "which (records)"), _software(made)),
-        (
+    return [
+        _lay_out("Code, libraries and devices", ("what", "which (records)"), _software(made)),
+        _lay_out(
             "Data behind the pre-trainings",
             ("data set", "fold", "training videos", "fingerprint", "left out"),
             _data_behind(made),
         ),
-        ("Videos left out", ("data set", "video", "reason"), _left_out(made)),
-    ]
-    return [
-        Table(caption, [dress(name) for name in head], [[dress(text) for text in line] for line in lines])
-        for caption, head, lines in shown
+        _lay_out("Videos left out", ("data set", "video", "reason"), _left_out(made)),
     ]

@@ -22,19 +22,34 @@ from ..training.recipe import PLACES
 # %% ../../nbs/6_report/13_publish.ipynb #8459a005
 def _published_recipe(text: str) -> str:
     "Drop from a recipe where its videos lie: that is a matter of one machine."
-    told = json.loads(text)
-    told["data"] = {name: value for name, value in told["data"].items() if name not in PLACES}
-    return json.dumps(told, indent=1) + "\n"
+    recipe = json.loads(text)
+    recipe["data"] = {name: value for name, value in recipe["data"].items() if name not in PLACES}
+    return json.dumps(recipe, indent=1) + "\n"
 
 
-def _refuse_other_record(new: Path, told: dict[str, Any]) -> None:
+def _refuse_other_record(new: Path, metrics: dict[str, Any]) -> None:
     "Refuse to put a record in the place of a published one that was made from other videos."
     there = read_metrics(new).get("data_fingerprint") if new.exists() else None
-    if there and there != told.get("data_fingerprint"):
+    if there and there != metrics.get("data_fingerprint"):
         raise ValueError(
             f"{new} is published with data fingerprint {there}, and the record here has "
-            f"{told.get('data_fingerprint')}: other videos make another run (--videos); nothing was copied"
+            f"{metrics.get('data_fingerprint')}: other videos make another run (--videos); nothing was copied"
         )
+
+
+def _copy_records(folder: Path, public: Path) -> list[Path]:
+    "Copy the records and the recipe of a finished run; give the records as copied."
+    made = []
+    for file in sorted(folder.glob("**/metrics.json")):
+        new = public / file.relative_to(folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        if file.parent == folder:
+            write_text(new, file.read_text())
+        else:
+            write_metrics(new, read_metrics(file))
+        made.append(new)
+    write_text(public / "recipe.json", _published_recipe((folder / "recipe.json").read_text()))
+    return made
 
 
 def publish_records(
@@ -42,26 +57,16 @@ def publish_records(
     reports: Path,  # one's own folder
     target: Path,  # the published one
 ) -> list[Path]:  # the records that were copied
-    "Copy records that were made here, recipes and numbers alone, beside the published ones; raise ValueError where one of other videos is in a place."
-    made = []
+    "Copy recipes and numbers made here beside the published ones; raise ValueError where other videos made those."
     for run in runs:
-        for file in run.folder(reports).glob("**/metrics.json"):
-            _refuse_other_record(
-                runs_folder(target) / run.recipe.run_id / file.relative_to(run.folder(reports)), read_metrics(file)
-            )
+        folder, public = run.folder(reports), runs_folder(target) / run.recipe.run_id
+        for file in folder.glob("**/metrics.json"):
+            _refuse_other_record(public / file.relative_to(folder), read_metrics(file))
+    made = []
     for run in {run.recipe.run_id: run for run in runs}.values():
         folder, public = run.folder(reports), runs_folder(target) / run.recipe.run_id
-        if not (folder / "metrics.json").exists():
-            continue
-        for file in sorted(folder.glob("**/metrics.json")):
-            new = public / file.relative_to(folder)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            if file.parent == folder:
-                write_text(new, file.read_text())
-            else:
-                write_metrics(new, read_metrics(file))
-            made.append(new)
-        write_text(public / "recipe.json", _published_recipe((folder / "recipe.json").read_text()))
+        if (folder / "metrics.json").exists():
+            made += _copy_records(folder, public)
     return made
 
 
@@ -69,17 +74,16 @@ def publish(
     studies: str | Path | Sequence[str | Path],  # names or files
     profile: str | None = None,  # scale; None: each study's own
 ) -> list[Path]:  # the executed notebooks and the page
-    "Let one's own records of studies join the published ones, and make the published tables, figures and page anew; only a checkout can."
-    target = published_folder()
-    if not target:
+    "Let one's own records join the published ones, and make tables, figures and page anew; only a checkout can."
+    published = published_folder()
+    if not published:
         raise ValueError(
             "publishing needs a checkout of the repository, whose reports/ is published; this package was installed "
             "without one"
         )
-    own, target = (
-        reports_folder(None, profile),
-        reports_folder(target / (profile if profile and profile != "demo" else "")),
-    )
-    copied = publish_records([run for study in load_studies(studies, profile) for run in expand(study)], own, target)
+    own = reports_folder(None, profile)
+    target = reports_folder(published / (profile if profile and profile != "demo" else ""))
+    runs = [run for study in load_studies(studies, profile) for run in expand(study)]
+    copied = publish_records(runs, own, target)
     print(f"{len(copied)} records copied to {runs_folder(target)}", file=sys.stderr)
     return make_report(studies, target, profile)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from ..plugins import pandas as pd
 from ..training.fingerprint import sources_state
 
 # %% auto #0
-__all__ = ['VERDICTS', 'sum_up', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare_rows', 'run_links',
-           'published', 'costs']
+__all__ = ['VERDICTS', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare_rows', 'run_links', 'published',
+           'costs']
 
 # %% ../../nbs/6_report/02_results.ipynb #5ddbe72c
 def _known(run: Run, reports: Path) -> str:
@@ -33,12 +33,10 @@ def _known(run: Run, reports: Path) -> str:
     return verification(file, run.recipe, place) if file.exists() else ""
 
 
-def sum_up(
-    told: list[str],  # of `verification`: of a pre-training and of its evaluation
-) -> str:  # the least certain of them; "different" comes first
-    "Say how sure a number is that rests on several records."
+def _sum_up(verdicts: list[str]) -> str:
+    "Give the least certain of several verdicts of `verification`; one that came out different comes first."
     order = ("different", *UNSURE, "close", "identical", "same code")
-    return min(told, key=order.index, default="")
+    return min(verdicts, key=order.index, default="")
 
 
 def load_results(
@@ -47,20 +45,17 @@ def load_results(
     profile: str | None = None,  # scale; None or empty: the study's own
 ) -> pd.DataFrame:  # one line per row, fold, seed and evaluation; `metrics` is None where it was not run
     "Read every metrics.json of a study; nothing is computed."
-    folder, lines, sources = reports_folder(reports, profile), [], sources_state()
+    folder = reports_folder(reports, profile)
+    sources = sources_state()
+    lines = []
     for run in expand(load_study(study, profile)):
         for evaluation in run.evaluations:
             file, place = run.record(folder, evaluation.name)
-            known = sum_up(
-                [
-                    told
-                    for told in (
-                        _known(run, folder),
-                        verification(file, run.recipe, place, evaluation.template, sources) if file.exists() else "",
-                    )
-                    if told
-                ]
-            )
+            made = file.exists()
+            verified = ""
+            if made:
+                verdicts = [_known(run, folder), verification(file, run.recipe, place, evaluation.template, sources)]
+                verified = _sum_up([verdict for verdict in verdicts if verdict])
             lines.append(
                 dict(
                     row=run.row.name,
@@ -71,14 +66,23 @@ def load_results(
                     run_id=run.recipe.run_id,
                     evaluation=evaluation.name,
                     data_set=run.recipe.data.title,
-                    verified=known if file.exists() else "",
+                    verified=verified,
                     profile=run.recipe.profile,
                     preset=run.recipe.preset,
                     file=Path(relpath(file, folder)).as_posix(),
-                    metrics=read_metrics(file) if file.exists() else None,
+                    metrics=read_metrics(file) if made else None,
                 )
             )
     return pd.DataFrame(lines)
+
+
+def _video_rows(videos: dict[str, list], measure: str, seed: int) -> pd.DataFrame:
+    "Lay out the per-video rows of one record: path (of a video or clip), group, correct, seed."
+    paths = videos["path"]
+    if "start" in videos:  # a row is a clip
+        paths = [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"], strict=True)]
+    correct = np.equal(videos["label"], videos["predicted"]) if measure == "accuracy" else videos[measure]
+    return pd.DataFrame({"path": paths, "group": videos["group"], "correct": correct, "seed": seed})
 
 
 def predictions(
@@ -94,26 +98,12 @@ def predictions(
             f"row and template must be of the study ({', '.join(results.row.unique())}; "
             f"{', '.join(results.template.unique())}), got {row} and {template}"
         )
-    whole = chosen.groupby("seed").metrics.transform(lambda told: told.notna().all())
-    tables = [
-        pd.DataFrame(
-            {
-                "path": [f"{path}@{start}" for path, start in zip(videos["path"], videos["start"], strict=True)]
-                if "start" in videos
-                else videos["path"],
-                "group": videos["group"],
-                "correct": np.equal(videos["label"], videos["predicted"]) if measure == "accuracy" else videos[measure],
-                "seed": line.seed,
-            }
-        )
-        for line in chosen[whole].itertuples()
-        for videos in [line.metrics["videos"]]
-    ]
-    return (
-        pd.concat(tables, ignore_index=True).astype({"correct": float}).dropna(subset="correct", ignore_index=True)
-        if tables
-        else pd.DataFrame(columns=["path", "group", "correct", "seed"])
-    )
+    whole = chosen.groupby("seed").metrics.transform(lambda metrics: metrics.notna().all())
+    tables = [_video_rows(line.metrics["videos"], measure, line.seed) for line in chosen[whole].itertuples()]
+    if not tables:
+        return pd.DataFrame(columns=["path", "group", "correct", "seed"])
+    rows = pd.concat(tables, ignore_index=True).astype({"correct": float})
+    return rows.dropna(subset="correct", ignore_index=True)
 
 # %% ../../nbs/6_report/02_results.ipynb #3981b85c
 def summarise(
@@ -124,10 +114,8 @@ def summarise(
     "Pool folds, average seeds, and give each row's number with its 95% interval and its spread over seeds."
     lines = []
     for row, label in results[["row", "label"]].drop_duplicates().itertuples(index=False):
-        mine, rows = (
-            results[(results.row == row) & (results.template == template)],
-            predictions(results, row, template, measure),
-        )
+        chosen = results[(results.row == row) & (results.template == template)]
+        rows = predictions(results, row, template, measure)
         line = dict(
             row=row,
             label=label,
@@ -146,9 +134,9 @@ def summarise(
             line |= estimate._asdict() | dict(
                 n=pooled.path.str.replace(r"@\d+$", "", regex=True).nunique(),
                 seeds=rows.seed.nunique(),
-                spread=seed_summary(rows.groupby("seed").correct.mean()).spread,
+                spread=seed_summary(rows.groupby("seed").correct.mean()).std,
             )
-        lines.append(line | dict(runs=len(mine), made=int(mine.metrics.notna().sum())))
+        lines.append(line | dict(runs=len(chosen), made=int(chosen.metrics.notna().sum())))
     return pd.DataFrame(lines)
 
 
@@ -173,40 +161,47 @@ def holm(
     return adjusted
 
 
+def _compare_claim(results: pd.DataFrame, claim: Claim, template: str, measure: str) -> dict[str, Any]:
+    "Test one claim on the videos of both rows, averaged over common seeds; NaN where they have none."
+    better = predictions(results, claim.better, template, measure)
+    worse = predictions(results, claim.worse, template, measure)
+    seeds = set(better.seed) & set(worse.seed)
+    line = claim.model_dump(exclude={"evaluations"}) | dict(
+        difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0
+    )
+    if not seeds:
+        return line
+    of_seeds = better.groupby("seed").correct.mean() - worse.groupby("seed").correct.mean()
+    of_seeds = of_seeds.loc[sorted(seeds)]
+    one = pool_folds(better[better.seed.isin(seeds)]).set_index("path")
+    two = pool_folds(worse[worse.seed.isin(seeds)]).set_index("path")
+    if not one.index.equals(two.index):
+        raise ValueError(
+            f"{claim.better} and {claim.worse} must be tested on the same videos, got {len(one)} and {len(two)}"
+        )
+    line |= paired_test(one.correct, two.correct, one.group)._asdict() | dict(n=len(one))
+    line["agree"] = int((np.sign(of_seeds) == np.sign(line["difference"])).sum())
+    return line
+
+
 def compare_rows(
     results: pd.DataFrame,  # of `load_results`
     claims: Sequence[Claim],  # the orderings
     template: str,  # name of a template
     measure: str = "accuracy",  # as in `predictions`
-    # a line per claim: difference, low, high, p, n, seeds, agree (seeds whose own difference has the sign of the whole),
-    # p_holm, verdict
+    # a line per claim: difference, low, high, p, n, seeds, agree (seeds whose own difference has the sign of the
+    # whole), p_holm, verdict
 ) -> pd.DataFrame:
-    "Test each claim on the videos that both rows were tested on, pooled over folds and averaged over common seeds; where a seed disagrees, it stays open."
-    lines = []
-    for claim in claims:
-        one, two = (predictions(results, row, template, measure) for row in (claim.better, claim.worse))
-        seeds = set(one.seed) & set(two.seed)
-        line = claim.model_dump(exclude={"evaluations"}) | dict(
-            difference=np.nan, low=np.nan, high=np.nan, p=np.nan, n=0, seeds=len(seeds), agree=0
-        )
-        if seeds:
-            each = (one.groupby("seed").correct.mean() - two.groupby("seed").correct.mean()).loc[sorted(seeds)]
-            one, two = (pool_folds(rows[rows.seed.isin(seeds)]).set_index("path") for rows in (one, two))
-            if not one.index.equals(two.index):
-                raise ValueError(
-                    f"{claim.better} and {claim.worse} must be tested on the same videos, got {len(one)} and {len(two)}"
-                )
-            line |= paired_test(one.correct, two.correct, one.group)._asdict() | dict(n=len(one))
-            line["agree"] = int((np.sign(each) == np.sign(line["difference"])).sum())
-        lines.append(line)
+    "Test each claim on the videos of both rows, pooled over folds; it stays open where a seed disagrees."
     table = pd.DataFrame(
-        lines, columns=["better", "worse", "words", "difference", "low", "high", "p", "n", "seeds", "agree"]
+        [_compare_claim(results, claim, template, measure) for claim in claims],
+        columns=["better", "worse", "words", "difference", "low", "high", "p", "n", "seeds", "agree"],
     )
-    told = table.p.notna()
+    tested = table.p.notna()
     table["p_holm"] = np.nan
-    table.loc[told, "p_holm"] = holm(table.p[told])
+    table.loc[tested, "p_holm"] = holm(table.p[tested])
     table["verdict"] = np.select(
-        [~told, (table.p_holm >= 0.05) | (table.agree < table.seeds), table.difference > 0],
+        [~tested, (table.p_holm >= 0.05) | (table.agree < table.seeds), table.difference > 0],
         ["not run", "open", "supported"],
         "contradicted",
     )
@@ -219,8 +214,8 @@ def run_links(
     template: str,  # name of a template
 ) -> Links:  # one per run, named after seed and fold
     "Link the metrics.json files behind a row's number, from a file in reports/tables."
-    mine = results[(results.row == row) & (results.template == template) & results.metrics.notna()]
-    return Links(tuple((f"s{line.seed}f{line.split}", f"../{line.file}") for line in mine.itertuples()))
+    made = results[(results.row == row) & (results.template == template) & results.metrics.notna()]
+    return Links(tuple((f"s{line.seed}f{line.split}", f"../{line.file}") for line in made.itertuples()))
 
 
 def published(
@@ -228,10 +223,23 @@ def published(
     # a number a line: table, row, method, backbone, pretrain, frames, resolution, column, value, unit, source, remark
 ) -> pd.DataFrame:
     "Read what the paper and its repository printed, from nbs/results/published.csv."
-    told = pd.read_csv(results_folder() / "published.csv", dtype=str, keep_default_na=False).astype({"value": float})
-    if table and table not in set(told.table):
-        raise ValueError(f"table must be one of {', '.join(told.table.unique())}, got {table!r}")
-    return told[told.table == table].reset_index(drop=True) if table else told
+    numbers = pd.read_csv(results_folder() / "published.csv", dtype=str, keep_default_na=False)
+    numbers = numbers.astype({"value": float})
+    if not table:
+        return numbers
+    if table not in set(numbers.table):
+        raise ValueError(f"table must be one of {', '.join(numbers.table.unique())}, got {table!r}")
+    return numbers[numbers.table == table].reset_index(drop=True)
+
+
+def _each_once(values: Iterable[Any]) -> str:
+    "Name each value once, in order; a dash where there is none."
+    return ", ".join(sorted({str(value) for value in values if value})) or "-"
+
+
+def _commits(values: pd.Series) -> str:
+    "Name one commit or two; count them where they are more."
+    return _each_once(values) if values.nunique() < 3 else f"{values.nunique()} states"
 
 
 def costs(
@@ -240,38 +248,31 @@ def costs(
     profile: str | None = None,  # scale; None or empty: the study's own
 ) -> pd.DataFrame:  # a line per row: runs made, steps, seconds a run, device, commits, terms at chance, videos left out
     "Read what the pre-trainings cost, and what went wrong in them."
-    folder, lines = reports_folder(reports, profile), []
+    folder = reports_folder(reports, profile)
+    lines = []
     for run in expand(load_study(study, profile or None)):
         file, _ = run.record(folder)
-        told = json.loads(file.read_text()) if file.exists() else {}
+        metrics = json.loads(file.read_text()) if file.exists() else {}
         lines.append(
             dict(
                 row=run.row.label,
-                made=bool(told),
-                steps=told.get("steps", 0),
-                seconds=told.get("training_seconds", told.get("seconds", np.nan)),
-                device=told.get("device", ""),
-                commit=told.get("commit") or "",
-                at_chance=", ".join(told.get("at_chance", [])),
-                left_out=len(told.get("left_out", [])),
+                made=bool(metrics),
+                steps=metrics.get("steps", 0),
+                seconds=metrics.get("training_seconds", metrics.get("seconds", np.nan)),
+                device=metrics.get("device", ""),
+                commit=metrics.get("commit") or "",
+                at_chance=", ".join(metrics.get("at_chance", [])),
+                left_out=len(metrics.get("left_out", [])),
             )
         )
-
-    def each(values):
-        return ", ".join(sorted({str(v) for v in values if v})) or "-"
-
-    return (
-        pd.DataFrame(lines)
-        .groupby("row", sort=False)
-        .agg(
-            runs=("made", "size"),
-            made=("made", "sum"),
-            steps=("steps", "max"),
-            seconds=("seconds", "median"),
-            device=("device", each),
-            commit=("commit", lambda made: each(made) if made.nunique() < 3 else f"{made.nunique()} states"),
-            at_chance=("at_chance", each),
-            left_out=("left_out", "max"),
-        )
-        .reset_index()
-    )
+    by_row = pd.DataFrame(lines).groupby("row", sort=False)
+    return by_row.agg(
+        runs=("made", "size"),
+        made=("made", "sum"),
+        steps=("steps", "max"),
+        seconds=("seconds", "median"),
+        device=("device", _each_once),
+        commit=("commit", _commits),
+        at_chance=("at_chance", _each_once),
+        left_out=("left_out", "max"),
+    ).reset_index()

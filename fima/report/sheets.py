@@ -17,9 +17,8 @@ from ..study.plan.schema import reports_folder
 from ..training.checkpoint import write_text
 
 # %% auto #0
-__all__ = ['KINDS_OF_CELLS', 'LATEX', 'Number', 'Verdict', 'Links', 'percent_number', 'plain_number', 'SheetPart', 'Sheet',
-           'cell_to_json', 'cell_from_json', 'sheet_to_json', 'read_sheet', 'to_markdown', 'to_latex', 'render',
-           'write_sheet', 'excerpt', 'write_tables']
+__all__ = ['Number', 'Verdict', 'Links', 'percent_number', 'plain_number', 'SheetPart', 'Sheet', 'read_sheet',
+           'sheet_to_markdown', 'to_latex', 'render_sheet', 'write_sheet', 'excerpt', 'write_tables']
 
 # %% ../../nbs/6_report/01_sheets.ipynb #68286037
 @dataclass(frozen=True)
@@ -85,9 +84,8 @@ class SheetPart:
 
     heading: str
     table: pd.DataFrame  # its cells: words, whole numbers, `Number`, `Verdict`, `Links`
-    claims: str = (
-        ""  # whose orderings it tests: "paper", "study" (a user's) or "own" (checks of ours); "": it tests none
-    )
+    # whose orderings it tests: "paper", "study" (a user's) or "own" (checks of ours); "": it tests none
+    claims: str = ""
 
 
 @dataclass
@@ -101,16 +99,15 @@ class Sheet:
     orderings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame())  # one tested claim a line
 
 
-KINDS_OF_CELLS = {"number": Number, "verdict": Verdict, "links": Links}
+_KINDS_OF_CELLS = {"number": Number, "verdict": Verdict, "links": Links}
 
 
-def cell_to_json(
-    cell: Any,  # of a table
-) -> Any:  # a string, a number, None, or a dictionary with its kind
-    "Write a cell as data."
+def _cell_to_json(cell: Any) -> Any:
+    "Write a cell as data: a string, a number, None, or a dictionary with its kind."
     if isinstance(cell, Number):
-        values = {name: value for name in ("value", "low", "high") if not isnan(value := getattr(cell, name))}
-        return {"kind": "number", "text": cell.text, **values}
+        values = {"value": cell.value, "low": cell.low, "high": cell.high}
+        known = {name: value for name, value in values.items() if not isnan(value)}
+        return {"kind": "number", "text": cell.text, **known}
     if isinstance(cell, Verdict):
         return {"kind": "verdict", "text": cell.text}
     if isinstance(cell, Links):
@@ -120,40 +117,44 @@ def cell_to_json(
     return cell.item() if hasattr(cell, "item") else cell
 
 
-def cell_from_json(
-    told: Any,  # of `cell_to_json`
-) -> Any:  # the cell
-    "Read a cell."
-    if not isinstance(told, dict):
-        return told
-    fields = {name: value for name, value in told.items() if name != "kind"}
-    if told["kind"] == "links":
+def _cell_from_json(data: Any) -> Any:
+    "Read a cell that `_cell_to_json` wrote."
+    if not isinstance(data, dict):
+        return data
+    fields = {name: value for name, value in data.items() if name != "kind"}
+    if data["kind"] == "links":
         fields["targets"] = tuple(map(tuple, fields["targets"]))
-    return KINDS_OF_CELLS[told["kind"]](**fields)
+    return _KINDS_OF_CELLS[data["kind"]](**fields)
 
 
 def _lines_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     "Give the lines of a tidy table as data."
-    return [{name: cell_to_json(value) for name, value in line.items()} for line in table.to_dict("records")]
+    return [{name: _cell_to_json(value) for name, value in line.items()} for line in table.to_dict("records")]
 
 
-def sheet_to_json(
-    sheet: Sheet,  # to be kept
-) -> str:  # JSON, a line for each row of a table
-    "Write a sheet as data."
-    parts = [
-        {
-            "heading": part.heading,
-            "claims": part.claims,
-            "columns": [str(name) for name in part.table.columns],
-            "rows": [[cell_to_json(cell) for cell in row] for row in part.table.itertuples(index=False, name=None)],
-        }
-        for part in sheet.parts
-    ]
+def _part_to_json(part: SheetPart) -> dict[str, Any]:
+    "Write a table with its heading as data."
+    rows = part.table.itertuples(index=False, name=None)
+    return {
+        "heading": part.heading,
+        "claims": part.claims,
+        "columns": [str(name) for name in part.table.columns],
+        "rows": [[_cell_to_json(cell) for cell in row] for row in rows],
+    }
+
+
+def _part_from_json(data: dict[str, Any]) -> SheetPart:
+    "Read a table that `_part_to_json` wrote."
+    rows = [[_cell_from_json(cell) for cell in row] for row in data["rows"]]
+    return SheetPart(data["heading"], pd.DataFrame(rows, columns=data["columns"]), data["claims"])
+
+
+def _sheet_to_json(sheet: Sheet) -> str:
+    "Write a sheet as data, in JSON."
     whole = {
         "title": sheet.title,
         "notes": sheet.notes,
-        "parts": parts,
+        "parts": [_part_to_json(part) for part in sheet.parts],
         "numbers": _lines_of(sheet.numbers),
         "orderings": _lines_of(sheet.orderings),
     }
@@ -166,21 +167,14 @@ def read_sheet(
     "Read a sheet; raise ValueError, one line, where the file holds none."
     try:
         whole = json.loads(file.read_text())
-        parts = [
-            SheetPart(
-                part["heading"],
-                pd.DataFrame([[cell_from_json(cell) for cell in row] for row in part["rows"]], columns=part["columns"]),
-                part["claims"],
-            )
-            for part in whole["parts"]
-        ]
-        tidy = [pd.DataFrame(whole[name]) for name in ("numbers", "orderings")]
-        return Sheet(whole["title"], whole["notes"], parts, *tidy)
+        parts = [_part_from_json(part) for part in whole["parts"]]
+        numbers, orderings = pd.DataFrame(whole["numbers"]), pd.DataFrame(whole["orderings"])
+        return Sheet(whole["title"], whole["notes"], parts, numbers, orderings)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file.name} must hold a table as `write_sheet` writes it, got {error!r}") from None
 
 # %% ../../nbs/6_report/01_sheets.ipynb #f6e61c12
-LATEX = str.maketrans(
+_LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
         "&": r"\&",
@@ -206,7 +200,7 @@ LATEX = str.maketrans(
 )
 
 
-def to_markdown(
+def sheet_to_markdown(
     sheet: Sheet,  # to be printed
 ) -> str:
     "Print a sheet for readers."
@@ -221,28 +215,28 @@ def to_latex(
     caption: str,  # what it shows, on what
 ) -> str:  # a table environment, for the package booktabs
     "Print a table for a paper, every special character escaped."
-    words = table.drop(columns=["runs"], errors="ignore").map(lambda cell: str(cell).translate(LATEX))
-    words.columns = [str(name).translate(LATEX) for name in words.columns]
+    words = table.drop(columns=["runs"], errors="ignore").map(lambda cell: str(cell).translate(_LATEX))
+    words.columns = [str(name).translate(_LATEX) for name in words.columns]
     for name in words.columns[:1]:  # after a line break a bracket would be an option
         words[name] = [f"{{[}}{text[1:]}" if text.startswith("[") else text for text in words[name]]
     return words.style.hide(axis="index").to_latex(
         hrules=True,
         environment="table*",
-        caption=caption.translate(LATEX),
+        caption=caption.translate(_LATEX),
         position_float="centering",
         column_format="l" * len(words.columns),
     )
 
 
-def render(
+def render_sheet(
     sheet: Sheet,  # to be printed
 ) -> dict[str, str]:  # ending of a file -> its text
     "Print a sheet for readers, for machines and for papers."
     first = sheet.notes[:1]
     tables = [to_latex(part.table, " ".join([f"{sheet.title}: {part.heading}.", *first])) for part in sheet.parts]
     made = {
-        "json": sheet_to_json(sheet),
-        "md": to_markdown(sheet),
+        "json": _sheet_to_json(sheet),
+        "md": sheet_to_markdown(sheet),
         "csv": sheet.numbers.to_csv(index=False),
         "tex": "\n".join(["% needs \\usepackage{booktabs}", *tables]),
     }
@@ -257,7 +251,7 @@ def write_sheet(
     "Write a sheet as data, and what is rendered from it."
     target = reports_folder(reports) / "tables"
     target.mkdir(parents=True, exist_ok=True)
-    texts = {f"{name}.{kind}": text for kind, text in render(sheet).items()}
+    texts = {f"{name}.{kind}": text for kind, text in render_sheet(sheet).items()}
     if len(sheet.orderings.columns):
         texts[f"{name}_orderings.csv"] = sheet.orderings.to_csv(index=False)
     for file, text in texts.items():

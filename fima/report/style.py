@@ -20,7 +20,7 @@ from ..plugins import pandas as pd
 from ..study.plan.schema import reports_folder
 
 # %% auto #0
-__all__ = ['COLOURS', 'CELL', 'figure_style', 'save_figure', 'show_accuracies', 'short', 'picture_grid', 'overlay', 'blacken',
+__all__ = ['COLOURS', 'figure_style', 'save_figure', 'show_accuracies', 'short', 'picture_grid', 'overlay', 'blacken',
            'interval_bars']
 
 # %% ../../nbs/6_report/04_style.ipynb #6c7cb4a3
@@ -63,11 +63,24 @@ def save_figure(
     "Write a figure to reports/figures."
     target = reports_folder(reports) / "figures"
     target.mkdir(parents=True, exist_ok=True)
-    files = [target / f"{name}.png", target / f"{name}.svg"]
+    metadata = {target / f"{name}.png": {"Software": None}, target / f"{name}.svg": {"Date": None}}
     with plt.rc_context(figure_style()):
-        for file, date in zip(files, ({"Software": None}, {"Date": None}), strict=True):
-            figure.savefig(file, metadata=date)
-    return files
+        for file, without in metadata.items():
+            figure.savefig(file, metadata=without)
+    return list(metadata)
+
+
+def _write_not_run(ax: Axes, place: int) -> None:
+    "Say in the place of a row that it was not run."
+    ax.text(
+        0.02,
+        place,
+        "not run",
+        va="center",
+        color="0.4",
+        bbox={"fc": "white", "ec": "none", "pad": 1},
+        transform=ax.get_yaxis_transform(),
+    )
 
 
 def show_accuracies(
@@ -80,15 +93,7 @@ def show_accuracies(
     "Draw each row's accuracy with its 95% interval, beside reference lines; a row that was not run says so."
     for place, line in enumerate(summary.itertuples()):
         if np.isnan(line.value):
-            ax.text(
-                0.02,
-                place,
-                "not run",
-                va="center",
-                color="0.4",
-                bbox={"fc": "white", "ec": "none", "pad": 1},
-                transform=ax.get_yaxis_transform(),
-            )
+            _write_not_run(ax, place)
             continue
         ax.plot([100 * line.low, 100 * line.high], [place, place], color=COLOURS["blue"], lw=2, solid_capstyle="butt")
         ax.plot(100 * line.value, place, "o", color=COLOURS["blue"])
@@ -111,7 +116,8 @@ def show_accuracies(
     return ax
 
 # %% ../../nbs/6_report/04_style.ipynb #c751a9f5
-CELL = 0.86  # inches of a small picture
+_CELL = 0.86  # inches of a small picture
+_LINE = 0.17  # inches of a line of text
 
 
 def short(
@@ -129,22 +135,21 @@ def picture_grid(
     under: bool = False,  # leave a line below each row
 ) -> tuple[Figure, np.ndarray]:  # the figure and its axes, (rows, columns)
     "Lay out small pictures in rows and columns."
-    extent = (
-        CELL * len(titles) + 0.25 * (len(sides) > 0),
-        (CELL + 0.17 * under) * rows
-        + 0.17 * (1 + max(title.count("\n") for title in titles))
-        + 0.17 * (foot.count("\n") + 1) * bool(foot)
-        + 0.05,
-    )
-    figure, axes = plt.subplots(rows, len(titles), figsize=extent, squeeze=False, layout="constrained")
+    width = _CELL * len(titles) + 0.25 * (len(sides) > 0)
+    height = (_CELL + _LINE * under) * rows
+    height += _LINE * (1 + max(title.count("\n") for title in titles))
+    if foot:
+        height += _LINE * (foot.count("\n") + 1)
+    figure, axes = plt.subplots(rows, len(titles), figsize=(width, height + 0.05), squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for axis in axes.flat:
         axis.set(xticks=(), yticks=())
         axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], titles, strict=False):
+    for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8.5, pad=3)
-    for axis, side in zip(axes[:, 0], sides, strict=True):
-        axis.set_ylabel(side.replace("_", " "), fontsize=8, labelpad=3)
+    if len(sides):
+        for axis, side in zip(axes[:, 0], sides, strict=True):
+            axis.set_ylabel(side.replace("_", " "), fontsize=8, labelpad=3)
     if foot:
         figure.supxlabel(foot, fontsize=8)
     return figure, axes
@@ -160,7 +165,9 @@ def overlay(
     grid = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))[None, None]
     larger = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
     scaled = (larger - values.min()) / span if span > 0 else np.full(larger.shape, 0.5)
-    return (1 - strength) * frame.mean(-1, keepdims=True) / 255 + strength * plt.get_cmap("inferno")(scaled)[..., :3]
+    grey = (1 - strength) * frame.mean(-1, keepdims=True) / 255
+    colour = plt.get_cmap("inferno")(scaled)[..., :3]
+    return grey + strength * colour
 
 
 def blacken(

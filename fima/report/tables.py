@@ -5,7 +5,7 @@
 # %% ../../nbs/6_report/03_tables.ipynb #630bbde4
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +22,7 @@ from ..training.recipe import OWN
 
 # %% auto #0
 __all__ = ['PublishedTable', 'lay_out_published', 'Column', 'columns_of', 'gather_numbers', 'beside', 'sources', 'floor_claims',
-           'orderings', 'show_orderings', 'in_short', 'Tabled', 'stated_by', 'notes_of', 'published_beside', 'tabulate',
-           'claims_kind', 'keep']
+           'orderings', 'show_orderings', 'in_short', 'Tabled', 'tabulate', 'keep']
 
 # %% ../../nbs/6_report/03_tables.ipynb #4dfc368a
 class PublishedTable(NamedTuple):
@@ -35,51 +34,72 @@ class PublishedTable(NamedTuple):
     gains: pd.DataFrame  # index: row; the numbers in per cent, for differences
 
 
+def _doubts_in(remark: str) -> list[str]:
+    "List the doubts that a remark names."
+    return [doubt for doubt in remark.split("; ") if doubt]
+
+
+def _letters(remarks: Iterable[str]) -> dict[str, str]:
+    "Give each doubt a letter, in the order of the table."
+    doubts = dict.fromkeys(doubt for remark in remarks for doubt in _doubts_in(remark))
+    return {doubt: chr(ord("a") + place) for place, doubt in enumerate(doubts)}
+
+
+def _doubts_by_row(printed: pd.DataFrame, doubts: list[set[str]]) -> dict[str, set[str]]:
+    "Find the doubts that all numbers of a row share; none where the row names no method that could carry them."
+    shared = {}
+    for row, places in printed.groupby("row", sort=False).indices.items():
+        has_method = printed.method[places[0]]
+        shared[row] = set.intersection(*(doubts[place] for place in places)) if has_method else set()
+    return shared
+
+
+def _marked(text: str, doubts: set[str], letters: dict[str, str]) -> str:
+    "Put the letters of doubts after a text."
+    if not doubts:
+        return text
+    return f"{text} ({', '.join(sorted(letters[doubt] for doubt in doubts))})"
+
+
+def _lay_wide(printed: pd.DataFrame, values: str) -> pd.DataFrame:
+    "Lay published numbers out, a line per row and a column per test, both as the paper orders them."
+    tests_by_row = [list(tests) for _, tests in printed.groupby("row", sort=False).column]
+    longest = max(tests_by_row, key=len)  # the first row may lack some
+    order = list(dict.fromkeys([*longest, *printed.column]))
+    wide = printed.pivot(index="row", columns="column", values=values)
+    return wide.reindex(index=printed.row.unique(), columns=order)
+
+
+def _about_rows(printed: pd.DataFrame) -> pd.DataFrame:
+    "Say what was compared, a line per row: the columns that say something; none where no row names a method."
+    about = printed.groupby("row")[["method", "backbone", "pretrain", "frames", "resolution"]].first()
+    about = about.reindex(printed.row.unique())
+    if not printed.method.any():
+        return about[[]]
+    return about.loc[:, (about != "").any()]
+
+
 def lay_out_published(
     table: str,  # as `published` takes it
 ) -> PublishedTable:  # text, footnotes, numbers
     "Lay a published table out, with a letter at every number that there is a doubt about."
-    told = published(table)
-    doubts = [set(filter(None, remark.split("; "))) for remark in told.remark]
-    common = {
-        row: set.intersection(*(doubts[i] for i in where)) if told.method[where[0]] else set()
-        for row, where in told.groupby("row", sort=False).indices.items()
-    }
-    letters = {
-        doubt: chr(ord("a") + place)
-        for place, doubt in enumerate(
-            dict.fromkeys(doubt for remark in told.remark for doubt in filter(None, remark.split("; ")))
-        )
-    }
-
-    def marked(text: str, told_of: set) -> str:
-        return text + (f" ({', '.join(sorted(letters[doubt] for doubt in told_of))})" if told_of else "")
-
-    def number(value: float, unit: str, told_of: set) -> Number:
-        return Number(marked(f"{value:.{2 if unit == 'GPU-days' else 1}f}", told_of), value)
-
-    told["text"] = [
-        number(value, unit, doubt - common[row])
-        for value, unit, doubt, row in zip(told.value, told.unit, doubts, told.row, strict=True)
+    printed = published(table)
+    letters = _letters(printed.remark)
+    doubts = [set(_doubts_in(remark)) for remark in printed.remark]
+    shared = _doubts_by_row(printed, doubts)
+    texts = []
+    for value, unit, row, of_number in zip(printed.value, printed.unit, printed.row, doubts, strict=True):
+        digits = 2 if unit == "GPU-days" else 1
+        texts.append(Number(_marked(f"{value:.{digits}f}", of_number - shared[row], letters), value))
+    printed["text"] = texts
+    printed["method"] = [
+        _marked(method, shared[row], letters) for method, row in zip(printed.method, printed.row, strict=True)
     ]
-    told["method"] = [marked(method, common[row]) for method, row in zip(told.method, told.row, strict=True)]
-    rows, longest = (
-        told.row.unique(),
-        max((list(columns) for _, columns in told.groupby("row", sort=False).column), key=len),
-    )
-    columns = list(dict.fromkeys([*longest, *told.column]))  # as the paper orders them: the first row may lack some
-
-    def spread(name):
-        return told.pivot(index="row", columns="column", values=name).reindex(index=rows, columns=columns)
-
-    about = told.groupby("row")[["method", "backbone", "pretrain", "frames", "resolution"]].first().reindex(rows)
-    if not told.method.any():
-        about = about[[]]
-    return PublishedTable(
-        about.loc[:, (about != "").any()].join(spread("text").fillna("-")),
-        [f"({letter}) {doubt}" for doubt, letter in letters.items()],
-        spread("value")[[name for name in columns if (told.unit[told.column == name] == "per cent").all()]],
-    )
+    text = _lay_wide(printed, "text").fillna("-")
+    value = _lay_wide(printed, "value")
+    in_per_cent = [name for name in value if (printed.unit[printed.column == name] == "per cent").all()]
+    notes = [f"({letter}) {doubt}" for doubt, letter in letters.items()]
+    return PublishedTable(_about_rows(printed).join(text), notes, value[in_per_cent])
 
 # %% ../../nbs/6_report/03_tables.ipynb #38f77f9e
 class Column(NamedTuple):
@@ -90,19 +110,20 @@ class Column(NamedTuple):
     heading: str  # as printed
 
 
+def _heading(evaluation: Evaluated, measure: str) -> str:
+    "Head a column: by its evaluation, and by its measure where the evaluation has several."
+    if len(evaluation.measures) == 1:
+        return evaluation.label
+    words = measure.replace("hit_", "R@")
+    return words if evaluation.label in ("R@1", "retrieval") else f"{evaluation.label}, {words}"
+
+
 def columns_of(
     study: Study,  # whose evaluations
 ) -> list[Column]:  # in the order of the study file
     "List what a study shows of its evaluations."
-
-    def heading(evaluation: Evaluated, measure: str) -> str:
-        if len(evaluation.measures) == 1:
-            return evaluation.label
-        words = measure.replace("hit_", "R@")
-        return words if evaluation.label in ("R@1", "retrieval") else f"{evaluation.label}, {words}"
-
     columns = [
-        Column(evaluation.name, measure, heading(evaluation, measure))
+        Column(evaluation.name, measure, _heading(evaluation, measure))
         for evaluation in study.evaluations
         for measure in evaluation.measures
     ]
@@ -115,39 +136,35 @@ def columns_of(
     ]
 
 
+def _distinct_by_row(by_row: Sequence[pd.DataFrame], name: str) -> list[str]:
+    "Join the different values of a column, row by row."
+    return [" ".join(records[name].unique()) for records in by_row]
+
+
 def gather_numbers(
     study: Study,  # a study file
     results: pd.DataFrame,  # of `load_results`
     # a line per number: what `summarise` tells, run_ids, study, data_set, profile, preset, heading, state, files
 ) -> pd.DataFrame:
     "Summarise every column of a study, with the runs behind each number."
-    parts = []
+    tables = []
     for column in columns_of(study):
-        summary, chosen = (
-            summarise(results, column.evaluation, column.measure),
-            results[results.template == column.evaluation],
-        )
-        mine = {row: chosen[chosen.row == row] for row in summary.row}
-
-        def each(name):
-            return [" ".join(mine[row][name].unique()) for row in summary.row]
-
-        files = [
-            " ".join(line.file for line in mine[row][mine[row].metrics.notna()].itertuples()) for row in summary.row
-        ]
-        parts.append(
+        summary = summarise(results, column.evaluation, column.measure)
+        records = results[results.template == column.evaluation]
+        by_row = [records[records.row == row] for row in summary.row]
+        tables.append(
             summary.assign(
-                run_ids=each("run_id"),
+                run_ids=_distinct_by_row(by_row, "run_id"),
                 study=study.name,
-                data_set=each("data_set"),
-                profile=each("profile"),
-                preset=each("preset"),
+                data_set=_distinct_by_row(by_row, "data_set"),
+                profile=_distinct_by_row(by_row, "profile"),
+                preset=_distinct_by_row(by_row, "preset"),
                 heading=column.heading,
                 state=np.where(summary.value.notna(), "run", np.where(summary.made > 0, "incomplete", "not run")),
-                files=files,
+                files=[" ".join(each.file[each.metrics.notna()]) for each in by_row],
             )
         )
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 # %% ../../nbs/6_report/03_tables.ipynb #64956424
 def _several(values: pd.Series) -> str:
@@ -162,24 +179,22 @@ def beside(
     rows: str = "row",  # heading of the first column
 ) -> pd.DataFrame:  # as printed: label, "paper: ..." columns, "ours: ..." columns, spread (of the first), n, seeds
     "Print published numbers and ours in columns of their own."
-    order, first = numbers.row.unique(), numbers.drop_duplicates("row")
+    order = numbers.row.unique()
+    first = numbers.drop_duplicates("row")
     table = pd.DataFrame({rows: first.label.tolist()})
-    known = (
-        paper.table.reindex(order)[paper.table.columns.intersection(published().column)].dropna(how="all", axis=1)
-        if paper
-        else pd.DataFrame()
-    )
-    for name in known:
-        table[f"paper: {name}"] = known[name].fillna("-").tolist()
+    if paper:
+        printed = paper.table.reindex(order)[paper.table.columns.intersection(published().column)]
+        for name, column in printed.dropna(how="all", axis=1).items():
+            table[f"paper: {name}"] = column.fillna("-").tolist()
     for heading, part in numbers.groupby("heading", sort=False):
         table[f"ours: {heading}"] = [percent(line) for line in part.itertuples()]
     table["spread"] = [plain_number(100 * std) for std in first.spread]
-    return table.assign(
-        **{
-            name: [_several(numbers[numbers.row == row][name]) for row in order]
-            for name in ("n", "seeds", *(name for name in ("data_set",) if numbers[name].nunique() > 1))
-        }
-    )
+    counted = ["n", "seeds"]
+    if numbers.data_set.nunique() > 1:
+        counted.append("data_set")
+    for name in counted:
+        table[name] = [_several(numbers[numbers.row == row][name]) for row in order]
+    return table
 
 
 def _verified(
@@ -198,12 +213,11 @@ def sources(
     lines = []
     for (row, evaluation), part in numbers.groupby(["row", "template"], sort=False):
         shown = [f"{heading} {percent(line)}" for heading, line in zip(part.heading, part.itertuples(), strict=True)]
-        spread = [str(plain_number(100 * std)) for std in part.spread]
         lines.append(
             {
                 "row": part.label.iloc[0],
                 "numbers": "; ".join(shown),
-                "spread": ", ".join(spread),
+                "spread": ", ".join(str(plain_number(100 * std)) for std in part.spread),
                 "n": part.n.iloc[0],
                 "seeds": part.seeds.iloc[0],
                 "data set": part.data_set.iloc[0],
@@ -221,22 +235,19 @@ def floor_claims(
 ) -> list[Claim]:  # every pre-trained row above every untrained one
     "State that pre-training gives more than an untrained encoder does."
     runs = {run.row.name: run for run in reversed(expand(study))}
-    kinds = {row.name: runs[row.name].recipe.method.name for row in study.rows}
-
-    def words(row):
-        return "above the untrained encoder" + (
-            " fed differences" if row.evaluation.get("modality") == "difference" else ""
-        )
-
+    methods = {row.name: runs[row.name].recipe.method.name for row in study.rows}
+    trained = [row for row, method in methods.items() if method not in ("random", "supervised")]
     # more of a bias is not better
     judged = [evaluation.name for evaluation in study.evaluations if evaluation.template != "bias"]
-    return [
-        Claim(better=row, worse=floor.name, words=words(floor), evaluations=judged)
-        for floor in study.rows
-        if kinds[floor.name] == "random"
-        for row, kind in kinds.items()
-        if kind not in ("random", "supervised")
-    ]
+    claims = []
+    for floor in study.rows:
+        if methods[floor.name] != "random":
+            continue
+        words = "above the untrained encoder"
+        if floor.evaluation.get("modality") == "difference":
+            words += " fed differences"
+        claims += [Claim(better=row, worse=floor.name, words=words, evaluations=judged) for row in trained]
+    return claims
 
 
 def orderings(
@@ -245,15 +256,25 @@ def orderings(
     claims: Sequence[Claim],  # to test
 ) -> pd.DataFrame:  # a line per column and claim: what `compare_rows` tells, evaluation, measure, heading
     "Test claims in every column of a study."
+    tables = []
+    for column in columns_of(study):
+        meant = [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
+        tested = compare_rows(results, meant, column.evaluation, column.measure)
+        tables.append(tested.assign(**column._asdict()))
+    return pd.concat(tables, ignore_index=True)
 
-    def meant(column):
-        return [claim for claim in claims if not claim.evaluations or column.evaluation in claim.evaluations]
 
-    parts = [
-        compare_rows(results, meant(column), column.evaluation, column.measure).assign(**column._asdict())
-        for column in columns_of(study)
-    ]
-    return pd.concat(parts, ignore_index=True)
+def _has_rows_of(paper: PublishedTable | None, rows: Iterable[str]) -> bool:
+    "Tell whether a published table has one of these rows."
+    return paper is not None and bool(set(rows) & set(paper.gains.index))
+
+
+def _printed_gain(column: pd.Series, better: str, worse: str) -> Number:
+    "Print the difference of two published numbers of a column; a dash where one of them was not published."
+    if {better, worse} - set(column.dropna().index):
+        return Number("-")
+    difference = column[better] - column[worse]
+    return Number(f"{difference:+.1f}", difference)
 
 
 def show_orderings(
@@ -262,45 +283,39 @@ def show_orderings(
     paper: PublishedTable | None = None,  # for the differences that the paper printed
 ) -> pd.DataFrame:  # as printed
     "Print tested claims, with what the paper's numbers say of each."
-
-    def gain(column, line):
-        if {line.better, line.worse} - set(column.dropna().index):
-            return Number("-")
-        difference = column[line.better] - column[line.worse]
-        return Number(f"{difference:+.1f}", difference)
-
     lines = list(tested.itertuples())
-    shown = pd.DataFrame(
-        {
-            "claim": [line.words for line in lines],
-            "rows": [f"{labels[line.better]} > {labels[line.worse]}" for line in lines],
-            **{
-                f"paper: {name}": [gain(column, line) for line in lines]
-                for name, column in (paper.gains.items() if paper and set(labels) & set(paper.gains.index) else ())
-            },
-            "measure": tested.heading,
-            "ours: difference": [percent(line) for line in lines],
-            "p (Holm)": [plain_number(line.p_holm, 3, 0.001) for line in lines],
-            "n": tested.n,
-            "seeds agree": [f"{line.agree} of {line.seeds}" for line in lines],
-            "verdict": [Verdict(line.verdict) for line in lines],
-        }
-    )
+    columns = {
+        "claim": [line.words for line in lines],
+        "rows": [f"{labels[line.better]} > {labels[line.worse]}" for line in lines],
+    }
+    if _has_rows_of(paper, labels):
+        for name, column in paper.gains.items():
+            columns[f"paper: {name}"] = [_printed_gain(column, line.better, line.worse) for line in lines]
+    columns |= {
+        "measure": tested.heading,
+        "ours: difference": [percent(line) for line in lines],
+        "p (Holm)": [plain_number(line.p_holm, 3, 0.001) for line in lines],
+        "n": tested.n,
+        "seeds agree": [f"{line.agree} of {line.seeds}" for line in lines],
+        "verdict": [Verdict(line.verdict) for line in lines],
+    }
+    shown = pd.DataFrame(columns)
     shown.attrs["claims"] = "own"
     return shown
+
+
+def _count_verdicts(verdicts: pd.Series) -> str:
+    "Count verdicts by kind, e.g. 3 supported, 1 contradicted."
+    counts = {verdict: (verdicts == verdict).sum() for verdict in VERDICTS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
 
 
 def in_short(
     tested: pd.DataFrame,  # of `orderings`
 ) -> str:  # e.g. "linear probe: 3 supported, 1 contradicted"; empty without claims
     "Count the verdicts of each column."
-
-    def count(part):
-        return ", ".join(
-            f"{(part.verdict == verdict).sum()} {verdict}" for verdict in VERDICTS if (part.verdict == verdict).any()
-        )
-
-    return "; ".join(f"{heading}: {count(part)}" for heading, part in tested.groupby("heading", sort=False))
+    by_column = tested.groupby("heading", sort=False).verdict
+    return "; ".join(f"{heading}: {_count_verdicts(verdicts)}" for heading, verdicts in by_column)
 
 # %% ../../nbs/6_report/03_tables.ipynb #f7af818a
 class Tabled(NamedTuple):
@@ -320,79 +335,139 @@ class Tabled(NamedTuple):
     paper: PublishedTable | None  # the published table
 
 
-def stated_by(
-    study: Study,  # a study file
-) -> str:  # a heading
+def _stated_by(study: Study) -> str:
     "Head the orderings of a study: the paper's, or those of whoever wrote the study."
     return "Orderings that this study of yours states" if is_own(study) else "Orderings that the paper claims"
 
 
-def notes_of(
-    study: Study,  # a study file
-    results: pd.DataFrame,  # of `load_results`
-    numbers: pd.DataFrame,  # of `gather_numbers`
-    tested: pd.DataFrame,  # of `orderings`
-    footnotes: Sequence[str] = (),  # to published numbers
-) -> list[str]:  # sentences
-    "Say what the numbers of a study are, and what they are not."
-    made, profile, seeds = results.metrics.notna(), results.profile.iloc[0], numbers.seeds.max()
-    scale = (
-        ""
-        if not study.published
-        else "; the profile is the published setting; compare data sets and backbones before numbers"
-        if profile == "paper"
-        else "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
-    )
-    notes = [
+def _scale_note(study: Study, profile: str) -> str:
+    "Say how our numbers compare with published ones; nothing where a study has none beside it."
+    if not study.published:
+        return ""
+    if profile == "paper":
+        return "; the profile is the published setting; compare data sets and backbones before numbers"
+    return "; our numbers and the published ones are on different data and scales: compare orderings, not numbers"
+
+
+def _numbers_note(study: Study, results: pd.DataFrame) -> str:
+    "Say what the numbers are, and how many of them were made."
+    made = results.metrics.notna()
+    profile = results.profile.iloc[0]
+    return (
         f"Data set {', '.join(results.data_set.unique())}, {profile} profile, {results.preset.iloc[0]} preset; "
-        f"{made.sum()} of {len(made)} evaluations made{scale}."
-    ]
-    if profile == "smoke":
-        notes.append("The smoke profile proves that everything runs; its numbers mean nothing.")
-    spread = (
-        "With one seed nothing is known of the spread between seeds, and the tests below do not cover it."
-        if seeds < 2
-        else "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not "
+        f"{made.sum()} of {len(made)} evaluations made{_scale_note(study, profile)}."
+    )
+
+
+def _smoke_note(profile: str) -> str:
+    "Say what numbers of the smoke profile are worth; nothing at another profile."
+    if profile != "smoke":
+        return ""
+    return "The smoke profile proves that everything runs; its numbers mean nothing."
+
+
+def _seeds_note(seeds: int) -> str:
+    "Say what is known of the spread between seeds."
+    if seeds < 2:
+        return "With one seed nothing is known of the spread between seeds, and the tests below do not cover it."
+    return (
+        "The interval and the tests draw whole groups of test videos (shooting sequences of UT-Interaction), not "
         "seeds; spread is the standard deviation over seeds, of the first of our columns."
     )
-    averaged = f"{seeds} seed(s)" if (numbers.seeds[numbers.seeds > 0] == seeds).all() else "the seeds of each row"
-    if made.any():
-        notes.append(
-            f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged "
-            f"over {averaged}]. {spread}"
-        )
-    notes.append(
+
+
+def _interval_note(results: pd.DataFrame, numbers: pd.DataFrame) -> str:
+    "Say what a number is a mean of, and what its interval covers; nothing where none was made."
+    if not results.metrics.notna().any():
+        return ""
+    seeds = numbers.seeds.max()
+    alike = (numbers.seeds[numbers.seeds > 0] == seeds).all()
+    averaged = f"{seeds} seed(s)" if alike else "the seeds of each row"
+    return (
+        f"Per cent [95% interval over test videos, pooled over {results.split.nunique()} split(s) and averaged "
+        f"over {averaged}]. {_seeds_note(seeds)}"
+    )
+
+
+def _columns_note() -> str:
+    "Say what the columns of the tables hold."
+    return (
         "n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of "
         "a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. "
         "Links: s = seed, f = split."
     )
-    if len(tested):
-        notes.append(
-            f"{stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open "
-            f"where a seed has the other sign. {in_short(tested)}."
-        )
-    unsure = int(results.verified[made].isin(UNSURE).sum())
-    if unsure:
-        notes.append(
-            f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their "
-            "training's, and `fima study verify` has not found them equal."
-        )
-    commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
-    if any(str(commit).endswith("+changes") for commit in commits) or len(commits) > 1:
-        notes.append(
-            f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); "
-            "the commit of each is in its metrics.json."
-        )
-    return [*notes, *study.notes, *footnotes]
 
 
-def published_beside(
-    study: Study,  # a study file
-    paper: str,  # table of the paper; empty: none
-) -> str:  # the same; empty where its numbers may not stand beside ours
-    "Keep published numbers away from a subset of a data set, and from somebody's own videos."
+def _orderings_note(study: Study, tested: pd.DataFrame) -> str:
+    "Say how orderings were tested, and what came out; nothing where a study states none."
+    if not len(tested):
+        return ""
     return (
-        paper if all(run.recipe.data.name != OWN and run.recipe.data.classes is None for run in expand(study)) else ""
+        f"{_stated_by(study)}, tested here: paired by video, p corrected over the claims of a measure, and open "
+        f"where a seed has the other sign. {in_short(tested)}."
+    )
+
+
+def _unverified_note(results: pd.DataFrame) -> str:
+    "Count the numbers that are unverified; nothing where none is."
+    made = results.metrics.notna()
+    unsure = int(results.verified[made].isin(UNSURE).sum())
+    if not unsure:
+        return ""
+    return (
+        f"{unsure} of {made.sum()} numbers are unverified: other code than is here made their records, or their "
+        "training's, and `fima study verify` has not found them equal."
+    )
+
+
+def _commits_note(results: pd.DataFrame) -> str:
+    "Count the states of the code that made the runs; nothing where it was one, committed."
+    commits = {metrics.get("commit") for metrics in results.metrics.dropna()}
+    changed = any(str(commit).endswith("+changes") for commit in commits)
+    if not changed and len(commits) < 2:
+        return ""
+    return (
+        f"The runs were made at {len(commits)} states of the code (+changes: with files that were not committed); "
+        "the commit of each is in its metrics.json."
+    )
+
+
+def _notes_of(
+    study: Study,
+    results: pd.DataFrame,  # of `load_results`
+    numbers: pd.DataFrame,  # of `gather_numbers`
+    tested: pd.DataFrame,  # of `orderings`
+    footnotes: Sequence[str],  # to published numbers
+) -> list[str]:  # sentences
+    "Say what the numbers of a study are, and what they are not."
+    notes = [
+        _numbers_note(study, results),
+        _smoke_note(results.profile.iloc[0]),
+        _interval_note(results, numbers),
+        _columns_note(),
+        _orderings_note(study, tested),
+        _unverified_note(results),
+        _commits_note(results),
+    ]
+    return [*(note for note in notes if note), *study.notes, *footnotes]
+
+
+def _published_beside(study: Study, paper: str) -> str:
+    "Name the paper's table, unless a study is of a subset of a data set or of somebody's own videos."
+    comparable = all(run.recipe.data.name != OWN and run.recipe.data.classes is None for run in expand(study))
+    return paper if comparable else ""
+
+
+def _insert_untouched(table: pd.DataFrame, study: Study, results: pd.DataFrame) -> None:
+    "Insert the first of our columns anew, of the folds alone on which no setting was chosen."
+    numbers = gather_numbers(study, results[results.split.isin(study.untouched)])
+    heading = numbers.heading.iloc[0]
+    numbers = numbers[numbers.heading == heading]
+    folds = ", ".join(map(str, study.untouched))
+    table.insert(
+        table.columns.get_loc("spread"),
+        f"{heading}, folds {folds} (n = {numbers.n.max()})",
+        [percent(line) for line in numbers.itertuples()],
     )
 
 
@@ -404,50 +479,48 @@ def tabulate(
     paper: str = "",  # table of the paper, where the study file names none
 ) -> Tabled:  # everything that is shown of it
     "Read a finished study, lay it out beside the paper's table, and test what the paper claims."
-    loaded, folder = load_study(study, profile or None), reports_folder(reports, profile or None)
-    results, told = load_results(study, folder, profile), published_beside(loaded, loaded.published or paper)
-    paper, numbers, labels = (
-        lay_out_published(told) if told else None,
-        gather_numbers(loaded, results),
-        {row.name: row.label for row in loaded.rows},
-    )
-    table, tested, cost = (
-        beside(numbers, paper, rows),
-        orderings(loaded, results, loaded.claims),
-        costs(study, folder, profile),
-    )
+    loaded = load_study(study, profile or None)
+    folder = reports_folder(reports, profile or None)
+    results = load_results(study, folder, profile)
+    table_of_paper = _published_beside(loaded, loaded.published or paper)
+    laid_out = lay_out_published(table_of_paper) if table_of_paper else None
+    labels = {row.name: row.label for row in loaded.rows}
+
+    numbers = gather_numbers(loaded, results)
+    table = beside(numbers, laid_out, rows)
     if loaded.untouched:
-        apart = gather_numbers(loaded, results[results.split.isin(loaded.untouched)])
-        head, last = apart.heading.iloc[0], table.columns.get_loc("spread")
-        apart = apart[apart.heading == head]
-        table.insert(
-            last,
-            f"{head}, folds {', '.join(map(str, loaded.untouched))} (n = {apart.n.max()})",
-            [percent(line) for line in apart.itertuples()],
-        )
+        _insert_untouched(table, loaded, results)
+
+    tested = orderings(loaded, results, loaded.claims)
+    floor = orderings(loaded, results, floor_claims(loaded))
+    cost = costs(study, folder, profile)
+    footnotes = laid_out.notes if _has_rows_of(laid_out, labels) else []
     return Tabled(
-        loaded,
-        folder,
-        results,
-        numbers,
-        table,
-        tested,
-        show_orderings(tested, labels, paper),
-        show_orderings(orderings(loaded, results, floor_claims(loaded)), labels),
-        sources(numbers, results),
-        cost.assign(seconds=[plain_number(value, 0) for value in cost.seconds]),
-        notes_of(
-            loaded, results, numbers, tested, paper.notes if paper and set(labels) & set(paper.gains.index) else ()
-        ),
-        paper,
+        study=loaded,
+        folder=folder,
+        results=results,
+        numbers=numbers,
+        table=table,
+        tested=tested,
+        claims=show_orderings(tested, labels, laid_out),
+        floor=show_orderings(floor, labels),
+        sources=sources(numbers, results),
+        cost=cost.assign(seconds=[plain_number(value, 0) for value in cost.seconds]),
+        notes=_notes_of(loaded, results, numbers, tested, footnotes),
+        paper=laid_out,
     )
 
 
-def claims_kind(
-    study: Study,  # a study file
-) -> str:  # "paper" or "study"
+def _claims_kind(study: Study) -> str:  # "paper" or "study"
     "Tell whose orderings a study file holds: the paper's, or those of whoever wrote the study."
     return "study" if is_own(study) else "paper"
+
+
+def _heading_of(tabled: Tabled) -> str:
+    "Head the table of numbers by whose numbers stand in it."
+    if tabled.paper:
+        return "Published and ours"
+    return "Your numbers" if is_own(tabled.study) else "Ours"
 
 
 def keep(
@@ -457,21 +530,20 @@ def keep(
     heading: str = "",  # of the table of `beside`; empty: whose numbers stand in it
 ) -> list[Path]:  # the files
     "Write a table and all that is rendered from it; where nothing was run, earlier files stay."
-    name, target = tabled.study.name, tabled.folder / "tables"
+    name = tabled.study.name
+    target = tabled.folder / "tables"
     files = [target / f"{name}{ending}" for ending in (".json", ".md", ".csv", ".tex", "_orderings.csv")]
     if tabled.results.metrics.isna().all() and all(file.exists() for file in files):
         return files
-    if not heading:
-        heading = "Published and ours" if tabled.paper else "Your numbers" if is_own(tabled.study) else "Ours"
-    parts = [
+    sheet_parts = [
         *(SheetPart(head, table) for head, table in (further or {}).items()),
-        SheetPart(heading, tabled.table),
-        SheetPart(stated_by(tabled.study), tabled.claims, claims_kind(tabled.study)),
+        SheetPart(heading or _heading_of(tabled), tabled.table),
+        SheetPart(_stated_by(tabled.study), tabled.claims, _claims_kind(tabled.study)),
         SheetPart("Against untrained encoders", tabled.floor, "own"),
         SheetPart("Runs behind every number", tabled.sources),
         SheetPart("Cost", tabled.cost),
     ]
-    whole = [part for part in parts if len(part.table)]
+    filled = [part for part in sheet_parts if len(part.table)]
     orderings_kept = tabled.tested.assign(study=name)
-    sheet = Sheet(tabled.study.title, [*tabled.notes, *notes], whole, tabled.numbers, orderings_kept)
+    sheet = Sheet(tabled.study.title, [*tabled.notes, *notes], filled, tabled.numbers, orderings_kept)
     return write_sheet(name, sheet, tabled.folder)

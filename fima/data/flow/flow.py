@@ -25,12 +25,13 @@ from ..video.files import replacing
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['METHOD', 'SMALLEST', 'FORMAT', 'BLOCK', 'STRETCH', 'baseline_opencv', 'flow_identity', 'dense_flow', 'pack', 'unpack',
-           'FlowFile', 'FlowCache']
+__all__ = ['baseline_opencv', 'flow_identity', 'dense_flow', 'pack', 'unpack', 'FlowFile', 'FlowCache']
 
 # %% ../../../nbs/1_data/5_flow/01_flow.ipynb #4e102df9
-METHOD = "DIS medium, baseline instructions"  # What computes the flow
-_GUARD, _COMPUTING, _FOUND = Lock(), [0], [True]  # Threads on the baseline path; the setting that the first one found
+_METHOD = "DIS medium, baseline instructions"  # What computes the flow
+_GUARD = Lock()
+_COMPUTING = [0]  # Threads on the baseline path
+_FOUND = [True]  # The setting that the first of them found
 
 
 @contextmanager
@@ -56,14 +57,14 @@ def flow_identity() -> dict[str, str]:  # Method, release and build of OpenCV, b
     "Say what can still change the bits of a flow; files made otherwise are not used."
     baseline = [name.rstrip("?") for name in cv2.getCPUFeaturesLine().split() if not name.startswith("*")]
     return dict(
-        method=METHOD,
+        method=_METHOD,
         opencv=cv2.__version__,
         opencv_build=sha256(cv2.getBuildInformation().encode()).hexdigest()[:12],
         instructions=" ".join((platform.machine(), *baseline)),
     )
 
 # %% ../../../nbs/1_data/5_flow/01_flow.ipynb #9abfdba9
-SMALLEST = 16  # Least height and width of a frame, pixels
+_SMALLEST = 16  # Least height and width of a frame, pixels
 
 
 def dense_flow(
@@ -72,9 +73,9 @@ def dense_flow(
     "Compute the optical flow between neighbouring frames (MCL, Section 3.1; DIS in place of TV-L1)."
     if frames.ndim != 4 or frames.dtype != np.uint8 or frames.shape[3] != 3:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-    if min(frames.shape[1:3]) < SMALLEST:
+    if min(frames.shape[1:3]) < _SMALLEST:
         raise ValueError(
-            f"frames must have at least {SMALLEST} x {SMALLEST} pixels, got {frames.shape[1]} x {frames.shape[2]}"
+            f"frames must have at least {_SMALLEST} x {_SMALLEST} pixels, got {frames.shape[1]} x {frames.shape[2]}"
         )
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = np.empty((len(frames) - 1, 2, *frames.shape[1:3]), np.float32)
@@ -102,7 +103,9 @@ def unpack(
     return packed.astype(np.float32) * np.float32(bound / 127)
 
 # %% ../../../nbs/1_data/5_flow/01_flow.ipynb #13bed7a9
-FORMAT, BLOCK, STRETCH = 2, 16, 256  # Version of the files; pairs compressed together; frames read at once
+_FORMAT = 2  # Version of the files
+_BLOCK = 16  # Pairs compressed together
+_STRETCH = 256  # Frames read at once
 
 
 class FlowFile(NamedTuple):
@@ -130,11 +133,10 @@ def _whole(file: Path, about: dict) -> bool:
 def _compute(path: str, frames: FrameSource, count: int, bound: float) -> dict[str, np.ndarray]:
     "Compute the blocks of a video, stretch by stretch so that a long one fits into memory."
     blocks = {}
-    for start in range(0, count - 1, STRETCH):
-        packed = pack(dense_flow(frames.window(path, start, min(STRETCH + 1, count - start))), bound)
-        blocks |= {
-            f"pairs_{(start + first) // BLOCK}": packed[first : first + BLOCK] for first in range(0, len(packed), BLOCK)
-        }
+    for start in range(0, count - 1, _STRETCH):
+        packed = pack(dense_flow(frames.window(path, start, min(_STRETCH + 1, count - start))), bound)
+        for first in range(0, len(packed), _BLOCK):
+            blocks[f"pairs_{(start + first) // _BLOCK}"] = packed[first : first + _BLOCK]
     return blocks
 
 
@@ -162,23 +164,24 @@ class FlowCache:
         "Compute the flow that is not there yet, or was made otherwise, and list the videos that cannot be used."
         if not 0 < bound < float("inf"):
             raise ValueError(f"bound must be above 0 and finite, got {bound}")
-        folder, single = Path(folder), frames.frames if isinstance(frames, Looped) else frames
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        single = frames.frames if isinstance(frames, Looped) else frames
 
         def store(path):
             key, count = fingerprint(path), single.count(path)
             height, width = single.window(path, 0, 1).shape[1:3]
-            if min(height, width) < SMALLEST:
+            if min(height, width) < _SMALLEST:
                 raise VideoError(
-                    path, f"too small for optical flow: {height} x {width} pixels, {SMALLEST} x {SMALLEST} needed"
+                    path, f"too small for optical flow: {height} x {width} pixels, {_SMALLEST} x {_SMALLEST} needed"
                 )
             about = flow_identity() | dict(
-                format=FORMAT, bound=float(bound), height=height, width=width, frames=count, fingerprint=key
+                format=_FORMAT, bound=float(bound), height=height, width=width, frames=count, fingerprint=key
             )
             file = folder / f"{key}_{height}x{width}_{bound:g}.npz"
             if not _whole(file, about):
                 blocks = _compute(path, single, count, bound)
-                with replacing(file) as temporary, open(temporary, "wb") as opened:
+                with replacing(file, durable=False) as temporary, open(temporary, "wb") as opened:
                     np.savez_compressed(opened, about=json.dumps(about), **blocks)
             return FlowFile(file, count, frames.count(path), height, width)
 
@@ -207,12 +210,12 @@ class FlowCache:
             raise ValueError(f"start must be >= 0 and length >= 1, got start={start}, length={length} for {path}")
         held, frames = self._known(path), start + np.arange(length)
         first = frames % held.frames
-        block = np.where((first < held.frames - 1) & (frames < held.count - 1), first // BLOCK, -1)
+        block = np.where((first < held.frames - 1) & (frames < held.count - 1), first // _BLOCK, -1)
         packed = np.zeros((length, 2, held.height, held.width), np.int8)
         try:
             with np.load(held.file) as blocks:
                 for number in set(block[block >= 0].tolist()):
-                    packed[block == number] = blocks[f"pairs_{number}"][first[block == number] % BLOCK]
+                    packed[block == number] = blocks[f"pairs_{number}"][first[block == number] % _BLOCK]
         except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
             raise VideoError(
                 path, f"its flow file {held.file.name} cannot be read any more, build the flow again: {error}"

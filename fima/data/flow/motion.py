@@ -40,12 +40,13 @@ def prewitt(
 ) -> tuple[np.ndarray, np.ndarray]:
     "Filter with the 3 x 3 Prewitt kernels (MCL, Section 3.1)."
     padded = np.pad(flow, [(0, 0)] * (flow.ndim - 2) + [(1, 1), (1, 1)], mode="reflect")
-    tall, step, three = padded.reshape(-1, padded.shape[-1]), np.float32([-1, 0, 1]), np.float32([1, 1, 1])
-    right, down = (
-        cv2.sepFilter2D(tall, -1, *kernels).reshape(padded.shape)[..., 1:-1, 1:-1]
-        for kernels in ((step, three), (three, step))
-    )
-    return right, down
+    tall = padded.reshape(-1, padded.shape[-1])
+    step, three = np.float32([-1, 0, 1]), np.float32([1, 1, 1])
+
+    def filtered(across, along):
+        return cv2.sepFilter2D(tall, -1, across, along).reshape(padded.shape)[..., 1:-1, 1:-1]
+
+    return filtered(step, three), filtered(three, step)
 
 
 def strength(
@@ -101,8 +102,9 @@ def _sliding(flow: np.ndarray, length: int, sum: Variant, border_share: float, g
         return np.stack([values[first : first + length].sum(0) for first in range(count)])
 
     pictures = flow if sum == "fixed" else windows(flow)
-    parts = [cell_means(strength(pictures[first : first + 32]).sum(1) * inside, grid) for first in range(0, count, 32)]
-    return windows(np.concatenate(parts)) if sum == "fixed" else np.concatenate(parts)
+    batches = [pictures[first : first + 32] for first in range(0, count, 32)]
+    means = np.concatenate([cell_means(strength(batch).sum(1) * inside, grid) for batch in batches])
+    return windows(means) if sum == "fixed" else means
 
 
 def start_scores(
@@ -137,16 +139,18 @@ def motion_target(
     generator: np.random.Generator | None = None,
 ) -> np.ndarray:  # M, >= 0, float32 (T', H', W')
     "Map the motion within a clip's crop, to align gradients with: use (c), MCL, Section 3.3."
-    (x, y, w, h), (height, width) = rectangle, flow.shape[-2:]
+    x, y, w, h = rectangle
+    height, width = flow.shape[-2:]
     if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height:
         raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
     kept = flow[:: stride if options.pairs == "released" else 1, :, y : y + h, x : x + w]
     if not 1 <= grid[0] <= len(kept):
         raise ValueError(f"grid must have 1 to {len(kept)} cells in time, one flow each or more, got {grid}")
     firsts = np.arange(grid[0]) * len(kept) // grid[0]
-    edges = (
-        np.add.reduceat(strength(kept), firsts) if options.sum == "fixed" else strength(np.add.reduceat(kept, firsts))
-    )
+    if options.sum == "fixed":
+        edges = np.add.reduceat(strength(kept), firsts)
+    else:
+        edges = strength(np.add.reduceat(kept, firsts))
     maps = cell_means(edges, grid[1:])
     mirrored = [flip] * 2
     if options.flip == "released":

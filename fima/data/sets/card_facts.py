@@ -32,7 +32,10 @@ class Facts(NamedTuple):
 CARD_FACTS: dict[str, Facts] = {}
 
 # %% ../../../nbs/1_data/2_sets/07_card_facts.ipynb #7d84bb11
-_BRING = "Bring it yourself; `fima data check {0} FOLDER` then says what is found, missing, doubled, unreadable or short. {1}"
+_BRING = (
+    "Bring it yourself; `fima data check {0} FOLDER` then says what is found, missing, doubled, unreadable or short. "
+    "{1}"
+)
 
 CARD_FACTS["ucf101"] = Facts(
     "UCF101",

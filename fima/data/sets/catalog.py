@@ -21,9 +21,8 @@ from ..video.files import fingerprints
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['LARGEST_LABEL', 'IDENTITY', 'CatalogError', 'read_text', 'plain_path', 'path_problems', 'label_problems',
-           'read_split_list', 'composed', 'read_class_index', 'counted', 'missing_files', 'row_problems',
-           'check_catalog', 'content_fingerprint', 'Copies', 'find_copies', 'data_root']
+__all__ = ['CatalogError', 'read_text', 'plain_path', 'path_problems', 'read_split_list', 'composed', 'read_class_index',
+           'counted', 'row_problems', 'check_catalog', 'content_fingerprint', 'Copies', 'find_copies', 'data_root']
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #9790b837
 class CatalogError(ValueError):
@@ -43,8 +42,11 @@ class CatalogError(ValueError):
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             return f"{kind} ({len(names)}): {', '.join(names[:8])}{more}"
 
-        lines = [line(kind, names) for kind, names in self.problems.items()]
-        return "\n  ".join([f"{self.source} cannot be used", *lines, *([self.way_out] if self.way_out else [])])
+        lines = [f"{self.source} cannot be used"]
+        lines += [line(kind, names) for kind, names in self.problems.items()]
+        if self.way_out:
+            lines.append(self.way_out)
+        return "\n  ".join(lines)
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #fa1648f3
 def read_text(
@@ -67,7 +69,7 @@ def _lines(file: str | Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
 
 
-LARGEST_LABEL = 1_000_000
+_LARGEST_LABEL = 1_000_000
 
 
 def plain_path(
@@ -89,14 +91,14 @@ def path_problems(
     }
 
 
-def label_problems(
+def _label_problems(
     labels: dict[str, int],  # what has it, for messages -> label as it is written
 ) -> dict[str, list[str]]:  # kind of problem -> what has it
     "Find labels that do not count from 1."
-    wrong = [name for name, label in labels.items() if not 0 <= label <= LARGEST_LABEL]
+    wrong = [name for name, label in labels.items() if not 0 <= label <= _LARGEST_LABEL]
     zero = [name for name, label in labels.items() if label == 0]
     return {
-        f"labels that are not whole numbers from 1 to {LARGEST_LABEL:,}": wrong,
+        f"labels that are not whole numbers from 1 to {_LARGEST_LABEL:,}": wrong,
         "labels that count from 0 (they must count from 1)": zero,
     }
 
@@ -105,19 +107,21 @@ def read_split_list(
     file: str | Path,  # text file, one `path [label from 1]` per line; a path may hold blanks and ends in a suffix
 ) -> pd.DataFrame:  # path (plain), label (from 0, <NA> where the list gives none), spelling (as in the list)
     "Read a training or test list."
-    rows, bad, labels = [], [], {}
+    rows, bad = [], []
+    labels = {}
     for number, line in _lines(file):
         match = re.fullmatch(r"(.+\.\w+?)(?:\s+([+-]?\d+))?", line)
         if not match:
             bad.append(f"line {number} {line!r}")
         elif match[2]:
-            labels[f"line {number} {line!r}"] = int(match[2]) if len(match[2]) < 20 else LARGEST_LABEL + 1
+            labels[f"line {number} {line!r}"] = int(match[2]) if len(match[2]) < 20 else _LARGEST_LABEL + 1
         if match:
             rows.append((plain_path(match[1]), match[2], match[1]))
     spellings = {path: spelling for path, _, spelling in rows}
     strays = {kind: [spellings[path] for path in paths] for kind, paths in path_problems(spellings).items()}
-    bad = bad or ([] if rows else ["the list is empty"])
-    found = {"lines without a video path": bad} | label_problems(labels) | strays
+    if not rows and not bad:
+        bad = ["the list is empty"]
+    found = {"lines without a video path": bad} | _label_problems(labels) | strays
     if found := {kind: names for kind, names in found.items() if names}:
         raise CatalogError(file, found)
     rows = [(path, int(label) - 1 if label else pd.NA, spelling) for path, label, spelling in rows]
@@ -140,14 +144,11 @@ def read_class_index(
     if bad:
         raise CatalogError(file, {"lines without a number and a name": bad})
     index = {composed(name): int(label) - 1 for _, label, name in rows}
+    entries = [f"{label} {name}" for _, label, name in rows]
     if sorted(index.values()) == list(range(-1, len(rows) - 1)):
-        told = [f"{label} {name}" for _, label, name in rows]
-        raise CatalogError(file, {"classes numbered from 0 (they must be numbered from 1)": told})
+        raise CatalogError(file, {"classes numbered from 0 (they must be numbered from 1)": entries})
     if len(index) != len(rows) or sorted(index.values()) != list(range(len(rows))):
-        raise CatalogError(
-            file,
-            {"classes not numbered once each from 1 without a gap": [f"{label} {name}" for _, label, name in rows]},
-        )
+        raise CatalogError(file, {"classes not numbered once each from 1 without a gap": entries})
     return index
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #d20d8557
@@ -175,13 +176,15 @@ def _nearly(path: str, there: str) -> str:
     return f"{there!r}, with other blanks"
 
 
-def missing_files(
+def _missing_files(
     paths: pd.Series,  # relative
     folder: Path,  # what they are relative to
 ) -> list[str]:  # those that are no regular file, with what is there under the same letters
     "Name the files that are not there."
     gone = [path for path in paths.unique() if not os.path.isfile(folder / path)]
-    there = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) if gone else ()
+    if not gone:
+        return []
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     near = {_alike(path): path for path in there}
 
     def hint(path):
@@ -194,8 +197,11 @@ def missing_files(
 
 def _spelt(rows: pd.DataFrame) -> list[str]:
     "Name each path once, with how the lists spell it where they do so differently."
-    spelt = rows.groupby("path").spelling.unique() if "spelling" in rows else {}
-    others = {path: sorted({*spelt[path]} - {path}) if len(spelt) else [] for path in sorted(set(rows.path))}
+    paths = sorted(set(rows.path))
+    if "spelling" not in rows or not paths:
+        return paths
+    spellings = rows.groupby("path").spelling.unique()
+    others = {path: sorted({*spellings[path]} - {path}) for path in paths}
     return [path + (f" (also spelt {', '.join(names)})" if names else "") for path, names in others.items()]
 
 
@@ -225,7 +231,7 @@ def check_catalog(
 ) -> pd.DataFrame:  # the same table, labels as plain integers, absolute folder in `attrs["folder"]`
     "Refuse a table with missing files, doubled rows, unknown classes, one class only, or rows without a group."
     folder = Path(folder).absolute()
-    found = {"missing files": missing_files(catalog.path, folder)} | row_problems(catalog) | (problems or {})
+    found = {"missing files": _missing_files(catalog.path, folder)} | row_problems(catalog) | (problems or {})
     problems = {kind: names for kind, names in found.items() if names and kind not in allowed}
     if problems:
         raise CatalogError(folder, problems)
@@ -234,7 +240,7 @@ def check_catalog(
     return catalog
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #5a1c77f1
-IDENTITY = ("path", "class", "label", "split", "group")
+_IDENTITY = ("path", "class", "label", "split", "group")
 
 
 def content_fingerprint(
@@ -245,9 +251,9 @@ def content_fingerprint(
     "Hash the rows of a table and the bytes of their files, whatever the order of the rows."
     places = [os.path.join(folder, path) for path in catalog.path]
     digests = fingerprints(places, progress=progress)
-    rows = zip(*(catalog[name] for name in IDENTITY), strict=True)
-    told = [[*map(str, row), digests[place]] for row, place in zip(rows, places, strict=True) if place in digests]
-    return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()[:16]
+    rows = zip(*(catalog[name] for name in _IDENTITY), strict=True)
+    lines = [[*map(str, row), digests[place]] for row, place in zip(rows, places, strict=True) if place in digests]
+    return hashlib.sha256(json.dumps(sorted(lines)).encode()).hexdigest()[:16]
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #5a1c77f4
 class Copies(NamedTuple):
@@ -264,14 +270,17 @@ def find_copies(
 ) -> Copies:  # "second is first", sorted
     "Find equal files, whether copied or linked."
     places = {path: os.path.join(folder, path) for path in catalog.path}
-    digests, known = fingerprints(places.values(), progress=progress), {}
+    digests = fingerprints(places.values(), progress=progress)
+    known = {}  # digest -> split -> paths
     for path, split in sorted(set(zip(catalog.path, catalog.split, strict=True))):
         if places[path] in digests:
             known.setdefault(digests[places[path]], {}).setdefault(split, []).append(path)
-    several = [sides for sides in known.values() if sum(map(len, sides.values())) > 1]
-    both = [(sides["train"][0], path) for sides in several if "train" in sides for path in sides.get("test", [])]
-    across = [f"{path} is {first}" for first, path in both]
-    within = [f"{path} is {paths[0]}" for sides in several for paths in sides.values() for path in paths[1:]]
+    across, within = [], []
+    for sides in known.values():
+        if "train" in sides:
+            across += [f"{path} is {sides['train'][0]}" for path in sides.get("test", [])]
+        for first, *copies in sides.values():
+            within += [f"{path} is {first}" for path in copies]
     return Copies(sorted(across), sorted(within))
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #9607203e

@@ -29,8 +29,7 @@ from .own import ALONE
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['STATUSES', 'FILE_FACTS', 'ACROSS', 'WITHIN', 'inspect_video', 'inspect_videos', 'tell_problems', 'tell_bad_files',
-           'Checked', 'copy_remarks', 'Reading', 'check_data', 'own_remarks', 'check_own']
+__all__ = ['inspect_video', 'inspect_videos', 'Checked', 'Reading', 'check_data', 'check_own']
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #186abdce
 def inspect_video(
@@ -104,10 +103,10 @@ def inspect_videos(
 def _stamp(path: str) -> list[int]:
     "Tell one state of a file from another: bytes, and nanoseconds of its last change."
     try:
-        told = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return [0, 0]
-    return [told.st_size, told.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
@@ -118,11 +117,9 @@ def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
             answer = json.loads(line)
         except ValueError:
             continue
-        if (
-            isinstance(answer, dict)
-            and {"path", "stamp", "thorough"} <= answer.keys()
-            and answer["thorough"] >= thorough
-        ):
+        if not isinstance(answer, dict) or not {"path", "stamp", "thorough"} <= answer.keys():
+            continue
+        if answer["thorough"] >= thorough:
             answers[answer["path"]] = answer
     return answers
 
@@ -131,32 +128,28 @@ def _inspect_new(
     paths: list[str], journal: Path | None, workers: int, thorough: bool, progress: bool
 ) -> dict[str, dict]:
     "Inspect the files without an answer, appending each answer to the journal at once."
-    answers, stamps = _remembered(journal, thorough) if journal else {}, {path: _stamp(path) for path in paths}
+    answers = _remembered(journal, thorough) if journal else {}
+    stamps = {path: _stamp(path) for path in paths}
     new = [path for path in stamps if answers.get(path, {}).get("stamp") != stamps[path]]
-    with (
-        open(journal or os.devnull, "ab") as file,
-        tqdm(
-            total=len(stamps), initial=len(stamps) - len(new), desc="checking", unit="video", disable=not progress
-        ) as bar,
-    ):
+    known = len(stamps) - len(new)
+    bar = tqdm(total=len(stamps), initial=known, desc="checking", unit="video", disable=not progress)
+    with open(journal or os.devnull, "ab") as file, bar:
         if file.tell():
             file.write(b"\n")  # after a line that may have been cut short
-        for path, told in inspect_videos(new, workers, thorough):
-            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough) | told
+        for path, answer in inspect_videos(new, workers, thorough):
+            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough) | answer
             file.write(json.dumps(answers[path]).encode() + b"\n")
             file.flush()
             bar.update()
     return answers
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #024d3b7d
-STATUSES = ("usable", "short", "unreadable", "missing", "doubled")
-FILE_FACTS = ("frames", "fps", "seconds", "width", "height", "codec")
+_STATUSES = ("usable", "short", "unreadable", "missing", "doubled")
+_FILE_FACTS = ("frames", "fps", "seconds", "width", "height", "codec")
 
 
-def tell_problems(
-    problems: dict[str, list[str]],  # kind of problem -> names of what has it
-) -> list[str]:  # a line a kind
-    "Name the first eight of each kind."
+def _tell_problems(problems: dict[str, list[str]]) -> list[str]:
+    "Name the first eight of each kind of problem, a line a kind."
 
     def more(names):
         return f" and {len(names) - 8:,} more" if len(names) > 8 else ""
@@ -164,12 +157,10 @@ def tell_problems(
     return [f"{kind} ({len(names):,}): {', '.join(names[:8])}{more(names)}" for kind, names in problems.items()]
 
 
-def tell_bad_files(
-    files: pd.DataFrame,  # path, status, reason
-) -> list[str]:  # up to eight lines a status
-    "Name the files that a run cannot use as they are."
+def _tell_bad_files(files: pd.DataFrame) -> list[str]:
+    "Name the files that a run cannot use as they are, up to eight a status."
     lines = []
-    for status in STATUSES[1:]:
+    for status in _STATUSES[1:]:
         bad = files[files.status == status]
         lines += [f"{status}: {row.path}: {row.reason}" for row in bad[:8].itertuples()]
         if len(bad) > 8:
@@ -197,7 +188,11 @@ class Checked(NamedTuple):
     @property
     def sound(self) -> bool:
         "Tell whether a run can use every video, save short ones it repeats and missing ones the set is known for."
-        allowed = {"usable", *(["short"] if self.short == "loop" else []), *(["missing"] if self.may_miss else [])}
+        allowed = {"usable"}
+        if self.short == "loop":
+            allowed.add("short")
+        if self.may_miss:
+            allowed.add("missing")
         return set(self.files.status) <= allowed and not self.problems
 
     def __str__(self) -> str:
@@ -211,55 +206,47 @@ class Checked(NamedTuple):
             lines.append(f"{count:,} short: " + {"loop": "repeated", "drop": "left out"}[self.short])
         if self.unlisted:
             lines.append(f"{self.unlisted:,} in the folder that no list names")
-        lines += tell_problems(self.problems) + tell_problems(self.remarks) + tell_bad_files(self.files)
-        return "\n".join(lines + ([f"written to {self.report}"] if self.report else []))
+        lines += _tell_problems(self.problems) + _tell_problems(self.remarks) + _tell_bad_files(self.files)
+        if self.report:
+            lines.append(f"written to {self.report}")
+        return "\n".join(lines)
 
 
-def _judge(row: NamedTuple, told: dict, minimum_frames: int) -> dict:
-    "Give one row its status and its reason."
-    status = (
-        "unreadable"
-        if "reason" in told
-        else "short"
-        if told.get("frames", minimum_frames) < minimum_frames
-        else "usable"
-    )
-    reason = told.get(
-        "reason", f"{told.get('frames')} frames, fewer than {minimum_frames}" if status == "short" else ""
-    )
+def _judge(row: NamedTuple, answer: dict, minimum_frames: int) -> dict:
+    "Give one row its status, its reason and what its file holds."
     if row.status != "found":
-        status, reason = row.status, f"also {', '.join(row.others)}" if row.others else "not in the folder"
-    seconds = round(told["frames"] / told["fps"], 3) if told.get("fps") else None
-    return dict(
-        path=row.path if row.status == "missing" else row.found, status=status, reason=reason, seconds=seconds
-    ) | {name: told.get(name) for name in FILE_FACTS if name != "seconds"}
+        status = row.status
+        reason = f"also {', '.join(row.others)}" if row.others else "not in the folder"
+    elif "reason" in answer:
+        status, reason = "unreadable", answer["reason"]
+    elif answer.get("frames", minimum_frames) < minimum_frames:
+        status, reason = "short", f"{answer['frames']} frames, fewer than {minimum_frames}"
+    else:
+        status, reason = "usable", ""
+    path = row.path if row.status == "missing" else row.found
+    seconds = round(answer["frames"] / answer["fps"], 3) if answer.get("fps") else None
+    facts = {name: answer.get(name) for name in _FILE_FACTS}
+    return dict(path=path, status=status, reason=reason) | facts | dict(seconds=seconds)
 
 
-def _tabulate(rows: pd.DataFrame, told: list[dict], minimum_frames: int) -> pd.DataFrame:
+def _tabulate(rows: pd.DataFrame, answers: list[dict], minimum_frames: int) -> pd.DataFrame:
     "Put the answers into the table of the report, training and test apart, sorted by path."
-    judged = pd.DataFrame(
-        [_judge(row, answer, minimum_frames) for row, answer in zip(rows.itertuples(), told, strict=True)]
-    )
-    files = judged.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})[
-        ["path", "class", "split", "status", "reason", *FILE_FACTS]
-    ]
-    return files.astype(dict.fromkeys(("frames", "width", "height"), "Int64")).sort_values(
-        ["split", "path"], ignore_index=True
-    )
+    pairs = zip(rows.itertuples(), answers, strict=True)
+    files = pd.DataFrame([_judge(row, answer, minimum_frames) for row, answer in pairs])
+    files = files.assign(**{"class": rows["class"].tolist(), "split": rows.split.tolist()})
+    files = files[["path", "class", "split", "status", "reason", *_FILE_FACTS]]
+    files = files.astype(dict.fromkeys(("frames", "width", "height"), "Int64"))
+    return files.sort_values(["split", "path"], ignore_index=True)
 
 
-ACROSS = "test videos that are also in training, byte for byte"
-WITHIN = "videos that are there twice on one side, byte for byte"
+_ACROSS = "test videos that are also in training, byte for byte"
+_WITHIN = "videos that are there twice on one side, byte for byte"
 
 
-def copy_remarks(
-    rows: pd.DataFrame,  # path (relative), split
-    folder: str | Path,  # what the paths are relative to
-    progress: bool = False,  # show a bar
-) -> dict[str, list[str]]:  # kind of copy -> "second is first"; kinds that nothing has are left out
-    "Say which videos are copies of others."
+def _copy_remarks(rows: pd.DataFrame, folder: str | Path, progress: bool) -> dict[str, list[str]]:
+    "Say which videos are copies of others; kinds of copy that nothing has are left out."
     copies = find_copies(rows, folder, progress)
-    return {kind: names for kind, names in ((ACROSS, copies.across), (WITHIN, copies.within)) if names}
+    return {kind: names for kind, names in ((_ACROSS, copies.across), (_WITHIN, copies.within)) if names}
 
 
 class Reading(NamedTuple):
@@ -293,13 +280,13 @@ def _read_files(rows: pd.DataFrame, folder: str | Path, how: Reading) -> tuple[p
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
     journal = report and report.with_suffix(".jsonl")
-    told = _inspect_new(sorted(filter(None, paths)), journal, how.workers, how.thorough, how.progress)
-    files = _tabulate(rows, [told.get(path, {}) for path in paths], how.minimum_frames)
+    answers = _inspect_new(sorted(filter(None, paths)), journal, how.workers, how.thorough, how.progress)
+    files = _tabulate(rows, [answers.get(path, {}) for path in paths], how.minimum_frames)
     if report:
         with replacing(report) as temporary:
             files.to_csv(temporary, index=False)
     counts = pd.crosstab(files.split, files.status)
-    return files, counts.reindex(index=["train", "test"], columns=STATUSES, fill_value=0)
+    return files, counts.reindex(index=["train", "test"], columns=_STATUSES, fill_value=0)
 
 
 def check_data(
@@ -323,42 +310,38 @@ def check_data(
     places = {kind: names for kind, names in places.items() if "twice" not in kind}
     problems = {kind: names for kind, names in (row_problems(rows) | wanted.problems | places).items() if names}
     found = rows[rows.status == "found"]
-    remarks = copy_remarks(found.assign(path=found.found), folder, how.progress)
+    remarks = _copy_remarks(found.assign(path=found.found), folder, how.progress)
     published = about.counts.get(split) if wanted.classes[0] == wanted.classes[1] else None
     title = f"{data_title(name, *wanted.classes)}, split {split}"
     return Checked(
         files,
         counts,
         title,
-        str(folder),
-        how.short,
-        len(set(here) - named),
-        problems,
-        how.report,
-        listing.source,
-        remarks,
-        published,
-        about.missing == "drop",
+        folder=str(folder),
+        short=how.short,
+        unlisted=len(set(here) - named),
+        problems=problems,
+        report=how.report,
+        lists=listing.source,
+        remarks=remarks,
+        published=published,
+        may_miss=about.missing == "drop",
     )
 
 
-def own_remarks(
-    catalog: pd.DataFrame,  # what `own_catalog` returned
-) -> dict[str, list[str]]:  # what a reader should know -> more about it
+def _own_remarks(catalog: pd.DataFrame) -> dict[str, list[str]]:
     "Say what the table of one's own videos lacks."
     groups = catalog.groupby("group").split.nunique()
-    bare, tested = not catalog.attrs["labelled"], "test" in set(catalog.split)
     alone = catalog.attrs["groups"] == ALONE
-    return {
-        kind: names
-        for kind, names in {
-            "groups": [ALONE if alone else f"{len(groups):,} by {catalog.attrs['groups']}"],
-            "groups on both sides": groups.index[groups > 1].tolist(),
-            "classes": ["none: no class folders and no labels"] if bare else [],
-            "no test videos": [] if tested else ["an evaluation needs two lists, or a split by groups"],
-        }.items()
-        if names
+    remarks = {
+        "groups": [ALONE if alone else f"{len(groups):,} by {catalog.attrs['groups']}"],
+        "groups on both sides": groups.index[groups > 1].tolist(),
     }
+    if not catalog.attrs["labelled"]:
+        remarks["classes"] = ["none: no class folders and no labels"]
+    if "test" not in set(catalog.split):
+        remarks["no test videos"] = ["an evaluation needs two lists, or a split by groups"]
+    return {kind: names for kind, names in remarks.items() if names}
 
 
 def check_own(
@@ -370,6 +353,6 @@ def check_own(
     rows = catalog.assign(status="found", found=catalog.path, others=[()] * len(catalog))
     files, counts = _read_files(rows, folder, how)
     unlisted = len(set(find_videos(folder)) - set(catalog.path))
-    remarks = own_remarks(catalog) | copy_remarks(catalog, folder, how.progress)
+    remarks = _own_remarks(catalog) | _copy_remarks(catalog, folder, how.progress)
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
     return Checked(files, counts, title, folder, how.short, unlisted, {}, how.report, remarks=remarks)

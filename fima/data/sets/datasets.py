@@ -25,12 +25,12 @@ from fima.data.sets.lists import (
 from ...plugins import DATA_SETS, pandas as pd
 
 # %% auto #0
-__all__ = ['VIDEO_SUFFIXES', 'UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIVING48', 'UT_INTERACTION', 'WEIZMANN4',
-           'MOTION_SPRITES', 'OFFICIAL_FOLDERS', 'LIST_FOLDERS', 'find_videos', 'locate', 'DataSet', 'data_set',
-           'named_folder', 'read_lists', 'folder_problems', 'Wanted', 'want_classes', 'open_catalog']
+__all__ = ['UCF101', 'UCF101_5', 'HMDB51', 'KINETICS400', 'DIVING48', 'UT_INTERACTION', 'WEIZMANN4', 'MOTION_SPRITES',
+           'find_videos', 'locate', 'DataSet', 'data_set', 'read_lists', 'folder_problems', 'Wanted', 'want_classes',
+           'open_catalog']
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #5dae3046
-VIDEO_SUFFIXES = frozenset(
+_VIDEO_SUFFIXES = frozenset(
     {
         ".avi",
         ".mp4",
@@ -56,7 +56,9 @@ def find_videos(
     folder: str | Path,  # where to look, with all that is below
 ) -> list[str]:  # posix paths relative to it, sorted
     "Walk through a folder once and list its video files by their suffix."
-    found, entered, open_folders = [], set(), [""]
+    found = []
+    entered = set()
+    open_folders = [""]
     while open_folders:
         here = open_folders.pop(0)
         real = os.path.realpath(os.path.join(folder, here))
@@ -72,7 +74,7 @@ def find_videos(
                 continue
             if entry.is_dir():
                 open_folders.append(f"{here}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES and entry.is_file():
+            elif os.path.splitext(entry.name)[1].lower() in _VIDEO_SUFFIXES and entry.is_file():
                 found.append(here + entry.name)
     return sorted(found)
 
@@ -84,11 +86,20 @@ def _key(path: str) -> str:
 
 def _distinct(folder: str | Path, candidates: list[str], replacements: str) -> list[str]:
     "Drop links to other candidates, and what a folder of replacements replaces."
-    real = {
-        os.path.realpath(os.path.join(folder, path)): path
-        for path in sorted(candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)
-    }
-    return sorted(path for path in real.values() if replacements in path.split("/")) or sorted(real.values())
+    links_first = sorted(candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)
+    real = {os.path.realpath(os.path.join(folder, path)): path for path in links_first}
+    replacing = [path for path in real.values() if replacements in path.split("/")]
+    return sorted(replacing or real.values())
+
+
+def _listed_stem(file: str, stems: set[str], lengths: list[int]) -> str | None:
+    "Find the listed path, its suffix aside, with which a file's path ends; the longest counts."
+    names = composed(file).rpartition(".")[0].split("/")
+    for length in lengths:
+        tail = "/".join(names[-length:])
+        if tail in stems:
+            return tail
+    return None
 
 
 def locate(
@@ -100,17 +111,16 @@ def locate(
     # (further files of a doubled row)
 ) -> pd.DataFrame:
     "Find the file of every row."
-    stems, candidates = [composed(path).rpartition(".")[0] for path in rows.path], {}
-    wanted, lengths = set(stems), sorted({stem.count("/") + 1 for stem in stems}, reverse=True)
+    stems = [composed(path).rpartition(".")[0] for path in rows.path]
+    wanted = set(stems)
+    lengths = sorted({stem.count("/") + 1 for stem in stems}, reverse=True)
+    candidates = {}
     for file in find_videos(folder) if files is None else files:
-        parts = composed(file).rpartition(".")[0].split("/")
-        owner = next((tail for length in lengths if (tail := "/".join(parts[-length:])) in wanted), None)
-        candidates.setdefault(_key(file), []).append((file, owner))
-    found = [
-        [file for file, owner in candidates.get(_key(path), ()) if owner in (None, stem)]
-        for path, stem in zip(rows.path, stems, strict=True)
-    ]
-    found = [files if len(files) < 2 else _distinct(folder, files, replacements) for files in found]
+        candidates.setdefault(_key(file), []).append((file, _listed_stem(file, wanted, lengths)))
+    found = []
+    for path, stem in zip(rows.path, stems, strict=True):
+        own = [file for file, owner in candidates.get(_key(path), ()) if owner in (None, stem)]
+        found.append(own if len(own) < 2 else _distinct(folder, own, replacements))
     return rows.assign(
         status=[("missing", "found", "doubled")[min(len(files), 2)] for files in found],
         found=pd.array([files[0] if files else pd.NA for files in found], dtype="str"),
@@ -188,33 +198,21 @@ def data_set(
     raise ValueError(f"data set {name} must be a DataSet or a function of folder and split, got {type(found).__name__}")
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #90889160
-OFFICIAL_FOLDERS = (
+_OFFICIAL_FOLDERS = (
     "ucfTrainTestlist",
     "testTrainMulti_7030_splits",
     "test_train_splits/testTrainMulti_7030_splits",
     "test_train_splits",
 )
-LIST_FOLDERS = (*OFFICIAL_FOLDERS, "splits", "annotations", "labels", "lists", "kinetics400")
-
-
-def named_folder(
-    name: str,  # one of DATA_SETS
-) -> Path:  # where its videos lie
-    "Find the folder of a data set below FIMA_DATA; raise CatalogError where it is not on this machine."
-    root = data_root()
-    folder = root and next((place for place in (root / "videos" / name, root / name) if place.is_dir()), None)
-    if folder:
-        return folder
-    where = f"missing folder, looked for under {root or 'FIMA_DATA (not set)'}"
-    raise CatalogError(name, {where: [f"videos/{name}", name]})
+_LIST_FOLDERS = (*_OFFICIAL_FOLDERS, "splits", "annotations", "labels", "lists", "kinetics400")
 
 
 def _places(name: str, folder: Path, lists: str | Path | None) -> Iterator[Path]:
     "Name the folders in which the lists may be, the likeliest first."
-    yield from (Path(lists or folder) / place for place in ("", *LIST_FOLDERS))
+    yield from (Path(lists or folder) / place for place in ("", *_LIST_FOLDERS))
     if lists:
         return
-    yield from (folder.absolute().parent / place for place in OFFICIAL_FOLDERS)
+    yield from (folder.absolute().parent / place for place in _OFFICIAL_FOLDERS)
     if root := data_root():
         yield root / "splits" / name
 
@@ -252,31 +250,27 @@ def read_lists(
     return found.read(source, split)._replace(source=str(source))
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #400fb248
-def _without_accents(name: str) -> str:
+def _folded_name(name: str) -> str:
     "Reduce the name of a class or a folder to what copies agree on."
     return composed(name).replace("_", " ").casefold()
 
 
 def _strangers(rows: pd.DataFrame) -> list[str]:
     "Name the classes of which videos lie in another class's folder."
-    classes = {_without_accents(name): name for name in rows["class"].dropna()}
+    classes = {_folded_name(name): name for name in rows["class"].dropna()}
+
+    def enclosing_class(path):
+        for folder in reversed(path.split("/")[:-1]):
+            if _folded_name(folder) in classes:
+                return classes[_folded_name(folder)]
+        return None
+
     found = rows[rows.status == "found"]
-    around = found.found.map(
-        lambda path: next(
-            (
-                classes[_without_accents(part)]
-                for part in reversed(path.split("/")[:-1])
-                if _without_accents(part) in classes
-            ),
-            None,
-        )
-    )
-    wrong = found.assign(around=around)[
-        around.notna() & (around.map(str).map(_without_accents) != found["class"].map(str).map(_without_accents))
-    ]
-    return [
-        f"{name} ({count:,} in {place})" for (name, place), count in wrong.groupby(["class", "around"]).size().items()
-    ]
+    around = found.found.map(enclosing_class)
+    elsewhere = around.map(str).map(_folded_name) != found["class"].map(str).map(_folded_name)
+    wrong = found.assign(around=around)[around.notna() & elsewhere]
+    sizes = wrong.groupby(["class", "around"]).size()
+    return [f"{name} ({count:,} in {place})" for (name, place), count in sizes.items()]
 
 
 def folder_problems(
@@ -288,16 +282,16 @@ def folder_problems(
     rows = rows[rows.split != "unused"]
     lost = rows[rows.status == "missing"]
     if len(lost) == len(rows):
-        return {
-            f"none of the {len(rows):,} listed videos is here": [f"looked for {path}" for path in rows.path[:1]]
-            + [f"the folder has {path}" for path in files[:3] or ["no video"]]
-        }
+        looked = [f"looked for {path}" for path in rows.path[:1]]
+        there = [f"the folder has {path}" for path in files[:3] or ["no video"]]
+        return {f"none of the {len(rows):,} listed videos is here": looked + there}
     gone = lost["class"].isin(set(rows["class"]) - set(rows["class"][rows.status != "missing"]))
+    doubled = rows[rows.status == "doubled"]
     return {
         "classes of the lists that are not in the folder": counted(lost["class"][gone]),
         "missing videos": [] if drop else lost.path[~gone].tolist(),
         "videos that are there twice": [
-            f"{row.path} ({', '.join((row.found, *row.others))})" for row in rows[rows.status == "doubled"].itertuples()
+            f"{row.path} ({', '.join((row.found, *row.others))})" for row in doubled.itertuples()
         ],
         "classes with videos in another class's folder": _strangers(rows),
     }
@@ -324,8 +318,9 @@ def want_classes(
     kept = known if classes is None else choose_classes(classes, known, seen)
     total = found.classes or len(known)
     used = total if len(kept) >= total - found.unused_classes else len(kept)
-    rows = located if classes is None else cut_classes(located, kept)
-    problems = listing.problems if classes is None else cut_problems(listing.problems, kept)
+    rows, problems = located, listing.problems
+    if classes is not None:
+        rows, problems = cut_classes(rows, kept), cut_problems(problems, kept)
     return Wanted(rows, problems, (used, max(total, used)), [each for each in known if each in seen])
 
 
@@ -339,8 +334,8 @@ def open_catalog(
     missing: Literal["refuse", "drop"] | None = None,
     # names of the classes to use; or "present": those of which there are videos; None: all
     classes: Sequence[str] | str | None = None,
-    # path (relative to the folder), label, class, split, group (and more for generated sets); attrs: folder, name, classes
-    # (used, of how many), missing, renamed
+    # path (relative to the folder), label, class, split, group (and more for generated sets); attrs: folder, name,
+    # classes (used, of how many), missing, renamed
 ) -> pd.DataFrame:
     "Open a data set by name, refusing everything that is wrong with it at once."
     listing, about = read_lists(name, folder, split, lists), data_set(name)
@@ -354,10 +349,9 @@ def open_catalog(
     here = rows[rows.status != "missing"]
     wrong |= row_problems(rows if any(wrong.values()) else here) | wanted.problems
     if wrong := {kind: names for kind, names in wrong.items() if names}:
-        lost = {"classes of the lists that are not in the folder", "classes of classInd.txt that no list names"} & set(
-            wrong
-        )
-        raise CatalogError(f"{folder} (lists: {listing.source})", wrong, way_by_classes(wanted.here) if lost else "")
+        lost = ("classes of the lists that are not in the folder", "classes of classInd.txt that no list names")
+        way_out = way_by_classes(wanted.here) if any(kind in wrong for kind in lost) else ""
+        raise CatalogError(f"{folder} (lists: {listing.source})", wrong, way_out)
     renamed = here[[not f"/{found}".endswith(f"/{path}") for path, found in zip(here.path, here.found, strict=True)]]
     catalog = here.assign(path=here.found).drop(columns=["status", "found", "others", "spelling"], errors="ignore")
     catalog = catalog.astype({"label": "int64"}).reset_index(drop=True)

@@ -26,8 +26,8 @@ from fima.data.sets.catalog import (
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['LIST_COLUMNS', 'KINETICS_LIST', 'Listing', 'read_ucf_lists', 'read_hmdb_lists', 'read_kinetics_lists',
-           'read_diving_lists', 'check_table', 'read_written_table']
+__all__ = ['Listing', 'read_ucf_lists', 'read_hmdb_lists', 'read_kinetics_lists', 'read_diving_lists', 'check_table',
+           'read_written_table']
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #8e261ab1
 class Listing(NamedTuple):
@@ -40,13 +40,13 @@ class Listing(NamedTuple):
     source: str = ""  # where the lists are
 
 
-LIST_COLUMNS = ("path", "label", "class", "split", "group")
+_LIST_COLUMNS = ("path", "label", "class", "split", "group")
 
 
 def _listing(rows: pd.DataFrame, problems: dict | None = None) -> Listing:
     "Bring rows into the common form."
     rows = rows.assign(label=rows.label.astype("Int64")).reset_index(drop=True)
-    return Listing(rows[[*LIST_COLUMNS, *rows.columns.difference(LIST_COLUMNS, sort=False)]], problems or {})
+    return Listing(rows[[*_LIST_COLUMNS, *rows.columns.difference(_LIST_COLUMNS, sort=False)]], problems or {})
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #9192c46b
 def _number_problems(rows: pd.DataFrame, index: dict[str, int]) -> dict[str, list[str]]:
@@ -68,38 +68,37 @@ def read_ucf_lists(
     group: str,  # regular expression with one capture, searched in the path
 ) -> Listing:  # rows in the order of the lists
     "Read two lists in UCF101's text form and the numbering of the classes."
-    index = read_class_index(
-        next(
-            (p for p in (lists / "classInd.txt", lists.parent / "classInd.txt") if p.is_file()), lists / "classInd.txt"
-        )
-    )
+    index_file = lists / "classInd.txt"
+    if not index_file.is_file() and (lists.parent / "classInd.txt").is_file():
+        index_file = lists.parent / "classInd.txt"
+    index = read_class_index(index_file)
     rows = pd.concat(
         [read_split_list(lists / f"{kind}list{split:02d}.txt").assign(split=kind) for kind in ("train", "test")],
         ignore_index=True,
     )
     if (bare := rows.path[~rows.path.str.contains("/")]).size:
         raise CatalogError(lists, {"paths without the folder of their class": bare.tolist()})
-    rows = rows.rename(columns={"label": "listed"}).assign(
-        **{"class": rows.path.str.split("/").str[-2].map(composed), "group": rows.path.str.extract(group, expand=False)}
-    )
+    rows = rows.rename(columns={"label": "listed"})
+    rows["class"] = rows.path.str.split("/").str[-2].map(composed)
+    rows["group"] = rows.path.str.extract(group, expand=False)
     rows["label"] = rows["class"].map(index).astype("Int64")
     return _listing(rows.drop(columns="listed"), _number_problems(rows, index))
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #935eee93
 def _read_marks(file: Path, name: str) -> pd.DataFrame:
     "Read one class's `video mark` lines."
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
-    found = [re.fullmatch(r"(\S.*\.\w+)\s+([012])", line) for _, line in lines]
-    bad = [f"line {number} {line!r}" for (number, line), match in zip(lines, found, strict=True) if not match]
-    if bad or not lines:
+    splits = ("unused", "train", "test")  # of the marks 0, 1 and 2
+    rows, bad = [], []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        line = line.strip()
+        if match := re.fullmatch(r"(\S.*\.\w+)\s+([012])", line):
+            group = match[1].rsplit(f"_{name}_", 1)[0]
+            rows.append((f"{name}/{match[1]}", name, splits[int(match[2])], group))
+        elif line:
+            bad.append(f"line {number} {line!r}")
+    if bad or not rows:
         raise CatalogError(file, {"lines without a video and a mark 0, 1 or 2": bad or ["the list is empty"]})
-    return pd.DataFrame(
-        [
-            (f"{name}/{match[1]}", name, ("unused", "train", "test")[int(match[2])], match[1].rsplit(f"_{name}_", 1)[0])
-            for match in found
-        ],
-        columns=["path", "class", "split", "group"],
-    )
+    return pd.DataFrame(rows, columns=["path", "class", "split", "group"])
 
 
 def read_hmdb_lists(
@@ -111,13 +110,14 @@ def read_hmdb_lists(
     def classes(ending):
         return {file.name.removesuffix(ending): file for file in lists.glob(f"[!.]*{ending}")}
 
-    here, others = classes(f"_test_split{split}.txt"), set().union(*(classes(f"_test_split{n}.txt") for n in (1, 2, 3)))
+    here = classes(f"_test_split{split}.txt")
+    others = set().union(*(classes(f"_test_split{number}.txt") for number in (1, 2, 3)))
     rows = pd.concat([_read_marks(here[name], name) for name in sorted(here)], ignore_index=True)
     rows["label"] = rows["class"].map({name: label for label, name in enumerate(sorted(here))})
     return _listing(rows, {"classes that have a list for another split only": sorted(others - set(here))})
 
 # %% ../../../nbs/1_data/2_sets/02_lists.ipynb #db41d55c
-KINETICS_LIST = re.compile(
+_KINETICS_LIST = re.compile(
     r"(?:k(?:inetics)?[-_]?(?:400)?[-_])?(train|val|validate|validation|test)\.csv", re.IGNORECASE
 )
 
@@ -132,20 +132,17 @@ def _read_kinetics(file: Path, split: str) -> pd.DataFrame:
     def whole(text):
         return int(float(text)) if re.fullmatch(r"\d+(\.0*)?", text or "") else None
 
-    told = [
-        (row["youtube_id"], whole(row["time_start"]), whole(row["time_end"]), row.get("label") or "") for row in rows
-    ]
-    bad = [
-        f"line {number} {','.join(map(str, row.values()))!r}"
-        for number, (row, (video, start, end, name)) in enumerate(zip(rows, told, strict=True), 2)
-        if not video or start is None or end is None or not (name or split == "unused")
-    ]
+    listed, bad = [], []
+    for number, row in enumerate(rows, 2):
+        video, name = row["youtube_id"], row.get("label") or ""
+        start, end = whole(row["time_start"]), whole(row["time_end"])
+        if not video or start is None or end is None or not (name or split == "unused"):
+            bad.append(f"line {number} {','.join(map(str, row.values()))!r}")
+        else:
+            listed.append((f"{video}_{start:06d}_{end:06d}.mp4", name, split, video))
     if bad:
         raise CatalogError(file, {"lines without a label, a YouTube id and two times in whole seconds": bad})
-    return pd.DataFrame(
-        [(f"{video}_{start:06d}_{end:06d}.mp4", name, split, video) for video, start, end, name in told],
-        columns=["path", "class", "split", "group"],
-    )
+    return pd.DataFrame(listed, columns=["path", "class", "split", "group"])
 
 
 def read_kinetics_lists(
@@ -153,11 +150,11 @@ def read_kinetics_lists(
     split: int = 1,  # there is one
 ) -> Listing:  # rows of the training list ("train"), the validation list ("test") and the test list ("unused")
     "Read Kinetics' csv lists, numbering the classes in alphabetical order."
-    named = [
-        (file, {"train": "train", "test": "unused"}.get(match[1].lower(), "test"))
-        for file in sorted(lists.iterdir())
-        if (match := KINETICS_LIST.fullmatch(file.name))
-    ]
+    sides = {"train": "train", "test": "unused"}  # any other name is that of the validation list
+    named = []
+    for file in sorted(lists.iterdir()):
+        if match := _KINETICS_LIST.fullmatch(file.name):
+            named.append((file, sides.get(match[1].lower(), "test")))
     files = {kind: file for file, kind in named}
     if lost := [name for name, kind in (("train.csv", "train"), ("val.csv", "test")) if kind not in files]:
         raise CatalogError(lists, {"missing list": lost})
@@ -223,7 +220,7 @@ def check_table(
     source: str | Path,  # where it is from, for messages
 ) -> Listing:  # the table with all its columns
     "Bring a table that somebody else made into the common form."
-    if lost := [name for name in LIST_COLUMNS if name not in table]:
+    if lost := [name for name in _LIST_COLUMNS if name not in table]:
         raise CatalogError(source, {"missing columns": lost})
     table = table.assign(path=[plain_path(str(path)) for path in table.path])
     labels = {path: str(label).strip() for path, label in zip(table.path, table.label, strict=True)}
@@ -240,5 +237,5 @@ def read_written_table(
     split: int = 1,  # there is one
 ) -> Listing:  # the table with all its columns
     "Read the table that was written together with generated videos."
-    table = pd.read_csv(io.StringIO(read_text(lists / "catalog.csv")), dtype=dict.fromkeys(LIST_COLUMNS, str))
+    table = pd.read_csv(io.StringIO(read_text(lists / "catalog.csv")), dtype=dict.fromkeys(_LIST_COLUMNS, str))
     return check_table(table, lists / "catalog.csv")

@@ -19,15 +19,13 @@ from ..video.files import fingerprints
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['ALONE', 'UNLABELLED', 'CONTRADICTION', 'group_rule', 'group_videos', 'own_catalog', 'grouped_split']
+__all__ = ['ALONE', 'UNLABELLED', 'CONTRADICTION', 'own_catalog', 'grouped_split']
 
 # %% ../../../nbs/1_data/2_sets/05_own.ipynb #8d3e0007
 ALONE = "each video by itself"
 
 
-def group_rule(
-    groups: str | None,  # regular expression with one capture, searched in the path; None: each video by itself
-) -> re.Pattern | None:
+def _group_rule(groups: str | None) -> re.Pattern | None:
     "Read the rule for groups; raise ValueError, one line, where it is none."
     if groups is None:
         return None
@@ -40,13 +38,15 @@ def group_rule(
     return rule
 
 
-def group_videos(
-    paths: pd.Series,  # relative
-    groups: str | None,  # as for `group_rule`
-) -> tuple[pd.Series, list[str]]:  # the group of each video; the videos that the rule does not match
-    "Find the group of each video."
-    rule = group_rule(groups)
-    found = paths if rule is None else paths.map(lambda path: (match := rule.search(path)) and match[1] or None)
+def _group_videos(paths: pd.Series, groups: str | None) -> tuple[pd.Series, list[str]]:
+    "Find the group of each video; name the videos that the rule does not match."
+    rule = _group_rule(groups)
+
+    def group(path):
+        match = rule.search(path)
+        return (match[1] or None) if match else None
+
+    found = paths if rule is None else paths.map(group)
     return found, paths[found.isna()].tolist()
 
 # %% ../../../nbs/1_data/2_sets/05_own.ipynb #8d3e000a
@@ -56,8 +56,9 @@ CONTRADICTION = "labels that contradict the folders (a class index says that the
 
 def _folder_names(rows: pd.DataFrame) -> pd.Series:
     "Name the folder that tells a video's class; empty for a video that lies in none."
-    parts = rows.path.map(lambda path: composed(path).split("/")[:-1] or [""])
-    inner, top, test = parts.str[-1], parts.str[0], rows.split == "test"
+    folders = rows.path.map(lambda path: composed(path).split("/")[:-1] or [""])
+    inner, top = folders.str[-1], folders.str[0]
+    test = rows.split == "test"
     for names in (inner, top):
         if names.nunique() > 1 and set(names[test]) <= set(names[~test]):
             return names
@@ -68,18 +69,20 @@ def _by_index(rows: pd.DataFrame, index: dict[str, int]) -> tuple[pd.DataFrame, 
     "Number the classes by a class index: by folder where it names one, else by the label."
     names = {label: name for name, label in index.items()}
 
-    def folder(path):
+    def class_folder(path):
         return next((part for part in reversed(composed(path).split("/")[:-1]) if part in index), None)
 
-    def told(name, label, path):
-        if name or pd.isna(label):
-            return name or (path.rpartition("/")[0] or path)
+    def class_name(folder, label, path):
+        if folder:
+            return folder
+        if pd.isna(label):
+            return path.rpartition("/")[0] or path
         return names.get(label, f"label {label + 1}")
 
-    by_folder = [folder(path) for path in rows.path]
-    numbers = pd.Series([index.get(name, pd.NA) for name in by_folder], rows.index, dtype="Int64")
+    by_folder = [class_folder(path) for path in rows.path]
+    numbers = pd.Series([index.get(folder, pd.NA) for folder in by_folder], rows.index, dtype="Int64")
     wrong = (numbers != rows.label).fillna(False).astype(bool)
-    classes = [told(*row) for row in zip(by_folder, rows.label, rows.path, strict=True)]
+    classes = [class_name(*row) for row in zip(by_folder, rows.label, rows.path, strict=True)]
     rows = rows.assign(**{"class": classes})
     rows = rows.assign(label=rows["class"].map(index))
     return rows, {"listed labels that differ from the class's number": rows.path[wrong].tolist()}
@@ -109,8 +112,8 @@ def _by_labels(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict]:
         return rows.assign(**{"class": names, "label": names.map(index)}), flat
     order = {label: place for place, label in enumerate(sorted(set(rows.label[given])))}
     if names.nunique() == 1 or (names == "").any():
-        told = rows.label.map(lambda label: UNLABELLED if pd.isna(label) else str(label + 1))
-        rows = rows.assign(**{"class": told, "label": rows.label.map(order)})
+        classes = rows.label.map(lambda label: UNLABELLED if pd.isna(label) else str(label + 1))
+        rows = rows.assign(**{"class": classes, "label": rows.label.map(order)})
         return rows, {"videos without a label": rows.path[~given].tolist()}
     index = dict(zip(names[given], rows.label[given].map(order), strict=True))
     wrong = {CONTRADICTION: _contradictions(names[given], rows.label[given])}
@@ -156,7 +159,8 @@ def own_catalog(
     # labelled, classes (used, of how many)
 ) -> pd.DataFrame:
     "Make the table of a folder of videos, refusing everything that is wrong with it at once."
-    folder, _ = Path(folder), group_rule(groups)
+    _group_rule(groups)  # a rule that is none is refused before anything is read
+    folder = Path(folder)
     if not folder.is_dir():
         raise CatalogError(folder, {"missing folder": [str(folder)]})
     if (train_list is None) != (test_list is None):
@@ -166,14 +170,16 @@ def own_catalog(
     index = read_class_index(class_index) if class_index else None
     rows, problems = _listed(train_list, test_list, index) if train_list else _walked(folder, index)
     rows["label"] = rows.label.astype("Int64")
-    rows["group"], problems[f"videos that groups={groups!r} does not match"] = group_videos(rows.path, groups)
+    rows["group"], problems[f"videos that groups={groups!r} does not match"] = _group_videos(rows.path, groups)
     problems["names that are not UTF-8"] = _unreadable_names(rows.path)
     known = known_classes(rows)
     if classes is not None:
         rows = cut_classes(rows, choose_classes(classes, known, known))
     labelled = train_list is not None or set(rows["class"]) != {UNLABELLED}
-    unneeded = ("paths without a group",) + (() if train_list else ("splits without a row", "one class only"))
-    catalog = check_catalog(rows, folder, problems, unneeded)
+    allowed = ("paths without a group",)
+    if not train_list:
+        allowed += ("splits without a row", "one class only")
+    catalog = check_catalog(rows, folder, problems, allowed)
     if train_list:
         _refuse_copies(catalog, progress)
     catalog = catalog[["path", "label", "class", "split", "group"]]
@@ -215,16 +221,17 @@ def _bundles(catalog: pd.DataFrame) -> pd.Series:
     return catalog.group.map(find)
 
 
-def _draw(sizes: np.ndarray, share: float, generator: np.random.Generator) -> tuple[float, np.ndarray]:
-    "Take bundles in random order while a class wants more and none loses its last one; tell how far the shares are off."
+def _draw(sizes: np.ndarray, fraction: float, generator: np.random.Generator) -> tuple[float, np.ndarray]:
+    "Take bundles in random order while a class wants more and none loses its last one; tell how far off that is."
     total, left = sizes.sum(axis=0), (sizes > 0).sum(axis=0)
     taken, test = np.zeros(len(total)), np.zeros(len(sizes), bool)
     for number in generator.permutation(len(sizes)):
         own, has = sizes[number], sizes[number] > 0
-        if (left[has] < 2).any() or (taken + own / 2 > share * total)[has].all():
+        if (left[has] < 2).any() or (taken + own / 2 > fraction * total)[has].all():
             continue
-        taken, left, test[number] = taken + own, left - has, True
-    return float(np.abs(taken / total - share).max() + (taken == 0).sum()), test
+        taken, left = taken + own, left - has
+        test[number] = True
+    return float(np.abs(taken / total - fraction).max() + (taken == 0).sum()), test
 
 
 def grouped_split(
@@ -244,8 +251,9 @@ def grouped_split(
         kind = "classes that cannot be on both sides of a split by groups"
         way_out = "to go on: another rule for groups, fewer classes, or lists of your own"
         raise CatalogError(catalog.attrs["folder"], {kind: single}, way_out)
-    generator, draws = np.random.default_rng(seed), max(3, min(50, 20_000 // len(sizes)))
-    off, test = min((_draw(sizes.to_numpy(), share, generator) for _ in range(draws)), key=lambda draw: draw[0])
+    generator = np.random.default_rng(seed)
+    draws = [_draw(sizes.to_numpy(), share, generator) for _ in range(max(3, min(50, 20_000 // len(sizes))))]
+    _, test = min(draws, key=lambda draw: draw[0])
     lost = sorted(sizes.columns[~(sizes[test] > 0).any()])
     if lost:
         raise CatalogError(catalog.attrs["folder"], {"classes without a test video, however groups are drawn": lost})

@@ -21,12 +21,12 @@ from ..video.files import write_video, replacing
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['SPLITS', 'GENERATOR', 'SpriteOptions', 'Scene', 'draw_scene', 'draw_ground', 'camera_path', 'render_video',
-           'sprite_catalog', 'motion_labels', 'make_sprites', 'read_masks']
+__all__ = ['SpriteOptions', 'Scene', 'draw_scene', 'draw_ground', 'render_video', 'sprite_catalog', 'motion_labels',
+           'make_sprites', 'read_masks']
 
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #2f74e0af
-SPLITS = ("train", "test")
-GENERATOR = 1  # Version of the generator: raised whenever the same options would give other videos
+_SPLITS = ("train", "test")
+_GENERATOR = 1  # Version of the generator: raised whenever the same options would give other videos
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,18 @@ class Scene(NamedTuple):
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #cd1f187b
 def _streams(options: SpriteOptions, index: int, split: str) -> list[np.random.Generator]:
     "Open the random streams (scene, ground, noise) of one video."
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    if split not in _SPLITS:
+        raise ValueError(f"split must be one of {_SPLITS}, got {split!r}")
     if not 0 <= index < getattr(options, split):
         raise ValueError(f"index must be in 0..{getattr(options, split) - 1} for {split}, got {index}")
-    return [
-        np.random.default_rng(seed)
-        for seed in np.random.SeedSequence([options.seed, SPLITS.index(split), index]).spawn(3)
-    ]
+    seeds = np.random.SeedSequence([options.seed, _SPLITS.index(split), index]).spawn(3)
+    return [np.random.default_rng(seed) for seed in seeds]
 
 
 def _biased_ground(options: SpriteOptions, label: int, rank: int, split: str) -> int:
     "Pick the class whose ground the rank-th video of a class shows, or -1; the shares are exact within every class."
-    share = options.background_bias
-    if np.floor((rank + 1) * share + 1e-9) == np.floor(rank * share + 1e-9):
+    fraction = options.background_bias
+    if np.floor((rank + 1) * fraction + 1e-9) == np.floor(rank * fraction + 1e-9):
         return -1
     return label if split == "train" else (label + len(CLASSES) // 2) % len(CLASSES)
 
@@ -112,18 +110,23 @@ def draw_scene(
     label = index % len(CLASSES)
     motions = tuple(MOTIONS.index(name) for name in CLASSES[label])
     return Scene(
-        label,
-        motions if draw.random() < 0.5 else motions[::-1],
-        bool(draw.random() < options.camera_motion),
-        _biased_ground(options, label, index // len(CLASSES), split),
-        Look(draw.uniform(12, 16), draw.uniform(0.65, 1), draw.uniform(0, 2 * np.pi), draw.uniform(0.25, 0.45)),
-        np.clip(draw.choice([0.06, 0.94]) + draw.uniform(-0.06, 0.06, 3), 0, 1),
-        draw.uniform(5, 7, 2),
-        draw.uniform(8, 14, 2),
-        draw.random(2),
-        draw.choice([-1, 1], 2),
-        draw.uniform(-2, 2, 2),
-        draw.uniform(0.4, 1, 2) * draw.choice([-1, 1], 2),
+        label=label,
+        motions=motions if draw.random() < 0.5 else motions[::-1],
+        camera=bool(draw.random() < options.camera_motion),
+        ground=_biased_ground(options, label, index // len(CLASSES), split),
+        look=Look(
+            extent=draw.uniform(12, 16),
+            aspect=draw.uniform(0.65, 1),
+            angle=draw.uniform(0, 2 * np.pi),
+            lobes=draw.uniform(0.25, 0.45),
+        ),
+        colour=np.clip(draw.choice([0.06, 0.94]) + draw.uniform(-0.06, 0.06, 3), 0, 1),
+        amplitude=draw.uniform(5, 7, 2),
+        period=draw.uniform(8, 14, 2),
+        phase=draw.random(2),
+        direction=draw.choice([-1, 1], 2),
+        centre=draw.uniform(-2, 2, 2),
+        velocity=draw.uniform(0.4, 1, 2) * draw.choice([-1, 1], 2),
     )
 
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #b898a0ad
@@ -141,30 +144,20 @@ def draw_ground(
     return ground + 0.02 * generator.standard_normal(ground.shape, dtype=np.float32)
 
 
-def camera_path(
-    generator: np.random.Generator,  # Where the randomness comes from
-    frames: int,  # T
-) -> np.ndarray:  # Where the camera looks, right and down, units, (T, 2)
-    "Draw the tremble and the pan of a moving camera."
-    return np.linspace(-1, 1, frames)[:, None] * generator.uniform(-2.5, 2.5, 2) + generator.uniform(
-        -0.7, 0.7, (frames, 2)
-    )
+def _camera_path(generator: np.random.Generator, frames: int) -> np.ndarray:
+    "Draw where a moving camera looks, right and down, units, (T, 2): it trembles and pans."
+    pan = np.linspace(-1, 1, frames)[:, None] * generator.uniform(-2.5, 2.5, 2)
+    return pan + generator.uniform(-0.7, 0.7, (frames, 2))
 
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #252a2d6f
 def _sprite_poses(scene: Scene, options: SpriteOptions) -> np.ndarray:
     "Join the poses of the two motions at the scene's place, (T, 5)."
     half = options.frames // 2
-    poses = np.concatenate(
-        [
-            motion_poses(
-                scene.motions[part],
-                np.arange(half) / scene.period[part] + scene.phase[part],
-                scene.amplitude[part],
-                scene.direction[part],
-            )
-            for part in range(2)
-        ]
-    )
+    halves = []
+    for number, motion in enumerate(scene.motions):
+        cycle = np.arange(half) / scene.period[number] + scene.phase[number]
+        halves.append(motion_poses(motion, cycle, scene.amplitude[number], scene.direction[number]))
+    poses = np.concatenate(halves)
     poses[:, :2] += scene.centre
     if options.travelling:
         route = scene.velocity * np.arange(options.frames)[:, None]
@@ -195,21 +188,16 @@ def render_video(
     # Frames uint8 (T, H, W, 3), masks bool (T, H, W), motion of each frame (T,)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Render one video; the result depends on the options, the split and the index alone."
-    scene, (_, ground_stream, noise) = draw_scene(options, index, split), _streams(options, index, split)
+    scene = draw_scene(options, index, split)
+    _, ground_stream, noise = _streams(options, index, split)
     if scene.ground >= 0:
-        ground_stream = np.random.default_rng([options.seed, len(SPLITS), scene.ground])
+        ground_stream = np.random.default_rng([options.seed, len(_SPLITS), scene.ground])
     size, unit = options.size, options.size / 48
-    ground, camera = (
-        draw_ground(ground_stream, size, int(np.ceil(4 * unit))),
-        camera_path(noise, options.frames) * scene.camera,
-    )
+    ground = draw_ground(ground_stream, size, int(np.ceil(4 * unit)))
+    camera = _camera_path(noise, options.frames) * scene.camera
     middle = (len(ground) - 1) / 2
-    clip = np.stack(
-        [
-            cv2.getRectSubPix(ground, (size, size), (middle + unit * right, middle + unit * down))
-            for right, down in camera
-        ]
-    )
+    centres = [(middle + unit * right, middle + unit * down) for right, down in camera]
+    clip = np.stack([cv2.getRectSubPix(ground, (size, size), centre) for centre in centres])
     layers = [*_distractors(options, noise), (_sprite_poses(scene, options), scene.look, scene.colour)]
     for poses, look, colour in layers:
         poses[:, :2] -= camera
@@ -229,7 +217,7 @@ def sprite_catalog(
 ) -> pd.DataFrame:
     "List every video of the data set without rendering any."
     rows = []
-    for split in SPLITS:
+    for split in _SPLITS:
         for index in range(getattr(options, split)):
             scene = draw_scene(options, index, split)
             name, group = CLASS_NAMES[scene.label], f"{split}_{index:05d}"
@@ -267,7 +255,7 @@ def motion_labels(
 # %% ../../../nbs/1_data/3_sprites/02_sprites.ipynb #699dc171
 def _claim_folder(folder: Path, options: SpriteOptions) -> None:
     "Mark a new folder with its options, or check that an old one was made with the same."
-    wanted = {"generator": GENERATOR} | asdict(options)
+    wanted = {"generator": _GENERATOR} | asdict(options)
     for name in ("options.json", "options.partial.json"):
         if not (folder / name).exists():
             continue
@@ -279,7 +267,8 @@ def _claim_folder(folder: Path, options: SpriteOptions) -> None:
         ]
         if other:
             raise ValueError(f"folder {folder} was made with other options: {'; '.join(other)}")
-        return os.replace(folder / name, folder / "options.partial.json")
+        os.replace(folder / name, folder / "options.partial.json")
+        return
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"folder must be empty or hold motion sprites, got {folder}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -295,7 +284,7 @@ def _mask_file(folder: Path, path: str) -> Path:
 def _write_video(folder: Path, options: SpriteOptions, row) -> None:
     "Render one row of the catalog and write its mask, then its video."
     frames, masks, _ = render_video(options, row.number, row.split)
-    with replacing(_mask_file(folder, row.path)) as part, open(part, "wb") as file:
+    with replacing(_mask_file(folder, row.path), durable=False) as part, open(part, "wb") as file:
         np.savez_compressed(file, bits=np.packbits(masks), shape=masks.shape)
     write_video(frames, folder / row.path)
 

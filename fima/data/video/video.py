@@ -27,15 +27,18 @@ from fima.data.video.files import (
 )
 from ...plugins import pandas as pd
 
-_all_ = ["VideoError", "VideoInfo", "encode", "fingerprint", "probe"]  # whoever reads video needs these too
+_all_ = ["VideoError", "VideoInfo", "fingerprint", "probe", "write_video"]  # whoever reads video needs these too
 
 # %% auto #0
-__all__ = ['decode', 'check_videos', 'VideoFrames', 'FrameCache', 'VideoError', 'VideoInfo', 'encode', 'fingerprint', 'probe']
+__all__ = ['decode', 'check_videos', 'VideoFrames', 'FrameCache', 'VideoError', 'VideoInfo', 'fingerprint', 'probe',
+           'write_video']
 
 # %% ../../../nbs/1_data/1_video/02_video.ipynb #cd8729dd
 def _collect(path: str, info: VideoInfo, keyframe: int | None, start: int, length: int) -> list[np.ndarray] | None:
-    "Decode from one keyframe (None: the first byte) and return the window if every frame up to its end is found and sound."
-    found, first, entered = [], info.times[keyframe or 0], keyframe is None
+    "Decode from one keyframe (None: the first byte); give the window if every frame up to its end is sound, else None."
+    found = []
+    first = info.times[keyframe or 0]
+    entered = keyframe is None
     try:
         for number, frame in enumerate(read_frames(path, None if keyframe is None else first)):
             time = frame.pts if info.keyframes else number
@@ -72,8 +75,8 @@ def decode(
         raise VideoError(
             path, f"shorter than the window: frames {start} to {start + length - 1} asked, {info.frames} frames there"
         )
-    before = [k for k in info.keyframes if 0 < k <= start][:-3:-1]
-    for keyframe in (*before, None):
+    before = [keyframe for keyframe in info.keyframes if 0 < keyframe <= start]
+    for keyframe in (*reversed(before[-2:]), None):
         if frames := _collect(path, info, keyframe, start, length):
             if len({frame.shape for frame in frames}) > 1:
                 raise VideoError(path, "the frame size changes within the file")
@@ -92,14 +95,15 @@ def _each(check: Callable, paths: Iterable, workers: int, progress: bool, doing:
 
     paths = list(dict.fromkeys(str(path) for path in paths))
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        answers = list(tqdm(pool.map(attempt, paths), total=len(paths), desc=doing, unit="video", disable=not progress))
-    usable = {path: answer for path, (answer, reason) in zip(paths, answers, strict=True) if reason is None}
-    left_out = pd.DataFrame(
-        [(path, reason) for path, (_, reason) in zip(paths, answers, strict=True) if reason is not None],
-        columns=["path", "reason"],
-    )
-    assert len(usable) + len(left_out) == len(paths)
-    return usable, left_out
+        attempts = pool.map(attempt, paths)
+        answers = list(tqdm(attempts, total=len(paths), desc=doing, unit="video", disable=not progress))
+    usable, refused = {}, []
+    for path, (answer, reason) in zip(paths, answers, strict=True):
+        if reason is None:
+            usable[path] = answer
+        else:
+            refused.append((path, reason))
+    return usable, pd.DataFrame(refused, columns=["path", "reason"])
 
 
 def _long_enough(info: VideoInfo, minimum_frames: int) -> VideoInfo:
@@ -194,18 +198,18 @@ def _squash(path: str, entry: Path, size: tuple[int, int] | None, minimum_frames
     "Decode a file in full and store its frames at the size asked for."
     info = _long_enough(probe(path), minimum_frames)
     height, width = size or (info.height, info.width)
-    frames, number = np.empty((info.frames, height, width, 3), np.uint8), -1
-    for number, frame in enumerate(islice(whole_frames(path), info.frames)):
+    frames = np.empty((info.frames, height, width, 3), np.uint8)
+    decoded = 0
+    for frame in islice(whole_frames(path), info.frames):
         picture = frame.to_ndarray(format="rgb24")
-        if picture.shape[:2] != (height, width) and size is None:
-            raise VideoError(path, "the frame size changes within the file")
-        frames[number] = (
-            picture
-            if picture.shape[:2] == (height, width)
-            else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        )
-    _complete(info, number + 1)
-    with replacing(entry) as temporary, open(temporary, "wb") as file:
+        if picture.shape[:2] != (height, width):
+            if size is None:
+                raise VideoError(path, "the frame size changes within the file")
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        frames[decoded] = picture
+        decoded += 1
+    _complete(info, decoded)
+    with replacing(entry, durable=False) as temporary, open(temporary, "wb") as file:
         np.save(file, frames)
     return info.frames
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -18,8 +19,8 @@ from .views import RawBatch, RawView, crop, random_box
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipDataset', 'collate', 'StepSampler',
-           'batches', 'uniform_clips']
+__all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
+           'StepSampler', 'batches', 'uniform_clips']
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #76d643f5
 class FrameSource(Protocol):
@@ -117,15 +118,13 @@ class AnyPlaces:
         window: int,  # Frames of a window
         number: int,  # Windows wanted
         generator: np.random.Generator,  # Source of the draws
-        # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1 where
-        # either may be
+        # First frames of the windows, the source's first; and 1 where the others come after it, 0 where before, -1
+        # where either may be
     ) -> tuple[tuple[int, ...], int]:
         "Choose the moments of a video's windows."
-        return (
-            (two_starts(count, window, generator)[:number], -1)
-            if number < 3
-            else ordered_starts(count, window, number, generator)
-        )
+        if number < 3:
+            return two_starts(count, window, generator)[:number], -1
+        return ordered_starts(count, window, number, generator)
 
     def rectangle(
         self,
@@ -142,6 +141,48 @@ class AnyPlaces:
         return random_box(height, width, scale, aspect, generator)
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #5832b041
+@dataclass(frozen=True)
+class ClipOptions:
+    "Say what is cut out of each video."
+
+    frames_per_clip: int = 16  # Frames of a whole clip and of a sub-clip, T
+    stride: int = 2  # Source frames per step of the whole clip
+    sub_clips: int = 2  # Equal parts of the window read at stride 1, S; 0: none
+    crop_size: int = 112  # Side of a crop in pixels
+    scale: tuple[float, float] = (0.2, 1.0)  # Range of the crop's share of the frame's area
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # Range of width / height of the crop
+    flip: float = 0.5  # Probability of a mirrored crop
+    views: int = 2  # 2 for contrast; 1: the target view is None (for training on labels)
+    target: str = "other"  # Frames of the target: of "other" moments, or the "same" as the source's
+    others: int = 0  # Further windows, in order of time
+
+    def __post_init__(self):
+        if self.views not in (1, 2):
+            raise ValueError(f"views must be 1 or 2, got {self.views}")
+        if self.target not in ("other", "same"):
+            raise ValueError(f"target must be 'other' or 'same', got {self.target!r}")
+        if self.others < 0:
+            raise ValueError(f"others must be at least 0, got {self.others}")
+        if self.sub_clips and self.window % self.sub_clips:
+            raise ValueError(f"sub_clips must divide the window of {self.window} frames, got {self.sub_clips}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip must be in [0, 1], got {self.flip}")
+
+    @property
+    def window(self) -> int:
+        "Count the source frames of a window."
+        return self.frames_per_clip * self.stride
+
+
+class _Cut(NamedTuple):
+    "Hold a clip and how it was cut."
+
+    clip: np.ndarray  # Frames, uint8 (T, H, W, 3)
+    box: np.ndarray  # Its box, float32 (4,)
+    rectangle: tuple[int, int, int, int]  # x, y, w, h in pixels
+    flip: bool  # Is it mirrored?
+
+
 class ClipDataset(Dataset):
     "Give two views of each video; a key is (epoch, row), and the draws depend on seed, epoch and row alone."
 
@@ -149,113 +190,92 @@ class ClipDataset(Dataset):
         self,
         catalog: pd.DataFrame,  # Videos: columns path (and label), `attrs["folder"]`
         frames: FrameSource,  # Where their frames are; keys are absolute paths
-        frames_per_clip: int = 16,  # Frames of a whole clip and of a sub-clip, T
-        stride: int = 2,  # Source frames per step of the whole clip
-        sub_clips: int = 2,  # Equal parts of the window read at stride 1, S; 0: none
-        crop_size: int = 112,  # Side of a crop in pixels
-        scale: tuple[float, float] = (0.2, 1.0),  # Share of the frame's area
-        aspect: tuple[float, float] = (3 / 4, 4 / 3),  # Width / height of the crop
-        flip: float = 0.5,  # Probability of a mirrored crop
+        options: ClipOptions = ClipOptions(),  # What is cut
         seed: int = 0,  # Decides every draw
-        views: int = 2,  # 2 for contrast; 1: the target view is None (for training on labels)
-        target: str = "other",  # Frames of the target: of "other" moments, or the "same" as the source's
-        others: int = 0,  # Further windows, in order of time
         places: AnyPlaces | None = None,  # Chooses moments and crops; None: `AnyPlaces`
         # (path, start, rectangle, flip, generator) -> motion map of a clip's crop, float32 (T', H', W')
         motion: Callable | None = None,
     ):
-        if views not in (1, 2):
-            raise ValueError(f"views must be 1 or 2, got {views}")
-        if target not in ("other", "same"):
-            raise ValueError(f"target must be 'other' or 'same', got {target!r}")
-        if others < 0:
-            raise ValueError(f"others must be at least 0, got {others}")
-        self.views, self.target, self.others, self.places, self.motion = (
-            views,
-            target,
-            others,
-            places or AnyPlaces(),
-            motion,
-        )
-        self.frames, self.frames_per_clip, self.stride, self.sub_clips = frames, frames_per_clip, stride, sub_clips
-        self.crop_size, self.scale, self.aspect, self.flip, self.seed = crop_size, scale, aspect, flip, seed
-        self.window = frames_per_clip * stride
-        if sub_clips and self.window % sub_clips:
-            raise ValueError(f"sub_clips must divide the window of {self.window} frames, got {sub_clips}")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip must be in [0, 1], got {flip}")
+        self.frames, self.options, self.seed = frames, options, seed
+        self.places, self.motion = places or AnyPlaces(), motion
         folder = Path(catalog.attrs.get("folder", ""))
         self.paths = [str(folder / path) for path in catalog["path"]]
         self.labels = catalog["label"].to_numpy(np.int64) if "label" in catalog else np.full(len(catalog), -1)
         self.counts = [frames.count(path) for path in self.paths]
-        short = [
-            f"{path} ({count})" for path, count in zip(self.paths, self.counts, strict=True) if count < self.window
-        ]
-        if short:
-            raise ValueError(f"catalog must hold videos of at least {self.window} frames; shorter: {', '.join(short)}")
+        counts = zip(self.paths, self.counts, strict=True)
+        if short := [f"{path} ({count})" for path, count in counts if count < options.window]:
+            raise ValueError(
+                f"catalog must hold videos of at least {options.window} frames; shorter: {', '.join(short)}"
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def _starts(self, row: int, generator: np.random.Generator) -> tuple[list[int], int]:
         "Draw the first frames of source, target and others; and where in time the others lie."
+        options = self.options
 
         def draw(number):
-            return self.places.starts(self.paths[row], self.counts[row], self.window, number, generator)
+            return self.places.starts(self.paths[row], self.counts[row], options.window, number, generator)
 
-        if self.target == "other" and not self.others:
-            return list(draw(2)[0][: self.views]), -1
-        (first, *rest), order = draw(1 + self.others)
-        second = first if self.target == "same" else draw(2)[0][1]
-        return [first, second, *rest][: None if self.views == 2 else 1], order
+        if options.target == "other" and not options.others:
+            return list(draw(2)[0][: options.views]), -1
+        (first, *rest), order = draw(1 + options.others)
+        second = first if options.target == "same" else draw(2)[0][1]
+        return [first] if options.views == 1 else [first, second, *rest], order
 
-    def _cut(self, row: int, frames: np.ndarray, start: int, length: int, generator: np.random.Generator) -> tuple:
-        "Cut one clip of so many source frames, mirrored with probability `flip`; give it with its box, rectangle and flip."
+    def _cut(self, row: int, frames: np.ndarray, start: int, length: int, generator: np.random.Generator) -> _Cut:
+        "Cut one clip that spans so many source frames, mirrored with probability `flip`."
+        options = self.options
         rectangle = self.places.rectangle(
-            self.paths[row], start, length, *frames.shape[1:3], self.scale, self.aspect, generator
+            self.paths[row], start, length, *frames.shape[1:3], options.scale, options.aspect, generator
         )
-        flip = bool(generator.random() < self.flip)
-        return *crop(frames, rectangle, self.crop_size, flip), rectangle, flip
+        flip = bool(generator.random() < options.flip)
+        clip, box = crop(frames, rectangle, options.crop_size, flip)
+        return _Cut(clip, box, rectangle, flip)
 
-    def _sub_clips(self, row: int, window: np.ndarray, start: int, generator: np.random.Generator) -> tuple:
+    def _sub_clips(
+        self, row: int, window: np.ndarray, start: int, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         "Cut the equal parts of a window; give them with their boxes."
-        length = self.window // self.sub_clips
+        count = self.options.sub_clips
+        length = self.options.window // count
         cuts = [
-            self._cut(row, part, start + number * length, length, generator)[:2]
-            for number, part in enumerate(np.split(window, self.sub_clips))
+            self._cut(row, frames, start + number * length, length, generator)
+            for number, frames in enumerate(np.split(window, count))
         ]
-        return tuple(map(np.stack, zip(*cuts, strict=True)))
+        return np.stack([cut.clip for cut in cuts]), np.stack([cut.box for cut in cuts])
 
     def __getitem__(
         self,
         key: tuple[int, int],  # Epoch and row of the catalog
     ) -> RawBatch:  # One sample: arrays without the axis B
         "Read the windows and cut a whole clip out of each, and sub-clips out of source and target."
-        (epoch, row), entropy = key, [self.seed, *key]
+        options, (_, row) = self.options, key
+        entropy = [self.seed, *key]
         generator = np.random.default_rng(np.random.SeedSequence(entropy))
         starts, order = self._starts(row, generator)
-        windows = [self.frames.window(self.paths[row], start, self.window) for start in starts]
+        windows = [self.frames.window(self.paths[row], start, options.window) for start in starts]
         cuts = [
-            self._cut(row, window[:: self.stride], start, self.window, generator)
+            self._cut(row, window[:: options.stride], start, options.window, generator)
             for window, start in zip(windows, starts, strict=True)
         ]
-        views = [RawView(*cut[:2]) for cut in cuts]
-        if self.sub_clips:
-            parts = [
-                self._sub_clips(row, window, start, generator)
-                for window, start in zip(windows[: self.views], starts, strict=True)
-            ]
-            views[: self.views] = [RawView(*view[:2], *part) for view, part in zip(views, parts, strict=False)]
+        views = [RawView(cut.clip, cut.box) for cut in cuts]
+        if options.sub_clips:
+            for number in range(options.views):
+                sub_clips, sub_boxes = self._sub_clips(row, windows[number], starts[number], generator)
+                views[number] = views[number]._replace(sub_clips=sub_clips, sub_boxes=sub_boxes)
         if self.motion:
             own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2,)))
-            views[0] = views[0]._replace(motion=self.motion(self.paths[row], starts[0], *cuts[0][2:], own))
+            motion = self.motion(self.paths[row], starts[0], cuts[0].rectangle, cuts[0].flip, own)
+            views[0] = views[0]._replace(motion=motion)
         return RawBatch(
-            views[0],
-            views[1] if self.views == 2 else None,
-            self.labels[row],
-            np.int64(row),
-            tuple(views[2:]),
-            np.int64(order) if self.others > 1 else None,
+            source=views[0],
+            target=views[1] if options.views == 2 else None,
+            label=self.labels[row],
+            index=np.int64(row),
+            others=tuple(views[2:]),
+            order=np.int64(order) if options.others > 1 else None,
         )
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #7a1e6b98
@@ -268,8 +288,8 @@ def collate(
         return None
     if not isinstance(first, tuple):
         return torch.from_numpy(np.stack(samples))
-    parts = [collate(list(part)) for part in zip(*samples, strict=True)]
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    stacked = [collate(list(part)) for part in zip(*samples, strict=True)]
+    return type(first)(*stacked) if hasattr(first, "_fields") else tuple(stacked)
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #832993bd
 class StepSampler(Sampler):
@@ -294,14 +314,9 @@ class StepSampler(Sampler):
                 f"part must be (number, parts) with 0 <= number < parts and parts dividing batch_size = {batch_size}, "
                 f"got {part}"
             )
-        self.rows, self.batch_size, self.steps, self.start_step, self.seed, self.part = (
-            rows,
-            batch_size,
-            steps,
-            start_step,
-            seed,
-            part,
-        )
+        self.rows, self.batch_size = rows, batch_size
+        self.steps, self.start_step = steps, start_step
+        self.seed, self.part = seed, part
 
     def order(
         self,
@@ -314,14 +329,16 @@ class StepSampler(Sampler):
         return self.steps - self.start_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch, current, order = self.rows // self.batch_size, None, None
-        (number, parts), share = self.part, self.batch_size // self.part[1]
+        per_epoch = self.rows // self.batch_size
+        number, count = self.part
+        size = self.batch_size // count  # rows of a step that this part lists
+        current, order = None, None
         for step in range(self.start_step, self.steps):
             epoch, place = divmod(step, per_epoch)
             if epoch != current:
                 current, order = epoch, self.order(epoch)
-            first = place * self.batch_size + number * share
-            yield [(epoch, int(row)) for row in order[first : first + share]]
+            first = place * self.batch_size + number * size
+            yield [(epoch, int(row)) for row in order[first : first + size]]
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #ff656a64
 def _quiet_worker(worker: int) -> None:

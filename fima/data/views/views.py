@@ -52,15 +52,18 @@ def crop(
     "Cut a rectangle out of every frame, resize it bilinearly, and return it with its box."
     if frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"frames must be (T, H, W, 3), got {frames.shape}")
-    (x, y, w, h), (count, height, width, _) = rectangle, frames.shape
+    x, y, w, h = rectangle
+    count, height, width, _ = frames.shape
     if min(x, y) < 0 or min(w, h) < 2 or x + w > width or y + h > height:
         raise ValueError(f"rectangle must lie inside a {width} x {height} frame and be at least 2 x 2, got {rectangle}")
     resized = np.empty((count, size, size, 3), np.uint8)
     for frame, target in zip(frames[:, y : y + h, x : x + w], resized, strict=True):
         cv2.resize(frame, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
-    left, right, top, bottom = x / (width - 1), (x + w - 1) / (width - 1), y / (height - 1), (y + h - 1) / (height - 1)
+    left, right = x / (width - 1), (x + w - 1) / (width - 1)
+    top, bottom = y / (height - 1), (y + h - 1) / (height - 1)
     if flip:
-        resized, left, right = np.ascontiguousarray(resized[:, :, ::-1]), right, left
+        resized = np.ascontiguousarray(resized[:, :, ::-1])
+        left, right = right, left
     return resized, np.array([left, top, right, bottom], np.float32)
 
 # %% ../../../nbs/1_data/4_views/02_views.ipynb #0b3c5ef0
@@ -144,8 +147,8 @@ def map_parts(
     "Apply a function to every tensor of a batch."
     if not isinstance(batch, tuple):
         return batch if batch is None else change(batch)
-    parts = [map_parts(part, change) for part in batch]
-    return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+    changed = [map_parts(part, change) for part in batch]
+    return type(batch)(*changed) if hasattr(batch, "_fields") else tuple(changed)
 
 
 def to_device(
@@ -191,10 +194,12 @@ class Modalities:
         def change(clips):
             return self.change(clips, Generator().manual_seed(seed), part) if seed else clips
 
-        clip = change(to_clip(raw.clip)) if needs & {"rgb", "difference"} else None
-        return clip, torch.stack(
-            [change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1
-        ) if "sub_clips" in needs else None
+        clip = sub_clips = None
+        if needs & {"rgb", "difference"}:
+            clip = change(to_clip(raw.clip))
+        if "sub_clips" in needs:
+            sub_clips = torch.stack([change(to_clip(clips)) for clips in raw.sub_clips.unbind(1)], 1)
+        return clip, sub_clips
 
     def _view(
         self,
@@ -210,15 +215,14 @@ class Modalities:
             if getattr(raw, name) is None:
                 raise ValueError(f"needs names {name!r}, but the batch has none: set {name} of the data set")
         clip, sub_clips = self._changed(raw, seed, needs, part)
-        rgb = normalise(photometric(clip, generators[0], part)) if "rgb" in needs else None
-        difference = self._finish(clip, photometric, generators[1], part) if "difference" in needs else None
-        sub_differences = (
-            self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part).unflatten(
-                0, raw.sub_clips.shape[:2]
-            )
-            if "sub_clips" in needs
-            else None
-        )
+        rgb = difference = sub_differences = None
+        if "rgb" in needs:
+            rgb = normalise(photometric(clip, generators[0], part))
+        if "difference" in needs:
+            difference = self._finish(clip, photometric, generators[1], part)
+        if "sub_clips" in needs:
+            finished = self._finish(sub_clips.flatten(0, 1), photometric, generators[2], part)
+            sub_differences = finished.unflatten(0, raw.sub_clips.shape[:2])
         return View(rgb, difference, sub_differences, raw.box, raw.motion if "motion" in needs else None)
 
     def __call__(
@@ -239,7 +243,9 @@ class Modalities:
         children = [[_child(generator) for _ in range(3)] for _ in range(2 + len(raw.others))]
         seed = int(torch.randint(1, 2**62, (), generator=generator, device=generator.device)) if self.change else 0
         source = self._view(raw.source, photometric, children[0], frozenset(needs), part, seed)
-        target = raw.target and self._view(raw.target, photometric, children[1], frozenset(needs) - {"motion"}, part)
+        target = None
+        if raw.target is not None:
+            target = self._view(raw.target, photometric, children[1], frozenset(needs) - {"motion"}, part)
         others = tuple(
             self._view(view, photometric, own, frozenset({"rgb"}) & needs, part)
             for view, own in zip(raw.others, children[2:], strict=False)

@@ -44,11 +44,14 @@ def background_partners(
     seed: int = 0,  # of the draw
 ) -> dict[int, int]:  # row -> row of the video that lends its background; without rows that no video suits
     "Draw for every video a background of another class."
-    labels, scenes, rows = np.asarray(labels), np.asarray(scenes), np.sort(np.asarray(usable, dtype=int))
-    suited = {row: rows[(scenes[rows] != labels[row]) & (rows != row)] for row in rows.tolist()}
-    return {
-        row: int(stream(seed, f"{names[row]} partner").choice(others)) for row, others in suited.items() if len(others)
-    }
+    labels, scenes = np.asarray(labels), np.asarray(scenes)
+    rows = np.sort(np.asarray(usable, dtype=int))
+    partners = {}
+    for row in rows.tolist():
+        others = rows[(scenes[rows] != labels[row]) & (rows != row)]
+        if len(others):
+            partners[row] = int(stream(seed, f"{names[row]} partner").choice(others))
+    return partners
 
 
 def mixtures(
@@ -60,13 +63,13 @@ def mixtures(
     mask = regions.masks[..., None]
     flat = np.rint(255 * np.array(MEAN)).astype(np.uint8)
     striped = np.where(mask, regions.clips, stripes(regions.clips.shape[2], generator))
-    made = {
+    made = {"swap": np.where(mask, regions.clips, partner.background)} if partner else {}
+    return made | {
         "foreground_only": np.where(mask, regions.clips, flat),
         "background_only": regions.background,
         "scuba": striped,
         "scufo": perturb(striped, "freeze", generator),
     }
-    return ({"swap": np.where(mask, regions.clips, partner.background)} if partner else {}) | made
 
 # %% ../../../nbs/4_evaluation/3_bias/03_background_swap.ipynb #3985624b
 def mixture_maker(
@@ -82,11 +85,8 @@ def mixture_maker(
     def make(row: int) -> dict[str, np.ndarray]:
         if row not in rows:
             return {}
-        return mixtures(
-            regions_of(row),
-            regions_of(partners[row]) if row in partners else None,
-            stream(seed, f"{names[row]} stripes"),
-        )
+        partner = regions_of(partners[row]) if row in partners else None
+        return mixtures(regions_of(row), partner, stream(seed, f"{names[row]} stripes"))
 
     return make
 
@@ -97,8 +97,8 @@ def background_swap(
     labels: Sequence,  # of the test videos, (N,)
     scenes: Sequence,  # class of each one's scene, (N,)
     partners: dict[int, int],  # row -> row whose background it stands on
-    # a row per video, missing where it could not be made: swap_action, swap_scene, foreground_only, background_only, scuba,
-    # scufo, contrasted
+    # a row per video, missing where it could not be made: swap_action, swap_scene, foreground_only, background_only,
+    # scuba, scufo, contrasted
 ) -> pd.DataFrame:
     "Ask a probe about every mixture, and say whether it named the action or the scene."
     labels, scenes = np.asarray(labels), np.asarray(scenes)
@@ -112,8 +112,10 @@ def background_swap(
         if name == "swap":
             add("swap_action", rows, said == labels[rows])
             add("swap_scene", rows, said == scenes[[partners[row] for row in rows.tolist()]])
+        elif name == "background_only":
+            add(name, rows, said == scenes[rows])
         else:
-            add(name, rows, said == (scenes if name == "background_only" else labels)[rows])
+            add(name, rows, said == labels[rows])
     if {"scuba", "scufo"} <= set(table):
         table["contrasted"] = table.scuba & ~table.scufo
     return table

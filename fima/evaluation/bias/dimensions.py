@@ -15,6 +15,7 @@ from torch import nn
 from ...data.sprites.sprite_motions import Look, MOTIONS, motion_poses, sprite_coverage
 from ...data.sprites.sprites import draw_ground
 from .perturb import variant_features
+from ..core.eval_clips import PAPER_FORMAT, ClipFormat
 
 # %% ../../../nbs/4_evaluation/3_bias/04_dimensions.ipynb #4332bc22
 class Appearance(NamedTuple):
@@ -40,17 +41,15 @@ def draw_appearance(
     size: int,  # side, pixels
 ) -> Appearance:
     "Draw a ground, a shape and a colour as the embedded set does."
-    look = Look(
+    shape = Look(
         generator.uniform(12, 16),
         generator.uniform(0.65, 1),
         generator.uniform(0, 2 * np.pi),
         generator.uniform(0.25, 0.45),
     )
-    return Appearance(
-        draw_ground(generator, size, 0),
-        look,
-        np.clip(generator.choice([0.06, 0.94]) + generator.uniform(-0.06, 0.06, 3), 0, 1),
-    )
+    ground = draw_ground(generator, size, 0)
+    colour = generator.choice([0.06, 0.94]) + generator.uniform(-0.06, 0.06, 3)
+    return Appearance(ground, shape, np.clip(colour, 0, 1))
 
 
 def draw_motion(
@@ -59,9 +58,8 @@ def draw_motion(
 ) -> Motion:
     "Draw a motion as the embedded set does."
     kind = int(generator.choice([kind for kind in range(len(MOTIONS)) if kind != but]))
-    return Motion(
-        kind, generator.uniform(5, 7), generator.uniform(8, 14), generator.random(), int(generator.choice([-1, 1]))
-    )
+    amplitude, period, phase = generator.uniform(5, 7), generator.uniform(8, 14), generator.random()
+    return Motion(kind, amplitude, period, phase, int(generator.choice([-1, 1])))
 
 
 def render(
@@ -72,17 +70,12 @@ def render(
     stride: int = 2,  # source frames per step
 ) -> np.ndarray:  # uint8 (T, S, S, 3)
     "Draw a clip of one appearance and one motion."
-    poses = motion_poses(
-        motion.kind,
-        np.arange(0, frames * stride, stride) / motion.period + motion.phase,
-        motion.amplitude,
-        motion.direction,
-    )
+    times = np.arange(0, frames * stride, stride) / motion.period + motion.phase
+    poses = motion_poses(motion.kind, times, motion.amplitude, motion.direction)
     covered = sprite_coverage(poses, appearance.look, len(appearance.ground))[..., None]
     clip = appearance.ground + covered * (appearance.colour.astype(np.float32) - appearance.ground)
-    return np.clip((clip + 0.008 * generator.standard_normal(clip.shape, dtype=np.float32)) * 255 + 0.5, 0, 255).astype(
-        np.uint8
-    )
+    grain = 0.008 * generator.standard_normal(clip.shape, dtype=np.float32)
+    return np.clip((clip + grain) * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def controlled_clips(
@@ -94,10 +87,11 @@ def controlled_clips(
 ) -> dict[str, np.ndarray]:  # base, same_appearance, same_motion -> uint8 (1, T, S, S, 3)
     "Make a video and its two partners."
     generator = np.random.default_rng([seed, pair])
-    here, there, motion = draw_appearance(generator, size), draw_appearance(generator, size), draw_motion(generator)
+    here, there = draw_appearance(generator, size), draw_appearance(generator, size)
+    motion = draw_motion(generator)
     other = draw_motion(generator, motion.kind)
-    told = {"base": (here, motion), "same_appearance": (here, other), "same_motion": (there, motion)}
-    return {name: render(*drawn, generator, frames, stride)[None] for name, drawn in told.items()}
+    videos = {"base": (here, motion), "same_appearance": (here, other), "same_motion": (there, motion)}
+    return {name: render(*drawn, generator, frames, stride)[None] for name, drawn in videos.items()}
 
 # %% ../../../nbs/4_evaluation/3_bias/04_dimensions.ipynb #053fa795
 def correlations(
@@ -107,12 +101,10 @@ def correlations(
     "Correlate each dimension over pairs."
     if one.shape != other.shape or one.ndim != 2 or len(one) < 3:
         raise ValueError(f"one and other must both be (N, C) with N >= 3, got {one.shape} and {other.shape}")
-    first, second = (part.astype(np.float64) - part.mean(0, dtype=np.float64) for part in (one, other))
-    norms, scale = (
-        np.sqrt((first**2).sum(0) * (second**2).sum(0)),
-        1e-6 * (1e-12 + np.abs(one).max(0).astype(float) * np.abs(other).max(0)) * len(one),
-    )
-    return np.where(norms > scale, (first * second).sum(0) / np.maximum(norms, np.finfo(float).tiny), 0.0)
+    first, second = (features.astype(np.float64) - features.mean(0, dtype=np.float64) for features in (one, other))
+    norms = np.sqrt((first**2).sum(0) * (second**2).sum(0))
+    constant = 1e-6 * (1e-12 + np.abs(one).max(0).astype(float) * np.abs(other).max(0)) * len(one)
+    return np.where(norms > constant, (first * second).sum(0) / np.maximum(norms, np.finfo(float).tiny), 0.0)
 
 
 FACTORS = ("static", "dynamic", "joint", "residual")
@@ -126,36 +118,36 @@ def dimension_shares(
     "Sort dimensions by what they follow."
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie within (0, 1), got {threshold}")
-    looks, moves = static >= threshold, dynamic >= threshold
-    kinds = {"static": looks & ~moves, "dynamic": moves & ~looks, "joint": looks & moves, "residual": ~looks & ~moves}
+    appearance, motion = static >= threshold, dynamic >= threshold
+    kinds = {
+        "static": appearance & ~motion,
+        "dynamic": motion & ~appearance,
+        "joint": appearance & motion,
+        "residual": ~appearance & ~motion,
+    }
     return {name: float(chosen.mean()) for name, chosen in kinds.items()}
 
 
 def dimension_probe(
     encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
-    crop_size: int,  # side of its input, pixels
-    frames_per_clip: int,  # T
-    stride: int = 2,  # source frames per step
+    clip_format: ClipFormat = PAPER_FORMAT,  # length, stride and side of a clip, kind of difference
+    modality: str = "rgb",  # "rgb" or "difference"
     pairs: int = 200,  # base videos, at least 3
     seed: int = 0,  # of the pairs
     threshold: float = 0.5,  # of `dimension_shares`
-    modality: str = "rgb",  # "rgb" or "difference"
-    difference: str = "paper",  # kind of frame difference
-) -> dict[
-    str, float
-]:  # shares of `FACTORS`, mean correlations `mean_static` and `mean_dynamic`, `dimensions` C, `pairs`
+    # shares of `FACTORS`, mean correlations `mean_static` and `mean_dynamic`, `dimensions` C, `pairs`
+) -> dict[str, float]:
     "Count static and dynamic dimensions of an encoder over generated pairs."
     if pairs < 3:
         raise ValueError(f"pairs must be at least 3, got {pairs}")
-    varied = variant_features(
-        encoder,
-        pairs,
-        lambda pair: controlled_clips(pair, crop_size, frames_per_clip, stride, seed),
-        modality,
-        difference,
-    )
-    base, looks, moves = (varied[name].features[:, 0] for name in ("base", "same_appearance", "same_motion"))
-    static, dynamic = correlations(base, looks), correlations(base, moves)
+    size, frames, stride = clip_format.crop_size, clip_format.frames_per_clip, clip_format.stride
+
+    def make(pair: int) -> dict[str, np.ndarray]:
+        return controlled_clips(pair, size, frames, stride, seed)
+
+    varied = variant_features(encoder, pairs, make, modality, clip_format.difference)
+    base, same_look, same_motion = (varied[name].features[:, 0] for name in ("base", "same_appearance", "same_motion"))
+    static, dynamic = correlations(base, same_look), correlations(base, same_motion)
     return dimension_shares(static, dynamic, threshold) | {
         "mean_static": float(static.mean()),
         "mean_dynamic": float(dynamic.mean()),

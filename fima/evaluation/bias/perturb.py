@@ -79,6 +79,13 @@ class Varied(NamedTuple):
     features: np.ndarray  # float32 (M, clips, C)
 
 
+def _join(pieces: Sequence[Varied]) -> Varied:
+    "Put the features of one variant, encoded in several pieces, together."
+    return Varied(
+        np.concatenate([piece.rows for piece in pieces]), np.concatenate([piece.features for piece in pieces])
+    )
+
+
 def variant_features(
     encoder: nn.Module,  # (B, 3, T, H, W) -> (B, C, T', H', W')
     videos: int,  # number of videos, N
@@ -93,8 +100,9 @@ def variant_features(
 
     def flush(name: str) -> None:
         rows, cuts = zip(*waiting.pop(name), strict=True)
-        features = encode_clips(encoder, to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference), batch)
-        done.setdefault(name, []).append((np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
+        inputs = to_input(torch.from_numpy(np.concatenate(cuts)), modality, difference)
+        features = encode_clips(encoder, inputs, batch)
+        done.setdefault(name, []).append(Varied(np.array(rows), features.reshape(len(rows), -1, features.shape[1])))
 
     for row in range(videos):
         for name, cut in make(row).items():
@@ -108,7 +116,7 @@ def variant_features(
                 flush(name)
     for name in list(waiting):
         flush(name)
-    return {name: Varied(*(np.concatenate(part) for part in zip(*parts, strict=True))) for name, parts in done.items()}
+    return {name: _join(pieces) for name, pieces in done.items()}
 
 
 def perturbed(
@@ -124,7 +132,7 @@ class Judge(NamedTuple):
     "Hold a fitted linear probe."
 
     mean: np.ndarray  # of each feature over the training videos, (C,)
-    spread: np.ndarray  # its deviation, (C,)
+    scale: np.ndarray  # its standard deviation, 1 where it is constant, (C,)
     weight: np.ndarray  # (classes, C)
     bias: np.ndarray  # (classes,)
     classes: np.ndarray  # label of each score, sorted, (classes,)
@@ -135,7 +143,8 @@ class Judge(NamedTuple):
     ) -> np.ndarray:  # label of each video, (N,)
         "Name the class of each video."
         rows, _ = as_rows("features", features, np.zeros(len(features)))
-        return self.classes[class_scores((rows - self.mean) / self.spread, self.weight, self.bias).argmax(1)]
+        scores = class_scores((rows - self.mean) / self.scale, self.weight, self.bias)
+        return self.classes[scores.argmax(1)]
 
 
 def fit_judge(
@@ -146,8 +155,9 @@ def fit_judge(
     "Fit the linear probe on videos as they are."
     rows, names = as_rows("features", features, labels)
     classes, codes = np.unique(names, return_inverse=True)
-    mean, spread = standardiser(rows)
-    return Judge(mean, spread, *fit_logistic((rows - mean) / spread, codes, C), classes)
+    mean, scale = standardiser(rows)
+    weight, bias = fit_logistic((rows - mean) / scale, codes, C)
+    return Judge(mean, scale, weight, bias, classes)
 
 # %% ../../../nbs/4_evaluation/3_bias/01_perturb.ipynb #56b3df59
 def cosines(
@@ -157,7 +167,7 @@ def cosines(
     "Compare features clip by clip."
     if one.shape != other.shape or one.ndim != 3:
         raise ValueError(f"one and other must both be (N, clips, C), got {one.shape} and {other.shape}")
-    first, second = (directions(part.reshape(-1, part.shape[-1])) for part in (one, other))
+    first, second = (directions(features.reshape(-1, features.shape[-1])) for features in (one, other))
     return (first * second).sum(1).clip(-1, 1).reshape(one.shape[:2]).mean(1)
 
 
@@ -168,7 +178,8 @@ def temporal_probe(
     labels: Sequence,  # of the test videos, (N,)
     gallery: np.ndarray,  # training videos as they are, (M, clips, C)
     gallery_labels: Sequence,  # (M,)
-    # a row per video, missing where it could not be perturbed: hit_1, then for each perturbation name, drop_, cos_, hit_1_
+    # a row per video, missing where it could not be perturbed: hit_1, then for each perturbation its name, drop_, cos_
+    # and hit_1_
 ) -> pd.DataFrame:
     "Score perturbed test videos by a probe, by cosine and as queries."
     plain, truth = check_features("plain", plain, labels)
@@ -203,8 +214,8 @@ def arrow_of_time(
             f"{len(asked)} and {len(turned)}"
         )
 
-    def both(parts):
-        return np.concatenate(parts), np.repeat([1, 0], len(parts[0]))
+    def both(directed):
+        return np.concatenate(directed), np.repeat([1, 0], len(directed[0]))
 
     probe = linear_probe(*both(train), *both(test), C=C)
     return (probe.predicted == both(test)[1]).reshape(2, -1).mean(0)

@@ -211,7 +211,7 @@ def save_features(
     if {len(part) for part in features} != {len(paths)}:
         raise ValueError(f"paths must have one entry per row of features ({len(features.pooled)}), got {len(paths)}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as draft, open(draft, "wb") as stream:
+    with replacing(target, durable=False) as draft, open(draft, "wb") as stream:
         np.savez(stream, **features._asdict(), paths=np.array(paths, dtype=str), made_by=np.array(made_by, dtype=str))
     return target
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .maps import encode_maps
-from ..core.eval_clips import read_clips, to_input
+from ..core.eval_clips import ClipFormat, ClipSampling, read_clips, to_input
 from ..core.record import Opened
 from .restore import motion_maps
 
@@ -67,7 +67,7 @@ def temporal_similarity(
 def temporal_alignment(
     similarity: Tensor,  # of `temporal_similarity`, (V, K, K), K >= 2
 ) -> pd.DataFrame:  # a row per video: mean, deviation, own above other clips
-    "Measure each video's mean similarity, its standard deviation over clips, and how far a clip's own motion is nearer than that of the video's other clips."
+    "Measure a video's mean similarity, its deviation over clips, and how much nearer a clip's own motion is."
     clips = similarity.shape[-1]
     if clips < 2:
         raise ValueError(f"similarity must compare at least 2 clips of a video, got {clips}")
@@ -100,17 +100,11 @@ def align_clips(
     "Compare RGB and motion features of a run in space and time (Sec. 4.6)."
     if len(paths) < 2:
         raise ValueError(f"paths must name at least 2 videos, got {len(paths)}")
-    views = opened.recipe.views
-    cuts = torch.from_numpy(
-        np.concatenate(
-            [
-                read_clips(opened.data.frames, path, clips, views.frames_per_clip, views.stride, views.crop_size)
-                for path in paths
-            ]
-        )
-    )
+    clip_format, sampling = ClipFormat.of(opened.recipe.views), ClipSampling(clips=clips)
+    videos = [read_clips(opened.data.frames, path, clip_format, sampling) for path in paths]
+    cuts = torch.from_numpy(np.concatenate(videos))
     rgb = encode_maps(opened.encoder, to_input(cuts)).unflatten(0, (-1, clips))
-    moved = motion_maps(opened, to_input(cuts, "difference", views.difference))
+    moved = motion_maps(opened, to_input(cuts, "difference", clip_format.difference))
     motion, middle = moved.difference.unflatten(0, (-1, clips)), clips // 2
     matrix = affinity(rgb[:, middle], motion[:, middle]).mean(0).numpy()
     similarity = temporal_similarity(rgb.mean((3, 4, 5)), motion.mean((3, 4, 5)))

@@ -40,32 +40,37 @@ class PointViews(NamedTuple):
     places: list[list[Place]]  # N pairs
 
 
+def _cut_view(
+    opened: Opened, path: str, file: str, start: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Place]:
+    "Cut a view of a video at a place that is drawn: its frames, its box, what moves in it, and the place."
+    views = opened.recipe.views
+    frames = opened.data.frames.window(file, start, views.frames_per_clip * views.stride)[:: views.stride]
+    rectangle = random_box(*frames.shape[1:3], views.scale, views.aspect, generator)
+    flip = bool(generator.random() < views.flip)
+    cut, box = crop(frames, rectangle, views.crop_size, flip)
+    masks = clip_masks(opened, path, start)
+    if masks is not None:
+        masks = crop(masks[..., None].repeat(3, -1), rectangle, views.crop_size, flip)[0][..., 0]
+    return cut, box, moving_area(cut, masks), Place(start, rectangle, flip)
+
+
 def point_views(
     opened: Opened,  # a run and its videos
     rows: pd.DataFrame,  # rows of the catalog, N of them
     seed: int = 0,  # of moments, crops and flips; a video's draws depend on the seed and its place in `rows` alone
 ) -> PointViews:
     "Cut two views of each video as pre-training does, without colour changes."
-    views, parts, places = opened.recipe.views, [], []
-    window = views.frames_per_clip * views.stride
+    window = opened.recipe.views.frames_per_clip * opened.recipe.views.stride
+    videos, places = [], []
     for number, (path, file) in enumerate(zip(rows.path, opened.data.paths(rows), strict=True)):
-        generator, pair = np.random.default_rng([seed, number]), []
-        for start in two_starts(opened.data.frames.count(file), window, generator):
-            frames = opened.data.frames.window(file, start, window)[:: views.stride]
-            place = Place(
-                start,
-                random_box(*frames.shape[1:3], views.scale, views.aspect, generator),
-                bool(generator.random() < views.flip),
-            )
-            cut, box = crop(frames, place.rectangle, views.crop_size, place.flip)
-            masks = clip_masks(opened, path, start)
-            if masks is not None:
-                masks = crop(masks[..., None].repeat(3, -1), place.rectangle, views.crop_size, place.flip)[0][..., 0]
-            pair.append((cut, box, moving_area(cut, masks), place))
+        generator = np.random.default_rng([seed, number])
+        starts = two_starts(opened.data.frames.count(file), window, generator)
+        pair = [_cut_view(opened, path, file, start, generator) for start in starts]
         *arrays, where = zip(*pair, strict=True)
-        parts.append([np.stack(array) for array in arrays])
+        videos.append([np.stack(array) for array in arrays])
         places.append(list(where))
-    return PointViews(*map(np.stack, zip(*parts, strict=True)), places)
+    return PointViews(*map(np.stack, zip(*videos, strict=True)), places)
 
 # %% ../../../nbs/4_evaluation/4_inspect/05_attention.ipynb #c3217560
 def point_decoder(

@@ -91,6 +91,6 @@ def draw_classes(
 ) -> list[str]:  # sorted; all of them where there are no more
     "Draw the classes that are shown (App. D.4)."
     known = sorted(set(names))
-    return (
-        known if len(known) <= most else sorted(np.random.default_rng(seed).choice(known, most, replace=False).tolist())
-    )
+    if len(known) <= most:
+        return known
+    return sorted(np.random.default_rng(seed).choice(known, most, replace=False).tolist())

@@ -65,16 +65,17 @@ def middle_clips(
     rows: pd.DataFrame,  # rows of the catalog, N of them
 ) -> Middles:
     "Read one clip from the middle of each video, and what moves in it."
-    views, parts = opened.recipe.views, []
+    views = opened.recipe.views
     window = views.frames_per_clip * views.stride
+    middles = []
     for path, file in zip(rows.path, opened.data.paths(rows), strict=True):
         start = int(np.rint((opened.data.frames.count(file) - window) / 2))
         cut = centre_crop(opened.data.frames.window(file, start, window)[:: views.stride], views.crop_size)
         masks = clip_masks(opened, path, start)
         if masks is not None:
             masks = centre_crop(masks[..., None].repeat(3, -1), views.crop_size)[..., 0]
-        parts.append((cut, moving_area(cut, masks), start))
-    return Middles(*map(np.stack, zip(*parts, strict=True)))
+        middles.append((cut, moving_area(cut, masks), start))
+    return Middles(*map(np.stack, zip(*middles, strict=True)))
 
 
 def still(
@@ -89,13 +90,14 @@ def still(
     "Cut a picture of a frame out of the video file, sharper than the encoder sees it."
     file = opened.data.folder / path
     info = probe(file)
-    frame, cached, scale = decode(file, number % info.frames, 1, info), opened.about.cache_size, 1
+    frame = decode(file, number % info.frames, 1, info)
+    cached, scale = opened.about.cache_size, 1
     if cached:  # the encoder is given frames squashed to this size: squash likewise, to a multiple of it
         scale = int(np.ceil(side / min(cached)))
         frame = cv2.resize(frame[0], (cached[1] * scale, cached[0] * scale), interpolation=cv2.INTER_AREA)[None]
     if rectangle is None:
         return centre_crop(frame, side)[0]
-    return crop(frame, tuple(scale * part for part in rectangle), side, flip)[0][0]
+    return crop(frame, tuple(scale * edge for edge in rectangle), side, flip)[0][0]
 
 # %% ../../../nbs/4_evaluation/4_inspect/01_maps.ipynb #65dc11fd
 def encode_maps(
@@ -116,9 +118,8 @@ def to_cells(
     size: Sequence[int],  # rows and columns of the grid, (H, W)
 ) -> np.ndarray:  # mean of each cell, float32 (N, H, W)
     "Average images over a grid of cells."
-    return adaptive_avg_pool2d(torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None], tuple(size))[
-        :, 0
-    ].numpy()
+    channel = torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None]
+    return adaptive_avg_pool2d(channel, tuple(size))[:, 0].numpy()
 
 
 def top_half(
@@ -178,5 +179,6 @@ def estimate(
         raise ValueError(f"groups must have one entry per value ({values.size}), got {groups.size}")
     kept = np.isfinite(values)
     if len(set(groups[kept].tolist())) < 2:
-        return Estimate(float(values[kept].mean()) if kept.any() else np.nan, np.nan, np.nan, int(kept.sum()))
+        mean = float(values[kept].mean()) if kept.any() else np.nan
+        return Estimate(mean, np.nan, np.nan, int(kept.sum()))
     return cluster_bootstrap(values[kept], groups[kept])

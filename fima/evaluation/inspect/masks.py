@@ -34,8 +34,8 @@ def run_masks(
     cuts: np.ndarray,  # clips as the encoder sees them, uint8 (N, T, S, S, 3)
 ) -> Masks:
     "Compute the foreground of clips as the run's losses did (Eq. 6)."
-    views, recipe, clips = opened.recipe.views, opened.recipe, torch.from_numpy(cuts)
-    maps = motion_maps(opened, to_input(clips, "difference", views.difference), to_input(clips))
+    recipe, clips = opened.recipe, torch.from_numpy(cuts)
+    maps = motion_maps(opened, to_input(clips, "difference", recipe.views.difference), to_input(clips))
     masks = [
         foreground_mask(maps.rgb, maps.difference, recipe.method.beta, source).numpy()
         for source in ("rgb", "difference", "both")
@@ -65,16 +65,16 @@ def fusion(
     bar: float = 0.5,  # share of what moves from which on a mask is right
     # a row per clip, 1 or 0, NaN where the question does not arise: right, sides with the right one, both wrong
 ) -> pd.DataFrame:
-    "Ask of each clip whether the sum is right, whether it is when exactly one source is, and whether no source was when it is not (App. D)."
-    known, right = shares[["RGB", "motion", "both"]].notna().all(axis=1), shares[["RGB", "motion", "both"]] >= bar
+    "Ask of each clip whether the sum is right, also where one source is, and whether all fail where it fails (App. D)."
+    inside = shares[["RGB", "motion", "both"]]
+    known, right = inside.notna().all(axis=1), inside >= bar
     one, failed = right.RGB ^ right.motion, ~right.both
+    none = ~right.RGB & ~right.motion
     return pd.DataFrame(
         {
             "the sum is right": right.both.astype(float).where(known),
             "the sum is right where one source is": right.both.astype(float).where(known & one),
-            "no source is right where the sum is wrong": (~right.RGB & ~right.motion)
-            .astype(float)
-            .where(known & failed),
+            "no source is right where the sum is wrong": none.astype(float).where(known & failed),
         }
     )
 

@@ -71,11 +71,12 @@ def motion_maps(
     rgb: Tensor | None = None,  # prepared RGB clips that pass the same encoder, (N, 3, T, H, W)
     batch: int = 16,  # clips per forward pass
 ) -> Motions:
-    "Encode difference clips, and RGB clips where given, by the key encoder, or by the query encoder where the training state is gone."
+    "Encode clips by the key encoder, or by the query encoder where the training state is gone."
     method = restore(opened)
-    encoder, name = (opened.encoder, "query encoder") if method is None else (method.key_encoder, "key encoder")
-    each = [
-        None if clips is None else encode_maps(recalibrate_batchnorm(encoder, clips, batch), clips, batch)
-        for clips in (rgb, difference)
-    ]
-    return Motions(*each, name)
+    encoder = opened.encoder if method is None else method.key_encoder
+
+    def encode(clips: Tensor) -> Tensor:
+        return encode_maps(recalibrate_batchnorm(encoder, clips, batch), clips, batch)
+
+    rgb_maps = None if rgb is None else encode(rgb)
+    return Motions(rgb_maps, encode(difference), "query encoder" if method is None else "key encoder")

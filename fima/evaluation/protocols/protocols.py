@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UCF101_DROPOUT', 'LINEAR', 'FINETUNE', 'DROPOUT', 'Score', 'Fit', 'Protocol', 'find_protocol', 'check_labels',
-           'validation_rows', 'Outcome', 'train_and_score']
+           'validation_rows', 'Outcome', 'Selection', 'select', 'refit', 'train_and_score']
 
 # %% ../../../nbs/4_evaluation/2_protocols/01_protocols.ipynb #cbe75d08
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +38,8 @@ class Protocol:
     average: Literal["probabilities", "logits", "features"] = "probabilities"
     # which videos decide the epoch and the value; `test` is not honest
     choose: Literal["validation", "last", "test"] = "validation"
-    every: int = 1  # epochs between two looks at the deciding videos; the last epoch is always looked at
-    first: int = 0  # looks come after epochs first, first + every, ...; 0: after every, 2 every, ...
+    every: int = 1  # epochs between two scorings of the deciding videos; the last epoch is always scored
+    first: int = 0  # scorings come after epochs first, first + every, ...; 0: after every, 2 every, ...
     drop_last: bool = False  # leave out the last batch of an epoch where it is not full
 
     def __post_init__(self):
@@ -61,7 +61,7 @@ class Protocol:
     def lasting(
         self,
         epochs: int,  # passes over the training videos
-    ) -> "Protocol":  # the same, its decays and looks moved in proportion
+    ) -> "Protocol":  # the same, its decays and scorings moved in proportion
         "Shorten or lengthen a protocol."
 
         def scale(epoch):
@@ -90,7 +90,10 @@ _PUBLISHED = dict(
 )
 _AS_RELEASED = dict(jitter_p=0.8, average="logits", first=1, drop_last=True)
 _RELEASED = dict(values=(30.0,), batch_size=256, augment=True, l2_normalise=True, every=10, **_AS_RELEASED)
-_OPTIMISTIC = "released code, its choice of the epoch too: the best on the TEST videos, so that the number is too high; only for comparison with published ones"
+_OPTIMISTIC = (
+    "released code, its choice of the epoch too: the best on the TEST videos, so that the number is too high; only for "
+    "comparison with published ones"
+)
 
 LINEAR = {  # linear probes by name
     "paper": Protocol("Section 4.1, Appendix A.4; epoch chosen on held-out training videos", every=10),
@@ -172,28 +175,29 @@ def check_labels(
 def validation_rows(
     labels: Sequence,  # one label per training video, (N,)
     groups: Sequence,  # what must not be torn apart, (N,)
-    share: float = 0.2,  # share of the videos to hold out, in (0, 0.5]
+    # share of the videos to hold out, in (0, 0.5]; a larger one where the rarest class has fewer than 1 / share videos
+    share: float = 0.2,
     seed: int = 0,  # of the draw
 ) -> np.ndarray:  # True where held out, bool (N,)
-    "Hold out whole groups of training videos so that every class keeps some to train on; where the rarest class has fewer than 1 / share videos, a larger share of all classes."
+    "Hold out whole groups of training videos so that every class keeps some to train on."
     if not 0 < share <= 0.5:
         raise ValueError(f"share must lie within (0, 0.5], got {share}")
     marks, names = np.unique(np.asarray(labels), return_inverse=True)[1], np.asarray(groups)
-    parts = min(round(1 / share), np.bincount(marks).min())
-    if parts < 2:
+    rarest = np.bincount(marks).min()
+    folds = min(round(1 / share), rarest)
+    if folds < 2:
         raise ValueError(
-            f"labels must have at least 2 videos of every class to hold some out, got {np.bincount(marks).min()} of "
-            "the rarest"
+            f"labels must have at least 2 videos of every class to hold some out, got {rarest} of the rarest"
         )
-    if len(np.unique(names)) < parts:
+    if len(np.unique(names)) < folds:
         raise ValueError(
-            f"groups must number at least {parts} to hold out {share:.0%} of the videos, got {len(np.unique(names))}"
+            f"groups must number at least {folds} to hold out {share:.0%} of the videos, got {len(np.unique(names))}"
         )
-    for kept, held in StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(marks, marks, names):
+    for kept, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(marks, marks, names):
         if len(held) and set(marks[kept]) == set(marks):
             return np.isin(np.arange(len(marks)), held)
     raise ValueError(
-        f"groups must leave every class in training, but each of {parts} ways to hold out {share:.0%} takes all videos "
+        f"groups must leave every class in training, but each of {folds} ways to hold out {share:.0%} takes all videos "
         "of some class"
     )
 
@@ -211,19 +215,109 @@ class Outcome(NamedTuple):
     scores: np.ndarray  # scores whose largest decides, (M, classes)
     classes: np.ndarray  # label of each column of the scores, sorted, (classes,)
     chosen: dict[str, float]  # epoch and value that were used, and the number of videos that decided
-    curve: pd.DataFrame  # looks at the deciding videos: value, epoch, accuracy
+    curve: pd.DataFrame  # scorings of the deciding videos: value, epoch, accuracy
+
+
+class Selection(NamedTuple):
+    "Carry the epoch and the value that the deciding videos chose."
+
+    epoch: int  # passes over the training videos
+    value: float  # learning rate, or inverse regularisation
+    deciding: int  # number of videos that decided; 0: none did
+    curve: pd.DataFrame  # scorings of the deciding videos: value, epoch, accuracy
+    scores: np.ndarray | None  # of the test videos at this epoch, (M, classes); None: they did not decide in this call
+
+
+class _Deciding(NamedTuple):
+    "Hold the videos that decide, and those that are trained on until it is decided."
+
+    train: np.ndarray  # positions of the training videos, (n,)
+    split: str  # of the videos that decide, "train" or "test"
+    rows: np.ndarray  # their positions in it, (m,)
+    codes: np.ndarray  # their class numbers, (m,)
+
+
+def _find_deciding(
+    protocol: Protocol, codes: np.ndarray, groups: Sequence, test_codes: np.ndarray, seed: int
+) -> _Deciding | None:
+    "Say which videos decide; None where a protocol takes its last epoch."
+    videos = np.arange(len(codes))
+    if protocol.choose == "validation":
+        held = validation_rows(codes, groups, seed=seed)
+        return _Deciding(videos[~held], "train", videos[held], codes[held])
+    if protocol.choose == "test":
+        return _Deciding(videos, "test", np.arange(len(test_codes)), test_codes)
+    return None
 
 
 def _is_due(protocol: Protocol, epoch: int) -> bool:
-    "Tell whether the deciding videos are looked at after an epoch."
+    "Tell whether the deciding videos are scored after an epoch."
     return (epoch - protocol.first) % protocol.every == 0 or epoch == protocol.epochs
 
 
+def _due_scores(
+    protocol: Protocol, fit: Fit, deciding: _Deciding, value: float, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    "Train at one value, and score the deciding videos after every epoch that is due."
+    for epoch, score in fit(deciding.train, value, protocol.epochs, name):
+        if _is_due(protocol, epoch):
+            yield epoch, score(deciding.split, deciding.rows)
+
+
 def _best(curve: pd.DataFrame, latest: bool) -> tuple[int, float]:
-    "Find the epoch and the value of the best look; of several, the latest epoch (or the first), then the first value."
+    "Find the best scoring; of several, the latest epoch (or the first), then the first value."
     best = curve[curve.accuracy == curve.accuracy.max()]
     best = best[best.epoch == (best.epoch.max() if latest else best.epoch.min())].iloc[0]
     return int(best.epoch), float(best.value)
+
+
+def _forget(scoring: dict) -> None:
+    "Keep nothing of a scoring."
+
+
+def select(
+    protocol: Protocol,  # what to do
+    fit: Fit,  # how to train and score
+    codes: np.ndarray,  # class number of each training video, (N,)
+    groups: Sequence,  # what must not be torn apart, (N,)
+    test_codes: np.ndarray,  # class number of each test video, (M,)
+    seed: int = 0,  # of the held-out videos
+    known: pd.DataFrame | None = None,  # scorings of an earlier, interrupted call: value, epoch, accuracy
+    remember: Callable[[dict], None] = _forget,  # is given every scoring, to keep it
+) -> Selection:
+    "Choose epoch and value by the deciding videos; without any, take the last epoch and the first value."
+    deciding = _find_deciding(protocol, codes, groups, test_codes, seed)
+    scorings, test_scores = [], {}
+    for place, value in enumerate(protocol.values if deciding else ()):
+        if known is not None:
+            scorings.extend(known[known.value == value].to_dict("records"))
+        for epoch, scores in _due_scores(protocol, fit, deciding, value, f"choose_{place}"):
+            accuracy = float((scores.argmax(1) == deciding.codes).mean())
+            scorings.append(dict(value=value, epoch=epoch, accuracy=accuracy))
+            remember(scorings[-1])
+            if deciding.split == "test":
+                test_scores[epoch] = scores
+    curve = pd.DataFrame(scorings, columns=["value", "epoch", "accuracy"])
+    curve = curve.drop_duplicates(["value", "epoch"], keep="last")
+    epoch, value = protocol.epochs, protocol.values[0]
+    if len(curve):
+        epoch, value = _best(curve, latest=protocol.choose == "validation")
+    return Selection(epoch, value, len(deciding.rows) if deciding else 0, curve, test_scores.get(epoch))
+
+
+def refit(
+    fit: Fit,  # how to train and score
+    epoch: int,  # passes over the training videos
+    value: float,  # learning rate, or inverse regularisation
+    train_videos: int,  # number of training videos, N
+    test_videos: int,  # number of test videos, M
+) -> np.ndarray:  # scores of the test videos, (M, classes)
+    "Train on all training videos up to an epoch, and score the test videos there."
+    scores = None
+    for done, score in fit(np.arange(train_videos), value, epoch, "fit"):
+        if done == epoch:
+            scores = score("test", np.arange(test_videos))
+    return scores
 
 
 def train_and_score(
@@ -233,55 +327,18 @@ def train_and_score(
     train_groups: Sequence,  # what must not be torn apart, (N,)
     test_labels: Sequence,  # (M,)
     seed: int = 0,  # of the held-out videos
-    known: pd.DataFrame | None = None,  # looks of an earlier, interrupted call: value, epoch, accuracy
-    remember: Callable[[dict], None] = lambda look: None,  # told every look, to keep it
+    known: pd.DataFrame | None = None,  # scorings of an earlier, interrupted call: value, epoch, accuracy
+    remember: Callable[[dict], None] = _forget,  # is given every scoring, to keep it
 ) -> Outcome:
     "Train and score by a protocol; the test videos decide nothing unless the protocol's name says so."
     check_labels(train_labels, test_labels)
     classes, codes = np.unique(np.asarray(train_labels), return_inverse=True)
-    positions, test_codes, looks, seen, deciding = (
-        np.arange(len(codes)),
-        np.searchsorted(classes, np.asarray(test_labels)),
-        [],
-        {},
-        0,
-    )
-
-    def look(rows, value, name, which, decide, truth):
-        if known is not None:
-            looks.extend(known[known.value == value].to_dict("records"))
-        for epoch, score in fit(rows, value, protocol.epochs, name):
-            if not _is_due(protocol, epoch):
-                continue
-            scores = score(which, decide)
-            looks.append(dict(value=value, epoch=epoch, accuracy=float((scores.argmax(1) == truth).mean())))
-            remember(looks[-1])
-            if which == "test":
-                seen[epoch] = scores
-
-    epoch, value = protocol.epochs, protocol.values[0]
-    if protocol.choose == "validation":
-        held = validation_rows(codes, train_groups, seed=seed)
-        deciding = int(held.sum())
-        for place, each in enumerate(protocol.values):
-            look(positions[~held], each, f"choose_{place}", "train", positions[held], codes[held])
-    elif protocol.choose == "test":
-        deciding = len(test_codes)
-        look(positions, value, "choose_0", "test", np.arange(deciding), test_codes)
-    curve = pd.DataFrame(looks, columns=["value", "epoch", "accuracy"]).drop_duplicates(["value", "epoch"], keep="last")
-    if len(curve):
-        epoch, value = _best(curve, latest=protocol.choose == "validation")
-    scores = seen.get(epoch)
+    test_codes = np.searchsorted(classes, np.asarray(test_labels))
+    selected = select(protocol, fit, codes, train_groups, test_codes, seed, known, remember)
+    scores = selected.scores
     if scores is None:
-        for done, score in fit(positions, value, epoch, "fit"):
-            if done == epoch:
-                scores = score("test", np.arange(len(test_codes)))
+        scores = refit(fit, selected.epoch, selected.value, len(codes), len(test_codes))
     predicted = classes[scores.argmax(1)]
-    return Outcome(
-        predicted,
-        float((predicted == np.asarray(test_labels)).mean()),
-        scores,
-        classes,
-        dict(epoch=epoch, value=value, deciding=deciding),
-        curve,
-    )
+    accuracy = float((predicted == np.asarray(test_labels)).mean())
+    chosen = dict(epoch=selected.epoch, value=selected.value, deciding=selected.deciding)
+    return Outcome(predicted, accuracy, scores, classes, chosen, selected.curve)

@@ -73,14 +73,16 @@ class Small3D(Encoder):
         temporal_stride: int = 4,  # Frames per feature frame: a power of two, at most 2**len(widths)
         generator: torch.Generator | None = None,  # Source of the initial weights
     ):
-        stages, halvings = len(widths), log2(temporal_stride) if temporal_stride > 0 else -1
+        stages = len(widths)
+        halvings = log2(temporal_stride) if temporal_stride > 0 else -1
         if stages < 3:
             raise ValueError(f"widths must name at least 3 convolutions, got {tuple(widths)}")
         if halvings not in range(stages + 1):
             raise ValueError(f"temporal_stride must be a power of two from 1 to {2**stages}, got {temporal_stride}")
         layers = {}
         for stage, (inputs, outputs) in enumerate(zip((3, *widths), widths, strict=False)):
-            space, time = 2 if stage < 3 else 1, 2 if stage >= stages - halvings else 1
+            space = 2 if stage < 3 else 1
+            time = 2 if stage >= stages - halvings else 1
             kernel = (3, 5, 5) if stage == 0 else (3, 3, 3)
             layers[f"stage{stage}"] = nn.Sequential(*conv_norm_relu(inputs, outputs, kernel, (time, space, space)))
         super().__init__(layers, widths[-1], generator)
@@ -104,10 +106,8 @@ class I3D(Encoder):
         if padding not in ("released", "tensorflow"):
             raise ValueError(f"padding must be released or tensorflow, got {padding!r}")
         fixed = padding == "released"
-        unit, pool = (
-            partial(SameConv, fixed=fixed, norm_eps=norm_eps, norm_momentum=norm_momentum),
-            partial(SamePool, fixed=fixed),
-        )
+        unit = partial(SameConv, fixed=fixed, norm_eps=norm_eps, norm_momentum=norm_momentum)
+        pool = partial(SamePool, fixed=fixed)
         layers = dict(
             Conv3d_1a_7x7=unit(3, 64, 7, 2),
             MaxPool3d_2a_3x3=pool((1, 3, 3), (1, 2, 2)),
@@ -115,7 +115,8 @@ class I3D(Encoder):
             Conv3d_2c_3x3=unit(64, 192, 3),
             MaxPool3d_3a_3x3=pool((1, 3, 3), (1, 2, 2)),
         )
-        pools, channels = dict(Mixed_4b=("MaxPool3d_4a_3x3", 3), Mixed_5b=("MaxPool3d_5a_2x2", 2)), 192
+        pools = dict(Mixed_4b=("MaxPool3d_4a_3x3", 3), Mixed_5b=("MaxPool3d_5a_2x2", 2))
+        channels = 192
         for name, widths in INCEPTION_WIDTHS.items():
             if name in pools:
                 pool_name, size = pools[name]
@@ -194,11 +195,12 @@ class ResNet18(Encoder):
         conv: Callable,  # `split_conv` or `full_conv`
         generator: torch.Generator | None = None,  # Source of the initial weights
     ):
-        layers, inputs = dict(stem=nn.Sequential(*stem)), 64
+        layers = dict(stem=nn.Sequential(*stem))
+        inputs = 64
         for depth, outputs in enumerate((64, 128, 256, 512), start=1):
-            layers[f"layer{depth}"] = nn.Sequential(
-                ResidualBlock(inputs, outputs, 1 if depth == 1 else 2, conv), ResidualBlock(outputs, outputs, conv=conv)
-            )
+            first = ResidualBlock(inputs, outputs, 1 if depth == 1 else 2, conv)
+            second = ResidualBlock(outputs, outputs, conv=conv)
+            layers[f"layer{depth}"] = nn.Sequential(first, second)
             inputs = outputs
         super().__init__(layers, inputs, generator)
 
@@ -210,9 +212,8 @@ class R2Plus1D18(ResNet18):
         self,
         generator: torch.Generator | None = None,  # Source of the initial weights
     ):
-        super().__init__(
-            [*conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)), *conv_norm_relu(45, 64, (3, 1, 1))], split_conv, generator
-        )
+        stem = [*conv_norm_relu(3, 45, (1, 7, 7), (1, 2, 2)), *conv_norm_relu(45, 64, (3, 1, 1))]
+        super().__init__(stem, split_conv, generator)
 
 
 class R3D18(ResNet18):
@@ -226,7 +227,7 @@ class R3D18(ResNet18):
 
 # %% ../../../nbs/2_methods/0_encoders/03_encoders.ipynb #da3535e6
 class Factorised50(Encoder):
-    "Build MCL's factorised ResNet-50 without its classifier: 2048 channels, stride 4 in time and 32 in space, 27,308,672 parameters."
+    "Build MCL's factorised ResNet-50 (27,308,672 parameters): 2048 channels, stride 4 in time and 32 in space."
 
     def __init__(
         self,

@@ -23,10 +23,8 @@ class FactorisedBlock(nn.Module):
         outputs, step = 4 * width, (1, stride, stride)
         self.conv1, self.bn1 = nn.Conv3d(inputs, width, 1, bias=False), nn.BatchNorm3d(width)
         self.conv2 = nn.Conv3d(width, width, (1, 3, 3), step, padding=(0, 1, 1), bias=False)
-        self.conv2_t, self.bn2 = (
-            nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
-            nn.BatchNorm3d(width),
-        )
+        self.conv2_t = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0), bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
         self.conv3, self.bn3 = nn.Conv3d(width, outputs, 1, bias=False), nn.BatchNorm3d(outputs)
         kept = stride == 1 and inputs == outputs
         self.downsample = (
@@ -63,11 +61,10 @@ def factorised_layers(
     inputs = width
     for stage, count in enumerate(blocks):
         inner = width * 2**stage
-        layers[f"layer{stage + 1}"] = nn.Sequential(
-            *(
-                FactorisedBlock(4 * inner if number else inputs, inner, 2 if stage and not number else 1)
-                for number in range(count)
-            )
-        )
-        inputs = 4 * inner
+        bottlenecks = []
+        for number in range(count):
+            stride = 2 if stage > 0 and number == 0 else 1
+            bottlenecks.append(FactorisedBlock(inputs, inner, stride))
+            inputs = 4 * inner
+        layers[f"layer{stage + 1}"] = nn.Sequential(*bottlenecks)
     return layers

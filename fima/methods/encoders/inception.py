@@ -50,9 +50,10 @@ class SameConv(nn.Module):
         "Pad a strided convolution by its rule; a centred one pads itself."
         kernel, stride = self.conv3d.kernel_size[0], self.conv3d.stride[0]
         if stride > 1:
-            maps = F.pad(
-                maps, [zeros for size in maps.shape[:1:-1] for zeros in same_padding(size, kernel, stride, self.fixed)]
-            )
+            zeros = []
+            for size in reversed(maps.shape[2:]):  # F.pad begins with the last axis
+                zeros += same_padding(size, kernel, stride, self.fixed)
+            maps = F.pad(maps, zeros)
         return F.relu(self.bn(self.conv3d(maps)), inplace=True)
 
 # %% ../../../nbs/2_methods/0_encoders/01_inception.ipynb #20c085d4

@@ -279,12 +279,12 @@ class Study(_Strict):
 
 
 def checked_study(
-    told: Any,  # what a study file holds
+    content: Any,  # what a study file holds
     path: Path,  # the file
 ) -> Study:  # at no scale yet
     "Validate the content of a study file; raise ValueError, one line, naming the file, the field and the rule."
     try:
-        study = Study.model_validate(told)
+        study = Study.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{path.name}: {'; '.join(fault_line(e, 'file', Study) for e in error.errors())}") from None
     known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))

@@ -33,10 +33,10 @@ from ...training.fingerprint import places, writable
 from ...training.ddp import check_processes
 
 # %% auto #0
-__all__ = ['SNAKEFILE', 'ALL', 'graph', 'start_snakemake', 'stop', 'stop_orphan', 'Resources', 'make_missing']
+__all__ = ['ALL', 'Resources', 'make_missing']
 
 # %% ../../../nbs/5_study/2_run/05_run.ipynb #717ff3a7
-SNAKEFILE = """# written by fima.study.run.run for one call; its processes are in processes.json
+_SNAKEFILE = """# written by fima.study.run.run for one call; its processes are in processes.json
 import json
 from pathlib import Path
 from fima.study.run.slurm import forward_stop
@@ -60,55 +60,60 @@ for process in processes:
 """
 
 
-def graph(
+def _process_stamp(work: Path, name: str) -> str:
+    "Name the file that a process leaves when it is done."
+    return str(work / "processes" / name)
+
+
+def _process_call(work: Path, name: str) -> list[str]:
+    "Write the command line of a process."
+    code = "import sys; from fima.study.run.jobs import work; work(*sys.argv[1:])"
+    return [sys.executable, "-c", code, str(work / "jobs.json"), name]
+
+
+def _process_needs(
+    call: list[str],  # its command line
+    first: dict[str, Any],  # its first job
+    slurm: Slurm | None,  # what to ask of Slurm; None: it runs here
+    on_gpus: bool,  # does Slurm give GPUs to runs?
+) -> dict[str, Any]:  # threads, resources and command of its rule
+    "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
+    if slurm and first["kind"] == "data":
+        return slurm.rule(call, 1, False, places())
+    if slurm:
+        return slurm.rule(call, first["processes"], on_gpus, places())
+    command = shlex.join(call)
+    return dict(
+        threads=1,
+        resources={"gpu": first["processes"]} if first["gpus"] else {},
+        command=command if on_gpus else f"env CUDA_VISIBLE_DEVICES= {command}",
+    )
+
+
+def _graph(
     work: Path,  # scratch folder
     jobs: list[dict[str, Any]],  # what to do
-    slurm: Slurm | None = None,  # what to ask of Slurm; None: the processes run here
-    on_gpus: bool = True,  # does Slurm give GPUs to runs?
+    slurm: Slurm | None,  # what to ask of Slurm; None: the processes run here
+    on_gpus: bool,  # does Slurm give GPUs to runs?
 ) -> list[dict[str, Any]]:  # a rule of Snakemake each: name, needs, stamp, log, priority, threads, resources, command
     "Gather jobs into processes: data first, then everything that reads them."
     together = {}
     for job in jobs:
         together.setdefault(job["process"], []).append(job)
-
-    def stamp(name):
-        return str(work / "processes" / name)
-
-    def call(name):
-        return [
-            sys.executable,
-            "-c",
-            "import sys; from fima.study.run.jobs import work; work(*sys.argv[1:])",
-            str(work / "jobs.json"),
-            name,
-        ]
-
-    def needs(name: str, first: dict[str, Any]) -> dict[str, Any]:
-        "Say what a process needs; of Slurm, data ask for one core's share and no GPU."
-        if slurm:
-            return slurm.rule(
-                call(name), first["processes"] if name != "data" else 1, on_gpus and name != "data", places()
-            )
-        return dict(
-            threads=1,
-            resources={"gpu": first["processes"]} if first["gpus"] else {},
-            command=("" if on_gpus else "env CUDA_VISIBLE_DEVICES= ") + shlex.join(call(name)),
-        )
-
     return [
         dict(
             name=name,
-            needs=[stamp("data")] if name != "data" else [],
-            stamp=stamp(name),
+            needs=[_process_stamp(work, "data")] if name != "data" else [],
+            stamp=_process_stamp(work, name),
             log=[file for job in mine for file in job["log"]],
             priority=max(job["priority"] for job in mine),
-            **needs(name, mine[0]),
+            **_process_needs(_process_call(work, name), mine[0], slurm, on_gpus),
         )
         for name, mine in together.items()
     ]
 
 
-def start_snakemake(
+def _start_snakemake(
     work: Path,  # scratch folder; Snakefile, jobs.json and snakemake.log go there
     jobs: list[dict[str, Any]],  # what to do
     cores: int,  # processes at a time
@@ -120,8 +125,8 @@ def start_snakemake(
     for folder in ("stamps", "processes"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     write_json(work / "jobs.json", jobs)
-    write_json(work / "processes.json", graph(work, jobs, slurm, gpus != 0))
-    (work / "Snakefile").write_text(SNAKEFILE)
+    write_json(work / "processes.json", _graph(work, jobs, slurm, gpus != 0))
+    (work / "Snakefile").write_text(_SNAKEFILE)
     call = [
         sys.executable,
         "-m",
@@ -154,16 +159,18 @@ def start_snakemake(
     return process
 
 
-def stop(
+_PATIENCE = 30  # seconds for jobs to keep a checkpoint
+
+
+def _stop(
     group: int,  # process group of Snakemake
     work: Path,  # scratch folder
-    patience: float = 30,  # seconds for jobs to keep a checkpoint
 ) -> None:
     "Ask every job to stop, then end those that do not; what was submitted to Slurm is cancelled there."
     (work / "stopping").touch()
     if (work / "slurm").exists():
         return stop_submitted(work, group)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + _PATIENCE
     try:
         os.killpg(group, signal.SIGTERM)
         while time.monotonic() < deadline + 5:
@@ -179,14 +186,20 @@ def stop(
         pass
 
 
-def stop_orphan(
+def _is_running(work: Path) -> bool:
+    "Tell whether the Snakemake of a call runs, where /proc tells whose a process is."
+    if not (work / "group").exists():
+        return False
+    command_line = Path("/proc") / (work / "group").read_text() / "cmdline"
+    return command_line.exists() and str(work).encode() in command_line.read_bytes()
+
+
+def _stop_orphan(
     work: Path,  # scratch folder of an earlier call
 ) -> None:
-    "Stop the Snakemake of a call that was killed without a chance to do so (only where /proc tells whose a process is) and what it submitted."
-    file = work / "group"
-    told = Path("/proc") / file.read_text() / "cmdline" if file.exists() else None
-    if told and told.exists() and str(work).encode() in told.read_bytes():
-        stop(int(file.read_text()), work)
+    "Stop the Snakemake of a call that was killed without a chance to do so, and what it submitted."
+    if _is_running(work):
+        _stop(int((work / "group").read_text()), work)
     elif (work / "slurm").exists():
         stop_submitted(work)
 
@@ -195,9 +208,8 @@ def stop_orphan(
 class Resources:
     "Say what a call may use; raise ValueError, one line, where it says less than nothing."
 
-    cores: int | None = (
-        None  # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
-    )
+    # processes at a time, one computing thread each; None: 2, or as many as the GPUs can serve
+    cores: int | None = None
     gpus: int | None = None  # GPUs to use; None: all that are visible; 0: none
     processes: int = 1  # GPUs of one pre-training (on a CPU: processes)
     slurm: Slurm | None = None  # submit to Slurm, which gives GPUs to runs unless `gpus` is 0
@@ -224,6 +236,7 @@ ALL = Resources()  # of the machine
 
 
 def _interrupt(number, frame):
+    "Take SIGTERM for Ctrl-C."
     raise KeyboardInterrupt
 
 
@@ -231,28 +244,30 @@ def _run_jobs(jobs: list[dict[str, Any]], work: Path, resources: Resources, gpus
     "Run jobs to their end; raise RuntimeError where Snakemake itself failed."
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _interrupt) if main else None
-    process = start_snakemake(work, jobs, resources.cores, gpus, resources.options, resources.slurm)
+    process = _start_snakemake(work, jobs, resources.cores, gpus, resources.options, resources.slurm)
     try:
         failures = watch(process, jobs, work, work.name, progress)
     finally:
         if process.poll() is None:
-            stop(process.pid, work)
+            _stop(process.pid, work)
         elif resources.slurm:
             stop_submitted(work)
         if main:
             signal.signal(signal.SIGTERM, before)
     if process.returncode and not failures:
-        raise RuntimeError(f"Snakemake failed: {' '.join((work / 'snakemake.log').read_text().split())[-500:]}")
+        log = " ".join((work / "snakemake.log").read_text().split())
+        raise RuntimeError(f"Snakemake failed: {log[-500:]}")
 
 
 def _present(studies: list[Study], seeds: Sequence[int]) -> list[Run]:
     "List the runs of studies; of several, those whose videos are not here are left out, and said so."
     runs = [run for study in studies for run in expand(study)]
-    unknown = sorted(set(seeds) - {run.recipe.seed for run in runs})
+    known = {run.recipe.seed for run in runs}
+    unknown = set(seeds) - known
     if unknown:
         raise ValueError(
-            "seeds must be among those of the studies, "
-            f"{', '.join(map(str, sorted({run.recipe.seed for run in runs})))}, got {', '.join(map(str, unknown))}"
+            f"seeds must be among those of the studies, {', '.join(map(str, sorted(known)))}, got "
+            f"{', '.join(map(str, sorted(unknown)))}"
         )
     runs = [run for run in runs if not seeds or run.recipe.seed in seeds]
     gone = absent(runs) if len(studies) > 1 else set()
@@ -276,16 +291,15 @@ def _refuse_other_videos(runs: list[Run], reports: Path) -> None:
 
 
 def _scratch(studies: list[Study], reports: Path) -> Path:
-    "Name the scratch folder of a call after its studies; stop what an earlier call that was killed left running of any of them."
+    "Name the scratch folder of a call after its studies; stop what killed calls left running of any of them."
     names = sorted(study.name for study in studies)
     for file in (reports / ".work").glob("*/studies"):
         if set(file.read_text().split()) & set(names):
-            stop_orphan(file.parent)
-    return (
-        reports
-        / ".work"
-        / (names[0] if len(names) == 1 else f"{len(names)}_studies_{sha256(' '.join(names).encode()).hexdigest()[:6]}")
-    )
+            _stop_orphan(file.parent)
+    if len(names) == 1:
+        return reports / ".work" / names[0]
+    digest = sha256(" ".join(names).encode()).hexdigest()
+    return reports / ".work" / f"{len(names)}_studies_{digest[:6]}"
 
 
 def _locked(stack: ExitStack, studies: list[Study], reports: Path) -> None:
@@ -308,8 +322,10 @@ def make_missing(
     progress: bool = True,  # show a bar
 ) -> pd.DataFrame:  # the plan afterwards
     "Run what studies lack as one graph; the same call after a stop or a failure continues."
-    loaded, folder = load_studies(studies, profile), writable(reports_folder(reports, profile), "--reports")
-    runs, devices = _present(loaded, seeds), resources.devices()
+    loaded = load_studies(studies, profile)
+    folder = writable(reports_folder(reports, profile), "--reports")
+    runs = _present(loaded, seeds)
+    devices = resources.devices()
     resources = replace(resources, cores=resources.cores or max(2, len(devices) // resources.processes))
     for each in runs:
         check_processes(each.recipe, resources.processes)
@@ -318,13 +334,15 @@ def make_missing(
         _locked(stack, loaded, folder)
         work = _scratch(loaded, folder)
         try:
-            if todo := pending(runs, folder, recorded):
+            todo = pending(runs, folder, recorded)
+            if todo:
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir(parents=True)
                 write_text(work / "studies", " ".join(study.name for study in loaded))
                 make_way(todo, folder, recorded)
                 jobs = build_jobs(todo, folder, work, devices, resources.cores, resources.processes, recorded)
-                _run_jobs(jobs, work, resources, resources.gpus if resources.slurm else len(devices), progress)
+                gpus = resources.gpus if resources.slurm else len(devices)
+                _run_jobs(jobs, work, resources, gpus, progress)
         finally:
             if show and not (work / "stopping").exists():
                 show(loaded, runs, folder, work)
