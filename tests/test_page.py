@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fima.plugins import pandas as pd
 from fima.report import page as module
 from fima.report.page import build_page, owner, page_words, source_links
+from fima.report.sheets import Links, Number, Sheet, SheetPart, Verdict, write_sheet
 from fima.study.plan.schema import load_study, repository, study_names
 from helpers import TOP
 
@@ -143,7 +145,7 @@ def test_every_study_and_every_figure_has_its_place(seen, reports):
     names = set(study_names()) | set(page_words()["artefacts"])
     assert names <= identifiers
     assert {
-        owner(file.stem, names) for kind in ("tables/*.md", "figures/*.png") for file in reports.glob(kind)
+        owner(file.stem, names) for kind in ("tables/*.json", "figures/*.png") for file in reports.glob(kind)
     } <= identifiers
     assert len(seen.all("img")) == len(list(reports.glob("figures/*.png")))
 
@@ -184,11 +186,12 @@ def test_what_was_not_run_says_so(tmp_path, monkeypatch):
 
 
 def test_no_markup_gets_through(tmp_path, monkeypatch):
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "table_01.md").write_text(
-        f"# {EVIL}\n\nWords {EVIL} [here](javascript:alert(1)).\n\n## {EVIL}\n\n| claim | verdict |\n|:--|:--|\n| "
-        f"{EVIL} | {EVIL} |\n"
+    links = Links(((EVIL, "javascript:alert(1)"), ("a", "javascript:alert(1)")))
+    table = pd.DataFrame({"claim": [EVIL], "verdict": [Verdict(EVIL)], "number": [Number(EVIL)], "runs": [links]})
+    sheet = Sheet(
+        EVIL, [f"Words {EVIL} [here](javascript:alert(1))."], [SheetPart(EVIL, table, "own")], table[["claim"]]
     )
+    write_sheet("table_01", sheet, tmp_path)
     claims = [claim.model_copy(update={"words": EVIL}) for claim in load_study("table_01").claims[:1]]
     text = empty_page(tmp_path, monkeypatch, title=EVIL, claims=claims)
     assert not loads(text) and text.count("alert(") >= 6 and "&lt;script&gt;" in text

@@ -148,6 +148,21 @@ def test_notebook_is_clean(path):
     assert path.stat().st_size <= (300_000 if path in COMPONENTS else 1_000_000)
 
 
+def test_a_notebook_saved_in_lab_differs_in_nothing(tmp_path):
+    "Lab writes its kernel, its language and execution times; cleaning takes them away again."
+    notebook = COMPONENTS[0]
+    saved = json.loads(notebook.read_text())
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    saved["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python", "version": "3.13.1"}}
+    for count, cell in enumerate(saved["cells"]):
+        if cell["cell_type"] == "code":
+            cell |= {"execution_count": count, "metadata": {"execution": {"iopub.status.busy": "now"}}}
+    copy = tmp_path / notebook.name
+    copy.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    subprocess.run(["nbdev_clean", "--fname", str(copy)], cwd=TOP, check=True)
+    assert copy.read_text() == notebook.read_text()
+
+
 @each_path(TEMPLATES)
 def test_template_has_parameters_and_no_outputs(path):
     assert len([c for c in cells(path, "code") if "parameters" in c["metadata"].get("tags", [])]) == 1

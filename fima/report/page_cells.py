@@ -60,7 +60,12 @@ def _from_page(address: str) -> str:
 
 def _dress_links(cell: Links) -> Markup:
     "Mark links up; several are folded."
-    links = [Markup('<a href="{}">{}</a>').format(_from_page(address), words) for words, address in cell.targets]
+    links = [
+        Markup('<a href="{}">{}</a>').format(_from_page(address), words)
+        if _markdown().validateLink(address)  # of a scheme that a page may lead to
+        else escape(words)
+        for words, address in cell.targets
+    ]
     shown = Markup(" ").join(links)
     if len(links) < 2:
         return shown

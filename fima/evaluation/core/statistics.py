@@ -44,15 +44,16 @@ class SeedSummary(NamedTuple):
     n: int  # number of seeds
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #e95aeed1
-def _group_sums(values: Sequence, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _group_sums(values: Sequence, groups: Sequence, most: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     "Add the values up within each group, after checking both; give the sums and the sizes of the groups, (G,)."
     numbers, names = np.asarray(values, dtype=float), np.asarray(groups)
     if numbers.ndim != 1 or not numbers.size:
         raise ValueError(f"values must be a non-empty list of numbers, got shape {numbers.shape}")
     if names.shape != numbers.shape:
         raise ValueError(f"groups must have one entry per value ({numbers.size}), got shape {names.shape}")
-    if not (np.abs(numbers) <= 1).all():
-        raise ValueError(f"values must be finite and within [-1, 1], got {numbers[~(np.abs(numbers) <= 1)][0]}")
+    wrong = ~(np.abs(numbers) <= most)
+    if wrong.any():
+        raise ValueError(f"values must be finite and within [{-most:g}, {most:g}], got {numbers[wrong][0]}")
     if pd.isna(names).any():
         raise ValueError(
             f"groups must name a group for every value, got none at position {int(pd.isna(names).argmax())}"
@@ -89,11 +90,12 @@ def cluster_bootstrap(
     draws: int = 2000,  # number of bootstrap draws
     seed: int = 0,  # seed of the draws
     level: float = 0.95,  # coverage of the interval, in (0, 1)
+    most: float = 1.0,  # largest value, either way; 2 for differences of values in [-1, 1]
 ) -> Estimate:  # accuracy with its percentile interval
     "Return an accuracy with a percentile interval that draws whole groups."
     if not 0 < level < 1:
         raise ValueError(f"level must lie within (0, 1), got {level}")
-    sums, sizes = _group_sums(correct, groups)
+    sums, sizes = _group_sums(correct, groups, most)
     low, high = np.quantile(_bootstrap_means(sums, sizes, draws, seed), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), int(sizes.sum()))
 
@@ -116,7 +118,7 @@ def _flipped_sums(sums: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def paired_test(
-    correct_a: Sequence,  # right or wrong per video for method a, in [0, 1], (N,)
+    correct_a: Sequence,  # right or wrong per video for method a, or any measure in [-1, 1], (N,)
     correct_b: Sequence,  # the same videos in the same order for method b, (N,)
     groups: Sequence,  # the group of each video, (N,)
     draws: int = 10_000,  # bootstrap draws, and the largest number of sign patterns
@@ -129,8 +131,8 @@ def paired_test(
         raise ValueError(
             f"correct_a and correct_b must cover the same videos, got shapes {first.shape} and {second.shape}"
         )
-    sums, _ = _group_sums(first - second, groups)
-    estimate = cluster_bootstrap(first - second, groups, draws, seed, level)
+    sums, _ = _group_sums(first - second, groups, most=2.0)
+    estimate = cluster_bootstrap(first - second, groups, draws, seed, level, most=2.0)
     hits = np.abs(_flipped_sums(sums, draws, seed)) >= abs(sums.sum()) - 1e-9
     return PairedResult(estimate.value, estimate.low, estimate.high, float(hits.mean()))
 
