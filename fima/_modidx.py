@@ -1619,6 +1619,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fima.report.sheets': { 'fima.report.sheets.Links': ('6_report/sheets.html#links', 'fima/report/sheets.py'),
                                     'fima.report.sheets.Links.__str__': ('6_report/sheets.html#links.__str__', 'fima/report/sheets.py'),
                                     'fima.report.sheets.Number': ('6_report/sheets.html#number', 'fima/report/sheets.py'),
+                                    'fima.report.sheets.Number.__float__': ( '6_report/sheets.html#number.__float__',
+                                                                             'fima/report/sheets.py'),
                                     'fima.report.sheets.Number.__str__': ('6_report/sheets.html#number.__str__', 'fima/report/sheets.py'),
                                     'fima.report.sheets.Sheet': ('6_report/sheets.html#sheet', 'fima/report/sheets.py'),
                                     'fima.report.sheets.SheetPart': ('6_report/sheets.html#sheetpart', 'fima/report/sheets.py'),

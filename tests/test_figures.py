@@ -57,7 +57,7 @@ def test_figure_from_runs(figure, runs, tmp_path, capsys):
     assert set(files) == {
         f"figures/{figure}_own.png",
         f"figures/{figure}_own.svg",
-        *(f"tables/{figure}_own.{kind}" for kind in ("csv", "md", "tex")),
+        *(f"tables/{figure}_own.{kind}" for kind in ("csv", "json", "md", "tex")),
     }
     assert ElementTree.fromstring(files[f"figures/{figure}_own.svg"]).tag.endswith("}svg")
     with Image.open(tmp_path / "figures" / f"{figure}_own.png") as picture:

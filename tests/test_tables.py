@@ -13,6 +13,7 @@ from fima.study.plan.schema import load_study, repository
 from fima.study.run.jobs import Kernel, execute
 from fima.report.result_plots import keep_figure, show_rows
 from fima.study.plan.plan import expand
+from fima.report.sheets import Number, Verdict, read_sheet, render_sheet
 from fima.report.tables import keep, lay_out_published, tabulate
 from fima.training.checkpoint import write_json
 
@@ -81,13 +82,14 @@ def test_a_failed_and_a_missing_run_say_so_in_every_format(study, tmp_path):
     missing, failed = rows[-1:], rows[:1] if len(rows) > 2 else []
     plant(study, tmp_path, rising(study), missing, failed)
     tabled = tabulate(study, tmp_path, "smoke")
-    markdown, csv, latex, verdicts = keep(tabled)
+    data, markdown, csv, latex, verdicts = keep(tabled)
+    assert render_sheet(read_sheet(data))["md"] == markdown.read_text()  # what is printed follows from the data
     text = markdown.read_text()
     gone = {row.label for row in tabled.study.rows if row.name in missing + failed}
     ours = [name for name in tabled.table if name.startswith("ours: ")]
     assert ours
     for line in tabled.table.to_dict("records"):
-        assert all((line[name] == "not run") == (line["row"] in gone) for name in ours)
+        assert all((str(line[name]) == "not run") == (line["row"] in gone) for name in ours)
 
     sections = dict(re.split("\n+", section, maxsplit=1) for section in text.split("\n## ")[1:])
     assert {"Published and ours", "Runs behind every number", "Cost"} <= set(sections)
@@ -120,7 +122,7 @@ def test_a_failed_and_a_missing_run_say_so_in_every_format(study, tmp_path):
 def test_every_number_leads_to_its_runs(study, tmp_path):
     plant(study, tmp_path, rising(study), rows_of(study)[:1])
     tabled = tabulate(study, tmp_path, "smoke")
-    markdown, csv, *_ = keep(tabled)
+    _, markdown, csv, *_ = keep(tabled)
     links = re.findall(r"\]\((\.\./runs/[^)]+)\)", markdown.read_text())
     assert all((markdown.parent / link).is_file() for link in links)
     columns = pd.read_csv(csv, keep_default_na=False)
@@ -131,9 +133,9 @@ def test_every_number_leads_to_its_runs(study, tmp_path):
         == {file.resolve() for file in tmp_path.glob("runs/*/*/metrics.json")}
     )
     for line in tabled.sources.itertuples():  # the number in the line is the number in the file
-        if line.runs == "not run":
+        if not line.runs.targets:
             continue
-        videos = read_metrics(markdown.parent / re.search(r"\((.+?)\)", line.runs)[1])["videos"]
+        videos = read_metrics(markdown.parent / line.runs.targets[0][1])["videos"]
         accuracy = np.mean(np.equal(videos["label"], videos["predicted"]))
         assert re.search(r"(\d+\.\d) \[", line.numbers)[1] == f"{100 * accuracy:.1f}"
 
@@ -165,20 +167,20 @@ def test_untrained_encoders_are_a_floor(tmp_path):
     plant("table_01", tmp_path, accuracy)
     floor = tabulate("table_01", tmp_path, "smoke").floor.query("measure == 'linear probe'").set_index("rows").verdict
     assert len(floor) == 10
-    assert floor["VV + Pix + Fra (FIMA) > random encoder"] == "supported"
-    assert floor["VV > random encoder, difference clips"] == "contradicted"
+    assert floor["VV + Pix + Fra (FIMA) > random encoder"] == Verdict("supported")
+    assert floor["VV > random encoder, difference clips"] == Verdict("contradicted")
 
 
 def test_a_row_that_the_paper_has_not_shows_a_dash(tmp_path):
     table = tabulate("table_01", tmp_path, "smoke", "losses").table.set_index("losses")
     assert table.loc["random encoder"].filter(like="paper: ").tolist() == ["-"] * 4
-    assert table.loc["VV", "paper: HMDB51 finetune"] == "48.8"
+    assert table.loc["VV", "paper: HMDB51 finetune"] == Number("48.8", 48.8)
 
 
 def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
     for study in ("table_04", "table_05", "table_06"):
         tabled, paper = tabulate(study, tmp_path, "smoke"), lay_out_published(study)
-        text = keep(tabled, {"Published": paper.table}, paper.notes, "Ours, on other data")[0].read_text()
+        text = keep(tabled, {"Published": paper.table}, paper.notes, "Ours, on other data")[1].read_text()
         theirs, ours = (
             re.split(r"\n## ", text.split(f"\n## {head}\n")[1])[0] for head in ("Published", "Ours, on other data")
         )
@@ -192,7 +194,7 @@ def test_published_rows_of_others_stand_in_no_table_of_ours(tmp_path):
 
 def test_at_the_papers_scale_our_rows_stand_beside_the_papers(tmp_path):
     table = tabulate("table_04", tmp_path, "paper").table.set_index("row")
-    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == "75.3"
+    assert table.loc["FIMA, I3D, UCF101", "paper: UCF101 linear"] == Number("75.3", 75.3)
     assert {
         "ours: linear probe",
         "ours: fine-tuned",
@@ -254,7 +256,7 @@ def executed(tmp_path_factory):
 
 def test_notebooks_write_their_tables_and_figures(executed):
     for study in (*(f"table_03{part}" for part in "abcdef"), "table_11"):
-        for kind in ("md", "csv", "tex"):
+        for kind in ("json", "md", "csv", "tex"):
             assert (executed / "tables" / f"{study}.{kind}").stat().st_size
         check_latex((executed / "tables" / f"{study}.tex").read_text())
     for name in ("table_03", "table_11"):
@@ -265,12 +267,9 @@ def test_notebooks_write_their_tables_and_figures(executed):
 
 
 def test_measured_cost_stands_beside_the_papers(executed):
-    text = (executed / "tables" / "table_11.md").read_text()
-    part = re.search(r"## i3d, planted cpu, float32: batch 2, 224 pixels, 16 frames\n\n(.+?)\n\n", text, re.S)[
-        1
-    ].splitlines()
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in part]
-    table = pd.DataFrame(body, columns=head).set_index("losses")
+    sheet = read_sheet(executed / "tables" / "table_11.json")
+    heading = "i3d, planted cpu, float32: batch 2, 224 pixels, 16 frames"
+    table = next(part.table for part in sheet.parts if part.heading == heading).map(str).set_index("losses")
     assert table.loc[
         "VV + VD", ["encoder, million", "encoder and decoder, million", "seconds a step", "over VD", "peak memory, MiB"]
     ].tolist() == ["12.3", "12.3", "2 [1.9, 2.1]", "1.00", "5000"]
@@ -281,7 +280,8 @@ def test_measured_cost_stands_beside_the_papers(executed):
     ]
     missing = table.loc["DC + FS", ["encoder, million", "seconds a step", "peak memory, MiB", "repetitions"]]
     assert missing.tolist() == ["not measured"] * 4
-    assert table["paper: GPU-days"].str[:4].tolist() == ["3.43", "3.53", "3.54", "3.78"] and "GPUs times days" in text
+    assert table["paper: GPU-days"].str[:4].tolist() == ["3.43", "3.53", "3.54", "3.78"]
+    assert any("GPUs times days" in note for note in sheet.notes)
 
 
 def test_without_a_measurement_the_cost_says_so(executed):

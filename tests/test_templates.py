@@ -1,5 +1,6 @@
 """Templates under papermill itself, without our launcher: what is misspelt or of another kind is refused inside."""
 
+import ast
 import json
 
 import nbformat
@@ -28,8 +29,10 @@ def execute(name, folder, given, kernel):
 def test_every_template_checks_itself_before_it_computes(template):
     cells = [cell for cell in nbformat.read(template, 4).cells if cell.cell_type == "code"]
     assert "parameters" in cells[0].metadata.tags
-    lines = [line for line in cells[1].source.splitlines() if line and not line.startswith(("import ", "from "))]
-    assert lines[0] == f'check_injected("{template.stem}", globals())'
+    statements = [
+        each for each in ast.parse(cells[1].source).body if not isinstance(each, (ast.Import, ast.ImportFrom))
+    ]
+    assert ast.unparse(statements[0]) == f"check_injected('{template.stem}', globals())"
 
 
 @pytest.mark.parametrize(

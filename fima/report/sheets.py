@@ -33,6 +33,9 @@ class Number:
     def __str__(self):
         return self.text
 
+    def __float__(self):
+        return self.value
+
 
 @dataclass(frozen=True)
 class Verdict:
