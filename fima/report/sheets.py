@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
@@ -276,7 +277,7 @@ def excerpt(
     shown = [part.table for part in sheet.parts if part.heading.startswith(heading)][:1]
     tables = [table.drop(columns="runs", errors="ignore") for table in shown]  # the links to the runs stay in the file
     if but:
-        tables = [table[~table.iloc[:, 0].astype(str).str.contains(but)] for table in tables]
+        tables = [table[[not re.search(but, str(cell)) for cell in table.iloc[:, 0]]] for table in tables]
     tested = [note for note in sheet.notes if note.startswith("Orderings that the paper claims")]
     printed = [table.to_markdown(index=False, disable_numparse=True) for table in tables]
     return "\n\n".join([f"**{sheet.title}**", *sheet.notes[:2], *printed, *tested])
