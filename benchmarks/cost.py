@@ -5,7 +5,7 @@
 A step is the real one (colour changes, differences, both encoders, losses, backward, optimiser) on random frames of the
 published shape; reading videos is left out. Every measurement has a process of its own, because peak memory is a
 property of a process; repetitions are interleaved, so that a change in the machine's load meets all variants.
-Writes <output>/tables/cost.{md,csv,tex}; lines of an earlier call about another encoder, device or precision are kept.
+Writes <output>/tables/cost.{json,md,csv,tex}; lines of an earlier call about another encoder, device or precision stay.
 Nothing is asserted; the numbers depend on the machine.
 """
 

@@ -8,7 +8,7 @@ Every measurement has a process of its own, because peak memory is a property of
 so that a change in the machine's load meets all rows.
 Operations are counted by PyTorch (convolutions and matrix products, forward and backward) and do not depend on the
 machine: the study `methods_compute` takes its numbers of steps from them.
-Writes <output>/tables/<study>_cost.{md,csv,tex}. Nothing is asserted.
+Writes <output>/tables/<study>_cost.{json,md,csv,tex}. Nothing is asserted.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,13 @@ def percent_number(
 def plain_number(
     value: float,  # NaN: "-"
     digits: int = 1,  # after the point
-    least: float = 0.0,  # smaller ones are printed as less than this
+    least: float | None = None,  # smaller ones are printed as less than this
 ) -> Number:  # e.g. "3.2" or "< 0.001"
     "Print a number without an interval."
     if isnan(value):
         return Number("-")
-    return Number(f"< {least}" if value < least else f"{value:.{digits}f}", float(value))
+    small = least is not None and value < least
+    return Number(f"< {least}" if small else f"{value:.{digits}f}", float(value))
 
 # %% ../../nbs/6_report/01_sheets.ipynb #74623ec7
 @dataclass
@@ -109,16 +110,18 @@ _KINDS_OF_CELLS = {"number": Number, "verdict": Verdict, "links": Links}
 def _cell_to_json(cell: Any) -> Any:
     "Write a cell as data: a string, a number, None, or a dictionary with its kind."
     if isinstance(cell, Number):
-        values = {"value": cell.value, "low": cell.low, "high": cell.high}
-        known = {name: value for name, value in values.items() if not isnan(value)}
+        values = {"value": float(cell.value), "low": float(cell.low), "high": float(cell.high)}
+        known = {name: value for name, value in values.items() if isfinite(value)}
         return {"kind": "number", "text": cell.text, **known}
     if isinstance(cell, Verdict):
         return {"kind": "verdict", "text": cell.text}
     if isinstance(cell, Links):
         return {"kind": "links", "targets": [list(each) for each in cell.targets], "none": cell.none}
-    if cell is None or (isinstance(cell, float) and isnan(cell)):
+    plain = cell.item() if hasattr(cell, "item") else cell  # NumPy's scalars
+    if plain is None or plain is pd.NA or (isinstance(plain, float) and isnan(plain)):
         return None
-    return cell.item() if hasattr(cell, "item") else cell
+    whole = isinstance(plain, (str, bool, int)) or (isinstance(plain, float) and isfinite(plain))
+    return plain if whole else str(plain)
 
 
 def _cell_from_json(data: Any) -> Any:
@@ -132,7 +135,9 @@ def _cell_from_json(data: Any) -> Any:
 
 
 def _lines_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    "Give the lines of a tidy table as data."
+    "Give the lines of a tidy table as data; raise ValueError where two columns have one name."
+    if table.columns.has_duplicates:
+        raise ValueError(f"columns must have different names, got {', '.join(map(str, table.columns))}")
     return [{name: _cell_to_json(value) for name, value in line.items()} for line in table.to_dict("records")]
 
 
@@ -223,13 +228,14 @@ def to_latex(
     words.columns = [str(name).translate(_LATEX) for name in words.columns]
     for name in words.columns[:1]:  # after a line break a bracket would be an option
         words[name] = [f"{{[}}{text[1:]}" if text.startswith("[") else text for text in words[name]]
-    return words.style.hide(axis="index").to_latex(
+    text = words.style.hide(axis="index").to_latex(
         hrules=True,
         environment="table*",
         caption=caption.translate(_LATEX),
         position_float="centering",
         column_format="l" * len(words.columns),
     )
+    return text.replace("\\centering\n", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n", 1)
 
 
 def render_sheet(

@@ -533,7 +533,7 @@ def keep(
     name = tabled.study.name
     target = tabled.folder / "tables"
     files = [target / f"{name}{ending}" for ending in (".json", ".md", ".csv", ".tex", "_orderings.csv")]
-    if tabled.results.metrics.isna().all() and all(file.exists() for file in files):
+    if tabled.results.metrics.isna().all() and all(file.exists() for file in files[1:]):  # older ones had no .json
         return files
     sheet_parts = [
         *(SheetPart(head, table) for head, table in (further or {}).items()),

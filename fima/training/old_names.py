@@ -6,6 +6,7 @@
 __all__ = ['LATER_FIELDS', 'RENAMED_VALUES', 'todays_names', 'first_names']
 
 # %% ../../nbs/3_training/02_old_names.ipynb #d16dc1a4
+from collections.abc import Container, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -34,21 +35,27 @@ RENAMED_VALUES = {
 }
 
 
-def _with_values(fields: dict[str, Any], renamed: dict[tuple[str, str], dict[str, str]]) -> dict[str, Any]:
-    "Replace values; sections that are not there, or are no sections, stay as they are."
+def _with_values(
+    fields: dict[str, Any],
+    renamed: dict[tuple[str, str], dict[str, str]],
+    taken: Mapping[tuple[str, str], Container[str]],
+) -> dict[str, Any]:
+    "Replace values that nothing else is called; sections that are not there, or are no sections, stay as they are."
     changed = dict(fields)
     for (section, field), names in renamed.items():
         inner = changed.get(section)
-        if isinstance(inner, dict) and isinstance(inner.get(field), str) and inner[field] in names:
-            changed[section] = inner | {field: names[inner[field]]}
+        value = inner.get(field) if isinstance(inner, dict) else None
+        if isinstance(value, str) and value in names and value not in taken.get((section, field), ()):
+            changed[section] = inner | {field: names[value]}
     return changed
 
 
 def todays_names(
     fields: dict[str, Any],  # of a recipe, as somebody gave them or as a record has them
+    taken: Mapping[tuple[str, str], Container[str]] | None = None,  # names that something else has by now, a plugin
 ) -> dict[str, Any]:  # the same under today's names
     "Read settings under the names they once had."
-    return _with_values(fields, RENAMED_VALUES)
+    return _with_values(fields, RENAMED_VALUES, taken or {})
 
 
 def first_names(
@@ -56,7 +63,7 @@ def first_names(
 ) -> dict[str, Any]:  # what its name is a hash of
     "Write settings as the first runs wrote them."
     back = {where: {new: old for old, new in names.items()} for where, names in RENAMED_VALUES.items()}
-    kept = _with_values(fields, back)
+    kept = _with_values(fields, back, {})
     for (section, field), default in LATER_FIELDS.items():
         if kept[section][field] == default:
             kept[section] = {name: value for name, value in kept[section].items() if name != field}

@@ -340,12 +340,12 @@ class TrainingLoop:
         fetched: float,  # when the batch was there, by `time.perf_counter`
     ) -> None:
         "Note the numbers of a step in trace and log."
-        self.trace.add(self.done, metrics)
         further = {
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "seconds_data": seconds_data,
             "seconds_compute": time.perf_counter() - fetched,
         }
+        self.trace.add(self.done, metrics)
         self.log_file.add(metrics | further)
 
     def save(self) -> None:

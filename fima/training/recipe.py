@@ -317,7 +317,8 @@ class Recipe(Section):
                 raise ValueError(f"{name} must be finite, got {value}")
             if abs(value) >= 2**63:
                 raise ValueError(f"{name} must lie within 64 bits, got {value}")
-        return todays_names(settings) if isinstance(settings, dict) else settings
+        taken = {("method", "name"): METHODS, ("views", "change"): VIEW_CHANGES}  # by a plugin, perhaps
+        return todays_names(settings, taken) if isinstance(settings, dict) else settings
 
     def _named(self) -> list:  # (field, registry, name, names beside those of the registry)
         "List the names that registries explain."

@@ -131,7 +131,7 @@ def alone(
 ) -> Iterator[None]:
     "Let one process at a time work in a folder."
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", mode=0o666, thread_local=False):
+    with FileLock(folder / ".lock", mode=0o666, thread_local=False, fallback_to_soft=False):
         yield
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -45,12 +45,13 @@ class VideoError(ValueError):
 def to_disk(
     path: Path,  # a file, or a folder whose list of names has changed
 ) -> None:
-    "Wait until what was written is on the disk, so that a power cut cannot take it back."
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    "Wait until what was written is on the disk; a folder only where its file system can."
+    with suppress(OSError) if path.is_dir() else nullcontext():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

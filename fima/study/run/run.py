@@ -333,8 +333,8 @@ def make_missing(
     with ExitStack() as stack:
         _locked(stack, loaded, folder)
         work = _scratch(loaded, folder)
+        todo = pending(runs, folder, recorded)
         try:
-            todo = pending(runs, folder, recorded)
             if todo:
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir(parents=True)
