@@ -24,7 +24,7 @@ study: setup
 	fima study run table_01 --seed 0
 
 test: setup
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
 lab: setup
 	jupyter lab nbs/index.ipynb

@@ -107,7 +107,8 @@ def install_lock(uv):
     say("installing requirements.txt")
     pip = [PYTHON, "-m", "pip", "install", "--quiet"]
     lock = ("--no-deps", "--requirement", "requirements.txt")
-    if not (uv and done(uv, "pip", "install", "--quiet", "--python", PYTHON, *lock)):
+    # compiled now, all of it: where Python may write no bytecode (many containers), every process would do it again
+    if not (uv and done(uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, *lock)):
         must(*pip, *lock)
     must(*pip, "--no-deps", "--no-build-isolation", "--editable", ".")
 

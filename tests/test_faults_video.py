@@ -114,9 +114,10 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_windows_equal_full_decode(tmp_path, name):
     info = compare_windows(write(tmp_path / name, **CASES[name]))
-    if "one_keyframe" in name or ("b_frames" in name and name.endswith("avi")):
-        return
-    assert len(info.keyframes) > 1 or name.startswith(("vp8", "h264_intra", "h264.avi")), "the short cut is not tested"
+    if name.endswith("avi"):
+        assert info.keyframes == () and not info.timed, "the numbering after a seek in AVI may be another"
+    elif "one_keyframe" not in name:
+        assert len(info.keyframes) > 1 or name.startswith(("vp8", "h264_intra")), "the short cut is not tested"
 
 
 def test_frame_count_is_what_was_written(tmp_path):
@@ -185,10 +186,19 @@ def test_missing_empty_text_folder_audio(tmp_path):
 )
 @pytest.mark.parametrize("fraction", [0.001, 0.02, 0.3, 0.5, 0.9, 0.99, 1])
 def test_truncated_anywhere(tmp_path, name, fraction):
-    whole = write(tmp_path / name, **CASES[name]).read_bytes()
+    "A file that lacks pictures is refused; one that lacks bytes behind its last picture alone may give every frame."
+    whole = write(tmp_path / name, **CASES[name])
+    data = whole.read_bytes()
     cut = tmp_path / f"cut_{name}"
-    cut.write_bytes(whole[: min(max(int(fraction * len(whole)), 1), len(whole) - 1)])
-    assert refusal(cut)
+    cut.write_bytes(data[: min(max(int(fraction * len(data)), 1), len(data) - 1)])
+    if fraction > 0.95:
+        try:
+            info = probe(cut)
+        except VideoError:
+            return
+        np.testing.assert_array_equal(decode(cut, info=info), every_frame(whole))
+    else:
+        assert refusal(cut)
 
 
 def mux(path, muxing, encoding=None):

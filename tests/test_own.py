@@ -18,6 +18,7 @@ from fima.data.sets.classes import data_title
 from fima.data.sets.datasets import data_set, open_catalog
 from fima.data.sets.own import ALONE, grouped_split, own_catalog
 from fima.data.video.files import fingerprint, write_video
+from fima.data.video.video import FrameCache, VideoFrames
 from helpers import shared_data
 
 pytestmark = pytest.mark.usefixtures("own_work")
@@ -214,14 +215,10 @@ def test_accents_of_class_folders_are_one_class(tmp_path):
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda path: os.mkfifo(path), "(there, and no regular file)"),
-        (lambda path: path.mkdir(), "(there, and no regular file)"),
-        (lambda path: path.symlink_to(path), "(there, and no regular file)"),
-        (lambda path: path.symlink_to("nowhere.mp4"), "(there, and no regular file)"),
         (lambda path: path.with_name("ODD.mp4").touch(), "(there is wave/ODD.mp4)"),
         (lambda path: path.with_name(" odd.mp4").touch(), "with other blanks"),
     ],
-    ids=["pipe", "folder", "loop", "dead link", "case", "blank"],
+    ids=["case", "blank"],
 )
 def test_what_is_listed_must_be_a_file(tree, make, said):
     make(tree / "wave" / "odd.mp4")
@@ -231,11 +228,41 @@ def test_what_is_listed_must_be_a_file(tree, make, said):
     assert kind == "missing files" and name.startswith("wave/odd.mp4") and said in name
 
 
-def test_pipes_and_folders_called_like_videos_are_passed_over(tree):
-    os.mkfifo(tree / "jump" / "pipe.avi")
-    (tree / "folder.mp4").mkdir()
-    (tree / "wave" / "dead.mp4").symlink_to("nowhere")
-    assert len(own_catalog(tree)) == 8
+NO_FILES = {
+    "pipe": (os.mkfifo, "cannot be read: not a regular file"),
+    "device": (lambda path: path.symlink_to(os.devnull), "cannot be read: not a regular file"),
+    "folder": (lambda path: path.mkdir(), "cannot be read: not a regular file"),
+    "loop": (lambda path: path.symlink_to(path), "cannot be read: "),
+    "dead link": (lambda path: path.symlink_to("nowhere.mp4"), "no such file"),
+}
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["walked", "listed"])
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_refused_by_name_and_nothing_else_is(tree, kind, listed):
+    "Such an entry is never opened, which would wait for ever at a pipe; the other videos are used."
+    make, reason = NO_FILES[kind]
+    make(tree / "wave" / "odd.mp4")
+    if listed:
+        with open(tree / "train.txt", "a") as file:
+            file.write("wave/odd.mp4 2\n")
+    catalog = opened(tree) if listed else own_catalog(tree)
+    files = check_own(catalog, minimum_frames=1, progress=False).files.set_index("path")
+    assert files.status["wave/odd.mp4"] == "unreadable" and files.reason["wave/odd.mp4"].startswith(reason)
+    paths = [str(tree / path) for path in catalog.path]
+    for source in (
+        VideoFrames.build(paths, progress=False),
+        FrameCache.build(paths, tree.parent / "frames", progress=False),
+    ):
+        refused = source.left_out.set_index("path").reason
+        assert refused[str(tree / "wave" / "odd.mp4")].startswith(reason)
+        assert len(source.usable) + len(refused) == len(catalog)
+
+
+def test_a_folder_of_videos_may_be_called_like_a_video(tree):
+    (tree / "wave" / "set.mov").mkdir()
+    (tree / "wave" / "set.mov" / "one.mp4").touch()
+    assert "wave/set.mov" not in own_catalog(tree).path.tolist()
 
 
 # -- content -----------------------------------------------------------------------------------------------------------

@@ -179,17 +179,15 @@ def _nearly(path: str, there: str) -> str:
 def _missing_files(
     paths: pd.Series,  # relative
     folder: Path,  # what they are relative to
-) -> list[str]:  # those that are no regular file, with what is there under the same letters
-    "Name the files that are not there."
-    gone = [path for path in paths.unique() if not os.path.isfile(folder / path)]
+) -> list[str]:  # those that are not there, with what is there under the same letters
+    "Name the files that are not there; what is there and no file is left out by whoever reads it."
+    gone = [path for path in paths.unique() if not os.path.lexists(folder / path)]
     if not gone:
         return []
     there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     near = {_alike(path): path for path in there}
 
     def hint(path):
-        if os.path.lexists(folder / path):
-            return " (there, and no regular file)"
         return f" (there is {_nearly(path, near[_alike(path)])})" if _alike(path) in near else ""
 
     return [path + hint(path) for path in gone]

@@ -5,6 +5,7 @@
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #79ddf6f5
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -24,7 +25,8 @@ from tqdm import tqdm
 from .catalog import find_copies, row_problems
 from .classes import data_title
 from .datasets import data_set, find_videos, folder_problems, locate, read_lists, want_classes
-from ..video.files import VideoError, probe, replacing, whole_frames
+from ..video.files import VideoError, probe, replacing
+from ..video.video import check_whole
 from .own import ALONE
 from ...plugins import pandas as pd
 
@@ -35,27 +37,28 @@ __all__ = ['inspect_video', 'inspect_videos', 'Checked', 'Reading', 'check_data'
 def inspect_video(
     path: str,  # video file
     thorough: bool = False,  # decode every frame
-) -> dict:  # frames, fps, width (pixels), height (pixels), codec; or the reason why it cannot be read
+) -> dict:  # frames, fps, width (pixels), height (pixels), codec, remarks; or the reason why it cannot be read
     "Say what a file holds, or why it cannot be read."
     try:
         info = probe(path)
-        decoded = sum(1 for _ in whole_frames(path)) if thorough else info.frames
-        if decoded != info.frames:
-            raise VideoError(path, f"damaged: {decoded} of {info.frames} frames can be decoded")
+        if thorough:
+            check_whole(info)
     except VideoError as error:
         return dict(reason=error.reason)
     except Exception as error:
         return dict(reason=f"cannot be read: {type(error).__name__}: {error}")
-    return dict(frames=info.frames, fps=round(info.fps, 3), width=info.width, height=info.height, codec=info.codec)
+    facts = dict(frames=info.frames, fps=round(info.fps, 3), width=info.width, height=info.height, codec=info.codec)
+    return facts | dict(remarks=list(info.remarks))
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #dc5673c6
 def _begin_worker() -> None:
-    "Leave Ctrl-C to the main process, and end when it ends."
+    "Leave Ctrl-C to the main process, end when it ends, and never close a codec that it holds open."
 
     def follow():
         connection.wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
 
+    gc.freeze()  # an encoder that is garbage here has its threads in the main process, and closing it waits for them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
 
@@ -109,6 +112,9 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+_RULES = 2  # by which a file is judged; answers by earlier ones are asked for again
+
+
 def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
     "Read the answers of earlier checks, the last one for each file."
     answers = {}
@@ -118,6 +124,8 @@ def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
         except ValueError:
             continue
         if not isinstance(answer, dict) or not {"path", "stamp", "thorough"} <= answer.keys():
+            continue
+        if answer.get("rules") != _RULES:
             continue
         if answer["thorough"] >= thorough:
             answers[answer["path"]] = answer
@@ -137,7 +145,7 @@ def _inspect_new(
         if file.tell():
             file.write(b"\n")  # after a line that may have been cut short
         for path, answer in inspect_videos(new, workers, thorough):
-            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough) | answer
+            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough, rules=_RULES) | answer
             file.write(json.dumps(answers[path]).encode() + b"\n")
             file.flush()
             bar.update()
@@ -249,6 +257,16 @@ def _copy_remarks(rows: pd.DataFrame, folder: str | Path, progress: bool) -> dic
     return {kind: names for kind, names in ((_ACROSS, copies.across), (_WITHIN, copies.within)) if names}
 
 
+def _file_remarks(rows: pd.DataFrame, answers: list[dict]) -> dict[str, list[str]]:
+    "Gather what files have that a reader should know: turned frames, bytes behind the end."
+    found = {}
+    for row, answer in zip(rows.itertuples(), answers, strict=True):
+        for remark in answer.get("remarks", ()):
+            kind, _, detail = remark.partition(": ")
+            found.setdefault(kind, []).append(f"{row.found} ({detail})" if detail else row.found)
+    return {kind: sorted(names) for kind, names in sorted(found.items())}
+
+
 class Reading(NamedTuple):
     "Say how the files of a check are opened."
 
@@ -273,20 +291,30 @@ class Reading(NamedTuple):
         return self._replace(report=report)
 
 
-def _read_files(rows: pd.DataFrame, folder: str | Path, how: Reading) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "Open the file of every row; write the report; give the files and their counts."
+class _Opened(NamedTuple):
+    "Hold what opening the files told."
+
+    files: pd.DataFrame  # the table of the report
+    counts: pd.DataFrame  # split x status
+    remarks: dict[str, list[str]]  # kind of remark -> files
+
+
+def _read_files(rows: pd.DataFrame, folder: str | Path, how: Reading) -> _Opened:
+    "Open the file of every row; write the report."
     top, report = Path(folder).absolute(), how.report
     paths = [str(top / row.found) if row.status == "found" else "" for row in rows.itertuples()]
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
     journal = report and report.with_suffix(".jsonl")
     answers = _inspect_new(sorted(filter(None, paths)), journal, how.workers, how.thorough, how.progress)
-    files = _tabulate(rows, [answers.get(path, {}) for path in paths], how.minimum_frames)
+    answers = [answers.get(path, {}) for path in paths]
+    files = _tabulate(rows, answers, how.minimum_frames)
     if report:
         with replacing(report) as temporary:
             files.to_csv(temporary, index=False)
     counts = pd.crosstab(files.split, files.status)
-    return files, counts.reindex(index=["train", "test"], columns=_STATUSES, fill_value=0)
+    counts = counts.reindex(index=["train", "test"], columns=_STATUSES, fill_value=0)
+    return _Opened(files, counts, _file_remarks(rows, answers))
 
 
 def check_data(
@@ -304,18 +332,18 @@ def check_data(
     located = locate(listing.rows, folder, here, about.replacements)
     wanted = want_classes(name, listing, located, classes)
     rows = wanted.rows[wanted.rows.split != "unused"]
-    files, counts = _read_files(rows, folder, how)
+    opened = _read_files(rows, folder, how)
     named = set(located.found.dropna()).union(*located.others)
     places = folder_problems(wanted.rows, here, drop=True)
     places = {kind: names for kind, names in places.items() if "twice" not in kind}
     problems = {kind: names for kind, names in (row_problems(rows) | wanted.problems | places).items() if names}
     found = rows[rows.status == "found"]
-    remarks = _copy_remarks(found.assign(path=found.found), folder, how.progress)
+    remarks = opened.remarks | _copy_remarks(found.assign(path=found.found), folder, how.progress)
     published = about.counts.get(split) if wanted.classes[0] == wanted.classes[1] else None
     title = f"{data_title(name, *wanted.classes)}, split {split}"
     return Checked(
-        files,
-        counts,
+        opened.files,
+        opened.counts,
         title,
         folder=str(folder),
         short=how.short,
@@ -351,8 +379,8 @@ def check_own(
     "Open every video of a folder of one's own."
     how, folder = Reading(**reading).checked(), catalog.attrs["folder"]
     rows = catalog.assign(status="found", found=catalog.path, others=[()] * len(catalog))
-    files, counts = _read_files(rows, folder, how)
+    opened = _read_files(rows, folder, how)
     unlisted = len(set(find_videos(folder)) - set(catalog.path))
-    remarks = _own_remarks(catalog) | _copy_remarks(catalog, folder, how.progress)
+    remarks = _own_remarks(catalog) | opened.remarks | _copy_remarks(catalog, folder, how.progress)
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
-    return Checked(files, counts, title, folder, how.short, unlisted, {}, how.report, remarks=remarks)
+    return Checked(opened.files, opened.counts, title, folder, how.short, unlisted, {}, how.report, remarks=remarks)

@@ -55,8 +55,8 @@ _VIDEO_SUFFIXES = frozenset(
 def find_videos(
     folder: str | Path,  # where to look, with all that is below
 ) -> list[str]:  # posix paths relative to it, sorted
-    "Walk through a folder once and list its video files by their suffix."
-    found = []
+    "Walk through a folder once and list its videos by their suffix; what is no file there is listed too, not opened."
+    found, doubtful = [], []
     entered = set()
     open_folders = [""]
     while open_folders:
@@ -72,11 +72,14 @@ def find_videos(
         for entry in entries:
             if entry.name.startswith((".", "__MACOSX")):
                 continue
-            if entry.is_dir():
+            named_so = os.path.splitext(entry.name)[1].lower() in _VIDEO_SUFFIXES
+            if os.path.isdir(entry.path):
                 open_folders.append(f"{here}{entry.name}/")
-            elif os.path.splitext(entry.name)[1].lower() in _VIDEO_SUFFIXES and entry.is_file():
+                doubtful += [here + entry.name] * named_so
+            elif named_so:
                 found.append(here + entry.name)
-    return sorted(found)
+    empty = [folder for folder in doubtful if not any(path.startswith(f"{folder}/") for path in found)]
+    return sorted(found + empty)
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #eb7f9010
 def _key(path: str) -> str:
@@ -86,7 +89,8 @@ def _key(path: str) -> str:
 
 def _distinct(folder: str | Path, candidates: list[str], replacements: str) -> list[str]:
     "Drop links to other candidates, and what a folder of replacements replaces."
-    links_first = sorted(candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)
+    files = [path for path in candidates if os.path.isfile(os.path.join(folder, path))]
+    links_first = sorted(files or candidates, key=lambda path: os.path.islink(os.path.join(folder, path)), reverse=True)
     real = {os.path.realpath(os.path.join(folder, path)): path for path in links_first}
     replacing = [path for path in real.values() if replacements in path.split("/")]
     return sorted(replacing or real.values())

@@ -5,6 +5,9 @@
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #a7daecdc
 from __future__ import annotations
 
+import gc
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +16,16 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..video.table import PathTable
 from .views import RawBatch, RawView, crop, random_box
 from ...plugins import pandas as pd
 
 # %% auto #0
 __all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
-           'StepSampler', 'batches', 'uniform_clips']
+           'StepSampler', 'quiet_worker', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #76d643f5
 class FrameSource(Protocol):
@@ -199,9 +204,9 @@ class ClipDataset(Dataset):
         self.frames, self.options, self.seed = frames, options, seed
         self.places, self.motion = places or AnyPlaces(), motion
         folder = Path(catalog.attrs.get("folder", ""))
-        self.paths = [str(folder / path) for path in catalog["path"]]
+        self.paths = PathTable(folder / path for path in catalog["path"])
         self.labels = catalog["label"].to_numpy(np.int64) if "label" in catalog else np.full(len(catalog), -1)
-        self.counts = [frames.count(path) for path in self.paths]
+        self.counts = np.array([frames.count(path) for path in self.paths], np.int64)
         counts = zip(self.paths, self.counts, strict=True)
         if short := [f"{path} ({count})" for path, count in counts if count < options.window]:
             raise ValueError(
@@ -216,7 +221,7 @@ class ClipDataset(Dataset):
         options = self.options
 
         def draw(number):
-            return self.places.starts(self.paths[row], self.counts[row], options.window, number, generator)
+            return self.places.starts(self.paths[row], int(self.counts[row]), options.window, number, generator)
 
         if options.target == "other" and not options.others:
             return list(draw(2)[0][: options.views]), -1
@@ -340,12 +345,88 @@ class StepSampler(Sampler):
             first = place * self.batch_size + number * size
             yield [(epoch, int(row)) for row in order[first : first + size]]
 
-# %% ../../../nbs/1_data/4_views/03_clips.ipynb #ff656a64
-def _quiet_worker(worker: int) -> None:
-    "Keep OpenCV to the worker's own thread."
+# %% ../../../nbs/1_data/4_views/03_clips.ipynb #756acab2
+def quiet_worker(
+    worker: int,  # its number
+) -> None:
+    "Keep OpenCV to the worker's own thread, and what the main process holds out of the worker's clean-ups."
+    gc.freeze()  # else pages that both share are copied, and codecs whose threads are in the main process waited for
     cv2.setNumThreads(0)
 
 
+_TIME_LIMIT = 300  # seconds without an answer after which reading processes are given up
+_AHEAD = 2  # batches that a worker prepares before they are asked for, PyTorch's own number
+
+
+def bytes_of(
+    sample: object,  # arrays, tensors, and tuples of them; anything else counts nothing
+) -> int:
+    "Count the bytes that a sample takes on its way between processes."
+    if isinstance(sample, tuple):
+        return sum(map(bytes_of, sample))
+    return getattr(sample, "nbytes", 0)
+
+
+def fit_workers(
+    workers: int,  # processes asked for
+    size: int,  # bytes of a batch
+) -> int:  # processes for whose batches there is room; 0: the process that trains reads too
+    "Bound reading processes by the shared memory that is free, and say so."
+    if not (workers and sys.platform == "linux"):
+        return workers
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        free = 0
+    room = int(0.8 * free) // ((_AHEAD + 1) * max(1, size))
+    if room < workers:
+        tqdm.write(
+            f"shared memory: {free / 2**20:,.0f} MiB are free in /dev/shm, {workers} reading processes need "
+            f"{workers * (_AHEAD + 1) * size / 0.8 / 2**20:,.0f} MiB; {room or 'none'} of them used (a container gets "
+            "more by --shm-size)",
+            file=sys.stderr,
+        )
+    return min(workers, room)
+
+
+class Loader:
+    "Read a data set in processes that end in an error, never in silence."
+
+    def __init__(
+        self,
+        dataset: Dataset,  # what is read
+        workers: int,  # processes; 0: this one; fewer where shared memory is short
+        size: int,  # bytes of a batch
+        context: str | None = None,  # how they start: 'fork', 'spawn', None for the platform's way
+        **options,  # of `torch.utils.data.DataLoader`
+    ):
+        workers = fit_workers(workers, size)
+        self.loader = DataLoader(
+            dataset,
+            num_workers=workers,
+            worker_init_fn=quiet_worker,
+            generator=torch.Generator(),
+            timeout=_TIME_LIMIT if workers else 0,
+            multiprocessing_context=context if workers else None,
+            **options,
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        try:
+            yield from self.loader
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            raise TimeoutError(
+                f"reading: nothing came from {self.loader.num_workers} processes within {_TIME_LIMIT} seconds; the "
+                "disk of the videos does not answer, or a process was stopped. The same call continues from the last "
+                "checkpoint; with 0 workers no other process is needed"
+            ) from None
+
+# %% ../../../nbs/1_data/4_views/03_clips.ipynb #ff656a64
 def batches(
     dataset: ClipDataset,  # Videos and draws
     batch_size: int,  # Videos of a step, B
@@ -355,19 +436,12 @@ def batches(
     pin_memory: bool = False,  # Page-lock the batches for a faster copy to a GPU?
     context: str | None = None,  # How workers start: 'fork', 'spawn', None for the platform's way
     part: tuple[int, int] = (0, 1),  # Which part of each step to read, from 0, and of how many equal parts
-) -> DataLoader:  # Iterable of `RawBatch`
+) -> Loader:  # Iterable of `RawBatch`
     "Give the batches of a run from a step on; they depend on the data set and its seed, not on `workers`."
     sampler = StepSampler(len(dataset), batch_size, steps, start_step, dataset.seed, part)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin_memory,
-        worker_init_fn=_quiet_worker,
-        generator=torch.Generator(),
-        multiprocessing_context=context if workers else None,
-    )
+    size = bytes_of(dataset[0, 0]) * batch_size // part[1] if workers else 0
+    options = dict(batch_sampler=sampler, collate_fn=collate, pin_memory=pin_memory)
+    return Loader(dataset, workers, size, context=context, **options)
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #bc096a13
 def uniform_clips(

@@ -9,8 +9,6 @@ __all__ = ['usable_perplexity', 'tsne', 'silhouettes', 'neighbours_agree', 'chan
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_samples
 
 # %% ../../../nbs/4_evaluation/4_inspect/06_embedding.ipynb #a1cd9645
 def usable_perplexity(
@@ -29,6 +27,8 @@ def tsne(
     seed: int = 0,  # of what t-SNE draws; nothing in small sets, which start from their principal components
 ) -> np.ndarray:  # places in the plane, each axis from -1 to 1, (N, 2)
     "Lay features of unit length out in the plane by t-SNE, from their first two principal components."
+    from sklearn.manifold import TSNE
+
     features = np.asarray(features, float)
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ValueError(f"features must be finite and (N, C), got {features.shape}")
@@ -45,6 +45,8 @@ def silhouettes(
     labels: Sequence,  # class of each video, (N,), at least two classes
 ) -> np.ndarray:  # in [-1, 1], (N,); NaN for the lone video of a class
     "Measure how much nearer each video is to its own class than to the nearest other one, by cosine distance."
+    from sklearn.metrics import silhouette_samples
+
     labels = np.asarray(labels)
     names, counts = np.unique(labels, return_counts=True)
     if len(names) < 2:
