@@ -152,8 +152,23 @@ def test_other_code_requeues_nothing_by_itself(tmp_path, made):
     assert [file.stat().st_mtime_ns for file in (record, folder / "metrics.json")] == stamps
 
 
-def test_smoke_study_end_to_end(tmp_path, capfd):
-    "One run fails, the others end in a table and a figure; a second call does nothing."
+@pytest.fixture
+def broken_kernel(tmp_path, monkeypatch):
+    "A user's own kernel of the name python3, which would be started where kernels are looked up by name."
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    argv = [sys.executable, "-c", "raise SystemExit('the kernel of another environment')", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "mine", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+
+
+def test_smoke_study_end_to_end(tmp_path, broken_kernel, capfd):
+    """One run fails, the others end in a table and a figure; a second call does nothing.
+
+    papermill and Snakemake both fill in what stands in braces, so the folder has some in its name.
+    """
+    tmp_path = tmp_path / "runs of {x} {0} & co"
+    tmp_path.mkdir()
     kept = [row.model_dump() for row in load_study("table_01").rows if row.name in ("fima", "random_difference")]
     broken = {"name": "vv", "label": "VV", "overrides": {"optimisation.batch_size": 100}}
     fields = dict(

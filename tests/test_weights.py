@@ -1,13 +1,21 @@
 """Other people's checkpoints: the published networks written out a second time, and every file to be refused."""
 
+import collections
+import datetime
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
+import time
+import uuid
 from argparse import Namespace
 from copy import deepcopy
-from pathlib import Path
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +25,7 @@ from nbdev.config import update_version
 from safetensors.torch import load_file, save_file
 
 import fima
+from fima.cli import main
 from fima.methods.encoders.encoders import build_encoder
 from fima.training.checkpoint import read_encoder, save_checkpoint, save_encoder
 from fima.training.recipe import Recipe, make_recipe
@@ -447,6 +456,83 @@ def test_files_of_training_scripts_are_read(tmp_path, content, zipped):
     torch.save(content, tmp_path / "a.pth.tar", _use_new_zipfile_serialization=zipped)
     read = read_weights(tmp_path / "a.pth.tar")
     assert read.keys() == SMALL.keys() and all(torch.equal(read[name], SMALL[name]) for name in SMALL)
+
+
+BESIDE = {
+    "array": np.arange(4.0),
+    "array of text": np.array(["a", "b"]),
+    "array in Fortran's order": np.asfortranarray(np.ones((2, 3), np.int8)),
+    "empty array": np.empty((0, 3)),
+    "number": np.uint16(3),
+    "kind of number": np.float32,
+    "dtype": np.dtype("float64"),
+    "Python's random state": random.Random(0).getstate(),
+    "NumPy's random state": np.random.RandomState(0).get_state(),
+    "RandomState": np.random.RandomState(0),
+    "Generator": np.random.default_rng(0),
+    "state of a Generator": np.random.default_rng(0).bit_generator.state,
+    "torch's random state": torch.get_rng_state(),
+    "defaultdict": collections.defaultdict(list, a=[1]),
+    "defaultdict of numbers": collections.defaultdict(int, a=1),
+    "deque": collections.deque([1, 2], maxlen=5),
+    "Counter": collections.Counter("abca"),
+    "datetime": datetime.datetime(2023, 7, 1, 12),
+    "with a zone": datetime.datetime(2023, 7, 1, tzinfo=datetime.timezone.utc),
+    "date and duration": (datetime.date(2023, 7, 1), datetime.timedelta(3)),
+    "SimpleNamespace": SimpleNamespace(lr=0.1, out=Path("x"), inner=SimpleNamespace(a=1)),
+    "paths": (Path("a/b"), PurePosixPath("a"), PureWindowsPath("C:/a")),
+    "sets": ({1, 2}, frozenset({3}), set()),
+    "bytes": (b"\x00\xff", bytearray(b"ab"), 1 + 2j, slice(1, 2), range(3)),
+    "UUID": uuid.UUID(int=5),
+    "exact numbers": (Decimal("0.1"), Fraction(1, 3)),
+    "kinds": [int, float, str, list, dict],
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_lies_beside_the_weights_is_no_hindrance(tmp_path, what, zipped):
+    content = {"state_dict": SMALL, "beside": BESIDE[what], "within": [{"a": (BESIDE[what],)}]}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    read = read_weights(tmp_path / "a.pth")
+    assert read.keys() == SMALL.keys() and all(torch.equal(read[name], SMALL[name]) for name in SMALL)
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+@pytest.mark.parametrize("kind", ["WindowsPath", "PosixPath"])
+def test_a_path_of_another_python_or_system_is_read(tmp_path, module, kind):
+    "Neither class need be here: Python 3.13 has another module, and the other system another class."
+    torch.save(
+        {"state_dict": SMALL, "out": PurePosixPath("abcde")}, tmp_path / "a.pth", _use_new_zipfile_serialization=False
+    )
+    data = (tmp_path / "a.pth").read_bytes()
+    assert data.count(b"cpathlib\nPurePosixPath\n") == 1
+    (tmp_path / "b.pth").write_bytes(data.replace(b"cpathlib\nPurePosixPath\n", f"c{module}\n{kind}\n".encode()))
+    assert read_weights(tmp_path / "b.pth").keys() == SMALL.keys()
+
+
+def test_weights_in_a_defaultdict_are_found(tmp_path):
+    torch.save(collections.defaultdict(dict, state_dict=collections.defaultdict(list, SMALL)), tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth").keys() == SMALL.keys()
+
+
+class Unknown:
+    "A class of somebody's training script."
+
+
+def test_an_object_of_an_unknown_class_is_refused_by_name_with_a_way_out(tmp_path):
+    torch.save({"state_dict": SMALL, "config": Unknown()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"test_weights\.Unknown.*save it again where it was made.*state_dict"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_a_header_of_a_hundred_thousand_layers_is_one_line(tmp_path, capsys):
+    save_file({f"layer{n}.weight": torch.zeros(1) for n in range(100_000)}, tmp_path / "many.safetensors")
+    began = time.process_time()
+    assert main(["checkpoint", "import", str(tmp_path / "many.safetensors"), str(tmp_path / "run")]) == 2
+    assert time.process_time() - began < 20  # it takes under two seconds; quadratic work would take minutes
+    said = capsys.readouterr().err
+    assert said.startswith("fima: ") and said.count("\n") == 1 and len(said) < 2000
 
 
 def test_safetensors_is_read(tmp_path):

@@ -63,17 +63,14 @@ def read_changes(
     changes: list[str] | None,  # entries such as "method.pixel=false"
 ) -> dict[str, Any]:  # dotted name -> value
     "Read `name=value` pairs, values as YAML."
-    import yaml
+    from fima.training.faults import read_yaml
 
     read = {}
     for entry in changes or []:
         name, sign, value = entry.partition("=")
         if not (name and sign):
             raise ValueError(f"--change must look like name=value, got {entry!r}")
-        try:
-            read[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"--change must give a value that is YAML, got {entry!r}") from None
+        read[name] = read_yaml(value, f"--change {entry[:80]}")
     return read
 
 # %% ../../nbs/7_commands/01_common.ipynb #4c7d2e90

@@ -17,7 +17,15 @@ from ..plugins import pandas as pd
 from .page import build_page
 from .tables import keep, tabulate
 from ..study.plan.plan import Run, load_studies, records
-from ..study.plan.schema import Study, is_own, published_folder, reports_folder, results_folder, template_parameters
+from fima.study.plan.schema import (
+    Study,
+    is_own,
+    mended,
+    published_folder,
+    reports_folder,
+    results_folder,
+    template_parameters,
+)
 from ..study.run.jobs import JobError, Kernel, execute
 from ..study.run.run import ALL, Resources, make_missing
 from ..training.checkpoint import write_text
@@ -86,7 +94,7 @@ def make_report(
     progress: bool = True,  # show a bar
 ) -> list[Path]:  # the executed notebooks and the page
     "Execute the results notebooks of studies and build the page; at the end raise JobError where some failed."
-    folder = reports_folder(reports, profile)
+    folder = mended(reports_folder(reports, profile))
     loaded = load_studies(studies, profile)
     made, failed = _execute_results(loaded, folder, progress)
     for study in loaded:

@@ -7,13 +7,26 @@ __all__ = ['Log', 'at_chance']
 
 # %% ../../nbs/3_training/10_log.ipynb #0b5104c5
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from ..data.video.files import to_disk
 from .checkpoint import write_text
 
 # %% ../../nbs/3_training/10_log.ipynb #078196e8
+def _row(line: str) -> dict | None:
+    "Read a line of a log; None where it is none."
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None
+
+
 class Log:
     "Append means of an interval to log.jsonl and TensorBoard; remember what stays at chance."
 
@@ -22,12 +35,15 @@ class Log:
         folder: Path,  # the run's folder
         step: int,  # steps already done
         chance: dict[str, float],  # chance value of each term
+        pending: Sequence[
+            dict[str, float]
+        ] = (),  # numbers of the steps after the last line, as a checkpoint keeps them
     ):
         from torch.utils.tensorboard import SummaryWriter
 
         self.file = folder / "log.jsonl"
         self.chance = chance
-        self.pending = []
+        self.pending = list(pending)
         kept = [row for row in self.read(folder) if row["step"] <= step]
         write_text(self.file, "".join(json.dumps(row) + "\n" for row in kept))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
@@ -35,11 +51,14 @@ class Log:
     @staticmethod
     def read(
         folder: Path,  # a run's folder
-    ) -> list[dict]:  # one dictionary an interval; a line cut off by a kill is dropped
-        "Read the log of a run."
+    ) -> list[dict]:  # one dictionary an interval
+        "Read the log of a run; a line that a kill cut off is dropped, one that is spoilt is passed over and said."
         file = folder / "log.jsonl"
-        lines = file.read_text().split("\n")[:-1] if file.exists() else []
-        return [json.loads(line) for line in lines]
+        lines = file.read_text(errors="replace").split("\n")[:-1] if file.exists() else []
+        rows = [_row(line) for line in lines]
+        if spoilt := rows.count(None):
+            tqdm.write(f"{file}: {spoilt} spoilt lines passed over", file=sys.stderr)
+        return [row for row in rows if row]
 
     def add(
         self,
@@ -47,6 +66,10 @@ class Log:
     ) -> None:
         "Remember one step."
         self.pending.append(metrics)
+
+    def settle(self) -> None:
+        "Wait until every line is on the disk: a checkpoint leans on them."
+        to_disk(self.file)
 
     def write(
         self,

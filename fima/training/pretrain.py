@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,16 @@ from ..methods.distributed import rank, world_size
 from ..methods.encoders.encoders import build_encoder, map_size
 from ..plugins import plugin_digests
 from fima.training.checkpoint import (
+    has_checkpoint,
+    is_torn,
     load_checkpoint,
     provenance,
     read_recipe,
     save_checkpoint,
     save_encoder,
+    set_aside_torn,
+    sole_process,
+    sweep_scratch,
     write_json,
     write_text,
 )
@@ -180,7 +185,7 @@ def _claim_run(folder: Path, recipe: Recipe, content: str) -> None:
     "Write into a run's folder what is made there; refuse to continue with other videos or other code."
     file, begun = folder / "recipe.json", folder / "begun.json"
     here = dict(data_fingerprint=content, code=code_fingerprint(recipe))
-    if (folder / "checkpoint" / "latest").exists() and begun.exists():
+    if has_checkpoint(folder) and begun.exists():
         recorded = json.loads(begun.read_text())
         for name, what in (("data_fingerprint", "videos"), ("code", "code")):
             if recorded[name] != here[name]:
@@ -200,9 +205,13 @@ def is_finished(
 ) -> dict[str, Any] | None:  # its metrics; None where it is not finished
     "Read a finished run; refuse a folder of another recipe, or of other videos than are here, if any are."
     file, claimed = folder / "metrics.json", folder / "recipe.json"
-    if claimed.exists() and (other := read_recipe(claimed.read_text(), claimed).run_id) != recipe.run_id:
+    if (
+        claimed.exists()
+        and not is_torn(claimed)
+        and (other := read_recipe(claimed.read_text(), claimed).run_id) != recipe.run_id
+    ):
         raise ValueError(f"folder {folder} must be new or of the run {recipe.run_id}, got one of {other}")
-    if not file.exists():
+    if not file.exists() or is_torn(file):
         return None
     metrics = json.loads(file.read_text())
     try:
@@ -223,7 +232,7 @@ def is_finished(
 class LoopOptions:
     "Hold how a run is carried out; nothing of it changes what is computed."
 
-    workers: int = 0  # DataLoader processes
+    workers: int | None = 0  # processes that read; None: 0 on a CPU, up to 8 for a GPU
     checkpoint_interval: int = 100  # steps between checkpoints
     log_interval: int = 10  # steps a line of the log
     stop_after: int | None = None  # stop after so many steps, as if told to
@@ -268,7 +277,7 @@ class TrainingLoop:
                 ending = stopping or self.done == self.total
                 if self.writes:
                     self.log(metrics, seconds_data, fetched)
-                    if ending or self.done % self.options.log_interval == 0:
+                    if self.done == self.total or self.done % self.options.log_interval == 0:
                         line = self.log_file.write(self.done)
                         bar.set_postfix(loss=f"{line['loss']:.3f}", refresh=False)
                     if ending or self.done % self.options.checkpoint_interval == 0:
@@ -286,10 +295,10 @@ class TrainingLoop:
 
     def start(self) -> None:
         "Read the newest checkpoint, and open trace and log where it ends."
-        self.done = load_checkpoint(self.folder, self.method, self.optimiser)  # steps
+        self.done, pending = load_checkpoint(self.folder, self.method, self.optimiser)  # steps
         self.model = wrap_ddp(self.method)
         if self.writes:
-            self.log_file = Log(self.folder, self.done, self.chance)
+            self.log_file = Log(self.folder, self.done, self.chance, pending)
             self.trace = Trace(self.folder, self.done)
         self.clock = time.perf_counter()  # when the last step ended
 
@@ -349,8 +358,9 @@ class TrainingLoop:
         self.log_file.add(metrics | further)
 
     def save(self) -> None:
-        "Keep a checkpoint of the steps done."
-        save_checkpoint(self.folder, self.done, self.method, self.optimiser)
+        "Keep a checkpoint of the steps done, and the numbers of those that the log has no line of yet."
+        self.log_file.settle()
+        save_checkpoint(self.folder, self.done, self.method, self.optimiser, self.log_file.pending)
 
     def finish(self) -> dict[str, Any]:  # first and last terms, chance values, seconds, the trace
         "Sum up the log for metrics.json, and warn of terms that stayed at chance."
@@ -427,6 +437,21 @@ def pretrain(
     if finished := is_finished(folder, recipe):
         return finished
     _check_plugins(recipe)
+    options = LoopOptions(workers, checkpoint_interval, log_interval, stop_after, progress)
+    with sole_process(folder) if rank() == 0 else nullcontext():
+        return _pretrain_alone(recipe, folder, device, options, began)
+
+
+def _pretrain_alone(
+    recipe: Recipe, folder: Path, device: torch.device, options: LoopOptions, began: float
+) -> dict[str, Any]:
+    "Pre-train in a folder that no other process works in."
+    if rank() == 0:
+        set_aside_torn(folder)
+        sweep_scratch(folder)
+    if finished := is_finished(folder, recipe):
+        return finished
+    progress = options.progress
     opened = open_data(recipe.data, recipe.views.frames_per_clip * recipe.views.stride, progress=progress)
     if rank() == 0:
         _claim_run(folder, recipe, opened.content)
@@ -437,9 +462,8 @@ def pretrain(
     training = {}
     if recipe.method.name != "random":
         opened, flows = with_flow(recipe, opened, method.needs, progress=progress)
-        if workers is None:
-            workers = min(8, os.cpu_count()) if device.type == "cuda" else 0
-        options = LoopOptions(workers, checkpoint_interval, log_interval, stop_after, progress)
+        if options.workers is None:
+            options = replace(options, workers=min(8, os.cpu_count()) if device.type == "cuda" else 0)
         training = TrainingLoop(recipe, folder, opened, flows, method, options).run()
     if rank() == 0:
         _write_metrics(folder, recipe, opened, method, training, began)

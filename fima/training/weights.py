@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,14 +49,61 @@ class _StandIn:
         pass
 
 
-# replaced by `_StandIn`
-_HARMLESS = (
-    "argparse.Namespace",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "pathlib.PosixPath",
-)
+def _no_mapping(*arguments: Any) -> OrderedDict:
+    "Take the place of a mapping that is made by a call, such as defaultdict: what is put in may hold the weights."
+    return OrderedDict()
+
+
+def _no_list(*arguments: Any) -> list:
+    "Take the place of a list that is made by a call, such as deque."
+    return []
+
+
+# what training scripts leave beside the weights, by module: replaced by `_StandIn`, whatever is here of it
+_HARMLESS = {
+    "argparse": "Namespace",
+    "builtins": "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple type",
+    "_codecs": "encode",
+    "copyreg": "_reconstructor",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "numpy": "ndarray dtype bool bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy._core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+    "numpy._core.numeric": "_frombuffer",
+    "numpy.dtypes": "BoolDType Float16DType Float32DType Float64DType Int8DType Int16DType Int32DType Int64DType "
+    "UInt8DType UInt16DType UInt32DType UInt64DType StrDType ObjectDType",
+    "numpy.random": "Generator RandomState",
+    "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
+    "numpy.random._mt19937": "MT19937",
+    "numpy.random._pcg64": "PCG64 PCG64DXSM",
+    "numpy.random._pickle": "__bit_generator_ctor __generator_ctor __randomstate_ctor",
+    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "types": "SimpleNamespace",
+    "uuid": "UUID SafeUUID",
+}
+_MAPPINGS = {  # subclasses of dict in which training scripts keep their settings, and now and then the weights
+    "addict.addict": "Dict",
+    "easydict": "EasyDict",
+    "fvcore.common.config": "CfgNode",
+    "mmcv.utils.config": "ConfigDict",
+    "mmengine.config.config": "ConfigDict",
+    "yacs.config": "CfgNode",
+}
+
+
+def _replaced() -> list[tuple[Any, str]]:
+    "List what stands in for the objects that may lie beside the weights, and their names."
+    listed = [(_no_mapping, "collections.defaultdict"), (_no_list, "collections.deque")]
+    for stand_in, modules in ((_StandIn, _HARMLESS), (OrderedDict, _MAPPINGS)):
+        listed += [(stand_in, f"{module}.{name}") for module, names in modules.items() for name in names.split()]
+    return listed
+
+
+_SAVE_AGAIN = "save it again where it was made, weights alone: torch.save({'state_dict': model.state_dict()}, file)"
 # where training scripts put the weights
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 
@@ -63,17 +111,18 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "w
 def _unpickle(path: Path) -> Any:
     "Read a file of torch.save, tensors and plain containers alone."
     try:
-        with torch.serialization.safe_globals([(_StandIn, name) for name in _HARMLESS]):
+        with torch.serialization.safe_globals(_replaced()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile file provokes
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found:
             raise ValueError(
-                f"{path}: refused, it holds a Python object ({found[1]}) besides tensors; nothing of it was executed"
+                f"{path}: refused, it holds a Python object ({found[1]}) besides tensors; nothing of it was executed; "
+                f"{_SAVE_AGAIN}"
             ) from None
         raise ValueError(
             f"{path}: is not a checkpoint that can be read as tensors alone (cut off, or of another kind); nothing of "
-            "it was executed"
+            f"it was executed; {_SAVE_AGAIN}"
         ) from None
 
 

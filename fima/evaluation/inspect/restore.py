@@ -25,9 +25,9 @@ def restore(
 ) -> nn.Module | None:  # the method in evaluation mode, on the encoder's device; None where its weights are not here
     "Build the method of a run again and fill it from the newest training state."
     checkpoint = Path(opened.folder) / "checkpoint"
-    if opened.recipe.method.name != "fima" or not (checkpoint / "latest").exists():
+    if opened.recipe.method.name != "fima" or not any(checkpoint.glob("step_*")):
         return None
-    weights = checkpoint / (checkpoint / "latest").read_text().strip() / "method.safetensors"
+    weights = max(checkpoint.glob("step_*")) / "method.safetensors"
     if not weights.exists():
         return None
     method = build_method(opened.recipe)

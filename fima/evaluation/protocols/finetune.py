@@ -182,7 +182,7 @@ class Finetuning:
         model, optimiser = self.start(value)
         size = min(self.protocol.batch_size, len(rows))
         per_epoch = len(rows) // size
-        steps, done = epochs * per_epoch, load_checkpoint(self.folder / name, model, optimiser)
+        steps, done = epochs * per_epoch, load_checkpoint(self.folder / name, model, optimiser).step
         pin = next(model.parameters()).is_cuda
         raws = iter(batches(self.dataset(rows), size, steps, done, self.options.workers, pin_memory=pin))
         if done == steps:

@@ -25,6 +25,7 @@ from fima.study.plan.schema import (
     check_parameters,
     left_out_at,
     load_study,
+    mended,
     record_places,
     reports_folder,
     runs_folder,
@@ -321,7 +322,7 @@ def plan(
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
     runs = [(study, run) for study in loaded for run in expand(study)]
-    folder = reports_folder(reports, profile)
+    folder = mended(reports_folder(reports, profile))
     users = needed_by(profile, loaded)
     measured = measured_steps(folder, this_device())
     sources = sources_state()

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FOLDERS', 'repository', 'results_folder', 'study_names', 'published_folder', 'reports_folder', 'runs_folder',
-           'record_places', 'Base', 'Videos', 'Row', 'Evaluated', 'Claim', 'ShownRuns', 'Study', 'checked_study',
-           'read_study', 'load_study', 'left_out_at', 'is_own', 'template_parameters', 'check_parameters',
-           'check_injected']
+           'record_places', 'mended', 'Base', 'Videos', 'Row', 'Evaluated', 'Claim', 'ShownRuns', 'Study',
+           'checked_study', 'read_study', 'load_study', 'left_out_at', 'is_own', 'template_parameters',
+           'check_parameters', 'check_injected']
 
 # %% ../../../nbs/5_study/1_plan/01_schema.ipynb #b33b1dc1
 import ast
@@ -16,15 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import fima
+from ...training.checkpoint import set_aside_torn
 from ...training.fingerprint import checkout, own_folder, studies_folder, template_file
-from ...training.faults import fault_line
+from ...training.faults import fault_line, read_yaml
 from ...training.recipe import PROFILES
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C where PyYAML has it: ten times as fast
 
 # %% ../../../nbs/5_study/1_plan/01_schema.ipynb #381af47e
 def repository() -> Path:
@@ -81,6 +79,16 @@ def record_places(
     if published and reports.is_relative_to(own):
         return [reports, published / reports.relative_to(own)]
     return [reports]
+
+
+def mended(
+    reports: Path,  # reports folder
+) -> Path:  # the same
+    "Set aside what a power cut left half of among the records, one's own and the published ones, a line each."
+    for folder in record_places(reports):
+        set_aside_torn(folder)
+        set_aside_torn(runs_folder(folder))
+    return reports
 
 # %% ../../../nbs/5_study/1_plan/01_schema.ipynb #61117037
 class _Strict(BaseModel):
@@ -312,10 +320,10 @@ def read_study(
         expected = f"a name such as {near[0]}" if near else f"one of {', '.join(study_names())}"
         raise ValueError(f"study must be {expected}, or the path of a .yaml file, got {str(study)!r}")
     try:
-        content = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: is not YAML: {' '.join(str(error).split())}") from None
-    return checked_study(content, path), path
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name}: must be text in UTF-8, got {error}") from None
+    return checked_study(read_yaml(text, path.name), path), path
 
 
 def load_study(

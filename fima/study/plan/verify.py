@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ...data.sets.catalog import CatalogError
 from ...evaluation.core.record import first_features, open_run
-from .schema import reports_folder, study_names
+from .schema import mended, reports_folder, study_names
 from .plan import Run, absent, expand, load_studies
 from .verdicts import VERDICT_FILE, code_here, made_with, other_videos, read_verdicts
 from ...plugins import pandas as pd
@@ -303,7 +303,7 @@ def verify(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     given = [studies] if isinstance(studies, (str, Path)) else list(studies) or study_names()
-    recorded = _recorded_runs(given, reports_folder(reports, profile), profile)
+    recorded = _recorded_runs(given, mended(reports_folder(reports, profile)), profile)
     gone = absent([run for run, _ in recorded])
     here = {run.recipe.run_id: (run, place) for run, place in recorded if run.recipe.data.title not in gone}
     others = other_videos((name, run.record(place)[0], run.recipe.data) for name, (run, place) in here.items())

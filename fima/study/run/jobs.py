@@ -149,10 +149,20 @@ class Kernel:
     def _start(self, folder: Path) -> None:
         "Start a kernel in a folder."
         import jupyter_client  # here, and papermill below: a wrong call does not wait for them
+        from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+
+        class ThisInterpreter(KernelSpecManager):
+            "Start this interpreter, whatever the kernel is that a user has installed under the name."
+
+            def get_kernel_spec(self, kernel_name):
+                call = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                return KernelSpec(argv=call, display_name="Python 3", language="python")
 
         # a blocking client would wait for ever for a kernel that died
         self.manager = jupyter_client.KernelManager(
-            kernel_name="python3", client_class="jupyter_client.asynchronous.AsyncKernelClient"
+            kernel_name="python3",
+            kernel_spec_manager=ThisInterpreter(),
+            client_class="jupyter_client.asynchronous.AsyncKernelClient",
         )
         self.manager.start_kernel(
             cwd=str(folder),
@@ -211,6 +221,11 @@ def _failure_line(error: Exception) -> str:
     return f"{name}: {' '.join(message.split())[:300]}"
 
 
+def _for_papermill(path: Path) -> str:
+    "Give a path as papermill takes it: it fills in what stands in braces."
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def execute(
     template: Path,  # a notebook with a tagged cell
     notebook: Path,  # where the executed notebook goes; its folder is the working directory
@@ -227,8 +242,8 @@ def execute(
 
     def call():
         papermill.execute_notebook(
-            str(template),
-            str(notebook),
+            _for_papermill(template),
+            _for_papermill(notebook),
             parameters,
             cwd=str(notebook.parent),
             progress_bar=progress and bar,

@@ -55,14 +55,14 @@ for process in processes:
         priority: process["priority"]
         threads: process["threads"]
         resources: **process["resources"]
-        params: command=process["command"]
-        shell: "exec {params.command} 2> {log.error:q}"
+        params: command=process["stamp"] + ".sh"
+        shell: "exec sh {params.command} 2> {log.error:q}"
 """
 
 
-def _process_stamp(work: Path, name: str) -> str:
-    "Name the file that a process leaves when it is done."
-    return str(work / "processes" / name)
+def _process_stamp(name: str) -> str:
+    "Name the file that a process leaves when it is done, as seen from the scratch folder."
+    return f"processes/{name}"
 
 
 def _process_call(work: Path, name: str) -> list[str]:
@@ -103,9 +103,9 @@ def _graph(
     return [
         dict(
             name=name,
-            needs=[_process_stamp(work, "data")] if name != "data" else [],
-            stamp=_process_stamp(work, name),
-            log=[file for job in mine for file in job["log"]],
+            needs=[_process_stamp("data")] if name != "data" else [],
+            stamp=_process_stamp(name),
+            log=[os.path.relpath(file, work) for job in mine for file in job["log"]],
             priority=max(job["priority"] for job in mine),
             **_process_needs(_process_call(work, name), mine[0], slurm, on_gpus),
         )
@@ -125,7 +125,10 @@ def _start_snakemake(
     for folder in ("stamps", "processes"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     write_json(work / "jobs.json", jobs)
-    write_json(work / "processes.json", _graph(work, jobs, slurm, gpus != 0))
+    processes = _graph(work, jobs, slurm, gpus != 0)
+    write_json(work / "processes.json", processes)
+    for process in processes:
+        (work / f"{process['stamp']}.sh").write_text(f"exec {process['command']}\n")
     (work / "Snakefile").write_text(_SNAKEFILE)
     call = [
         sys.executable,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .slurm import slurm_said
 from ...training.checkpoint import write_json
+from ...training.log import Log
 
 # %% ../../../nbs/5_study/2_run/04_watch.ipynb #95cbf449
 _EVALUATION_STEPS = 40  # what an evaluation counts for in the bar
@@ -44,10 +45,8 @@ def _done_units(
     evaluated = _EVALUATION_STEPS * sum((folder / name / "metrics.json").exists() for _, name, _ in job["evaluations"])
     if not job["recipe"] or (folder / "metrics.json").exists():
         return evaluated + _units(job | {"evaluations": []})
-    log = folder / "log.jsonl"
-    lines = log.read_text().split("\n")[:-1] if log.exists() else []
-    step = json.loads(lines[-1])["step"] if lines else 0
-    return min(step, _units(job)) + evaluated
+    lines = Log.read(folder)
+    return min(lines[-1]["step"] if lines else 0, _units(job)) + evaluated
 
 
 def told_failure(

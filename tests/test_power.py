@@ -1,0 +1,191 @@
+"""What kills and power cuts leave of a run: it goes on, ends as if nothing had been, and says what it met."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fima.training.checkpoint import sole_process
+from fima.training.log import Log
+from fima.training.pretrain import Stopped, pretrain
+from fima.training.recipe import make_recipe
+
+STEPS = 7
+
+
+def recipe():
+    return make_recipe("smoke", overrides={"optimisation.steps": STEPS})
+
+
+def run(folder, stop_after=None):
+    "Train with a log line every three steps and a checkpoint every second."
+    return pretrain(
+        recipe(), folder, "cpu", checkpoint_interval=2, log_interval=3, stop_after=stop_after, progress=False
+    )
+
+
+def stopped(folder, step):
+    with pytest.raises(Stopped):
+        run(folder, step)
+    return folder
+
+
+def numbers(folder):
+    "Everything in the log but what a clock says."
+    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in Log.read(folder)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(module_work, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FIMA_WORK", str(module_work))
+        return folder, run(folder)
+
+
+@pytest.fixture(autouse=True)
+def work_of_the_module(module_work, monkeypatch):
+    monkeypatch.setenv("FIMA_WORK", str(module_work))
+
+
+def assert_same(folder, undisturbed):
+    "Weights, log, first and final numbers and litter are those of the run that nothing disturbed."
+    whole, metrics = undisturbed
+    one, other = (load_file(place / "checkpoint" / "encoder.safetensors") for place in (folder, whole))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert numbers(folder) == numbers(whole)
+    mine = json.loads((folder / "metrics.json").read_text())
+    assert [mine[name] for name in ("first", "final", "trace")] == [
+        metrics[name] for name in ("first", "final", "trace")
+    ]
+
+    def names(place):
+        return {str(file.relative_to(place)) for file in place.rglob("*") if "tensorboard" not in file.parts}
+
+    assert {name for name in names(folder) if not name.endswith(".torn")} == names(whole)
+
+
+@pytest.mark.parametrize("moments", [(1,), (2,), (4,), (1, 2, 3, 4, 5, 6)])
+def test_a_polite_stop_changes_nothing(tmp_path, undisturbed, moments):
+    "Numbers of steps that the log has no line of yet belong to the checkpoint."
+    for moment in moments:
+        stopped(tmp_path / "run", moment)
+    run(tmp_path / "run")
+    assert_same(tmp_path / "run", undisturbed)
+
+
+def test_scratch_of_a_killed_process_of_the_same_number(tmp_path, undisturbed):
+    "In a container every call has the same process number."
+    folder = stopped(tmp_path / "run", 3)
+    for name in (f".step_0000004.{os.getpid()}", ".step_0000006.1"):
+        (folder / "checkpoint" / name).mkdir()
+        (folder / "checkpoint" / name / "method.safetensors").write_bytes(b"half")
+    for place in (folder, folder / "checkpoint"):
+        (place / f".latest.{os.getpid()}.1.partial").write_bytes(b"half")
+    run(folder)
+    assert_same(folder, undisturbed)
+
+
+def newest(folder):
+    return max((folder / "checkpoint").glob("step_*"))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zero(file):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+LEFT = {
+    "latest is empty": (lambda folder: (folder / "checkpoint" / "latest").write_bytes(b""), ""),
+    "latest names nothing": (lambda folder: (folder / "checkpoint" / "latest").write_text("step_0000099"), ""),
+    "the optimiser's file is cut off": (lambda folder: cut(newest(folder) / "training.pt"), "not a whole checkpoint"),
+    "the optimiser's file is zeroed": (lambda folder: zero(newest(folder) / "training.pt"), "not a whole checkpoint"),
+    "the weights are cut off": (lambda folder: cut(newest(folder) / "method.safetensors"), "not a whole checkpoint"),
+    "the weights are gone": (lambda folder: (newest(folder) / "method.safetensors").unlink(), "not a whole checkpoint"),
+    "the checkpoint is empty": (lambda folder: (folder / "checkpoint" / "step_0000009").mkdir(), "not a whole"),
+    "begun.json is empty": (lambda folder: (folder / "begun.json").write_bytes(b""), "begun.json: empty or cut off"),
+    "begun.json is zeroed": (lambda folder: zero(folder / "begun.json"), "begun.json: empty or cut off"),
+    "recipe.json is cut off": (lambda folder: cut(folder / "recipe.json"), "recipe.json: empty or cut off"),
+    "trace.json is empty": (lambda folder: (folder / "trace.json").write_bytes(b""), "trace.json: empty or cut off"),
+    "metrics.json is empty": (lambda folder: (folder / "metrics.json").touch(), "metrics.json: empty or cut off"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_a_power_cut_leaves_is_passed_over_or_made_again(tmp_path, undisturbed, what, capsys):
+    spoil, said = LEFT[what]
+    folder = stopped(tmp_path / "run", 4)
+    capsys.readouterr()
+    spoil(folder)
+    run(folder)
+    assert said in capsys.readouterr().err
+    shutil.rmtree(folder / "checkpoint" / "step_0000009", ignore_errors=True)
+    if (
+        what == "trace.json is empty"
+    ):  # steps that are done cannot be traced any more, and a record without them says so
+        assert json.loads((folder / "metrics.json").read_text())["trace"] == []
+    else:
+        assert_same(folder, undisturbed)
+
+
+def test_a_finished_run_whose_record_is_lost_is_made_again(tmp_path, undisturbed, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed[0], folder)
+    zero(folder / "metrics.json")
+    run(folder)
+    assert "metrics.json: empty or cut off" in capsys.readouterr().err
+    assert_same(folder, undisturbed)
+
+
+def test_a_zeroed_line_of_the_log_is_passed_over(tmp_path, undisturbed, capsys):
+    folder = stopped(tmp_path / "run", 4)
+    with (folder / "log.jsonl").open("ab") as file:
+        file.write(bytes(200) + b"\n")
+    run(folder)
+    assert "1 spoilt lines passed over" in capsys.readouterr().err
+    assert_same(folder, undisturbed)
+
+
+SECOND = """
+import sys
+from fima.training.pretrain import pretrain
+from fima.training.recipe import make_recipe
+pretrain(make_recipe("smoke", overrides={"optimisation.steps": %d}), sys.argv[1], "cpu", progress=False)
+"""
+
+
+def test_a_second_process_is_told_and_ends(tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    with sole_process(folder):
+        second = subprocess.run(
+            [sys.executable, "-c", SECOND % STEPS, folder], capture_output=True, text=True, timeout=120
+        )
+        assert second.returncode and f"process {os.getpid()} on " in second.stderr and ", since 20" in second.stderr
+        assert [file.name for file in folder.iterdir()] == [".running"]
+    run(folder)
+    assert_same(folder, undisturbed)
+
+
+def test_a_folder_is_free_again_after_a_kill(tmp_path):
+    waiting = "import sys, time\nfrom pathlib import Path\nfrom fima.training.checkpoint import sole_process\n" + (
+        "with sole_process(Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(600)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", waiting, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(ValueError, match=f"process {other.pid} on .* is working in it"):
+        sole_process(tmp_path / "run").__enter__()
+    other.kill()
+    other.wait()
+    began = time.monotonic()
+    with sole_process(tmp_path / "run"):
+        assert time.monotonic() - began < 10
+    assert list((tmp_path / "run").iterdir()) == []
