@@ -1,5 +1,6 @@
 """Tables of studies from planted records: every number leads to its runs, gaps say so, and verdicts follow."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -7,13 +8,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
+from fima.data.sets.check import check_own
+from fima.data.sets.own import own_catalog
+from fima.data.sets.own_card import own_card
+from fima.data.video.files import write_video
 from fima.evaluation.core.record_format import read_metrics
 from fima.study.plan.schema import load_study, repository
 from fima.study.run.jobs import Kernel, execute
 from fima.report.result_plots import keep_figure, show_rows
 from fima.study.plan.plan import expand
-from fima.report.sheets import Number, Verdict, read_sheet, render_sheet
+from fima.report.page_cells import mark_up_sheet
+from fima.report.sheets import Number, Sheet, SheetPart, Verdict, read_sheet, render_sheet
 from fima.report.tables import keep, lay_out_published, tabulate
 from fima.training.checkpoint import write_json
 
@@ -287,3 +294,46 @@ def test_measured_cost_stands_beside_the_papers(executed):
 def test_without_a_measurement_the_cost_says_so(executed):
     text = (executed / "bare" / "tables" / "table_11.md").read_text()
     assert len(re.findall(r"^\| (?:VV|DC).*not measured", text, re.M)) == 4 and "3.78" in text
+
+
+# -- names of others -------------------------------------------------------------------------------------------------
+
+NAMES = (
+    "![walk](https://example.org/a.png)",
+    "<img src=https://example.org/a.png>",
+    "walk | run",
+    "two\nlines",
+    "=1+1",
+    "@sum",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_class_name_loads_nothing_and_breaks_nothing(tmp_path, name):
+    "In Markdown, on the page and in csv; as words of a cell, of a column, of a heading and of a sentence."
+    table = pd.DataFrame({"class": [name, "walk"], name: ["1", "2"]})
+    sheet = Sheet(f"Classes of {name}", [f"Made of {name}."], [SheetPart(f"By {name}", table)], table)
+    texts = render_sheet(sheet)
+    page = MarkdownIt("commonmark").enable("table").render(texts["md"])
+    assert "<img" not in page and page.count("<tr>") == 3 and page.count("<td") == 4
+    shown = "".join(str(piece) for piece in mark_up_sheet(sheet))
+    assert "<img" not in shown
+    (tmp_path / "numbers.csv").write_text(texts["csv"])
+    first = pd.read_csv(tmp_path / "numbers.csv")["class"][0]
+    assert first == (f"'{name}" if name[0] in "=@" else name)
+    (tmp_path / "sheet.json").write_text(texts["json"])
+    assert read_sheet(tmp_path / "sheet.json").parts[0].table.iloc[0, 0] == name  # the data keep it as it is
+
+
+def test_cards_and_reports_of_ones_own_show_names_as_they_are(tmp_path):
+    folder = tmp_path / "![x](https:"
+    for number, name in enumerate(("=a|b", "c`d")):
+        (folder / name).mkdir(parents=True)
+        write_video(np.full((40, 32, 32, 3), 40 * number, np.uint8), folder / name / "![y](z).mp4")
+    catalog = own_catalog(folder)
+    checked = check_own(catalog, report=tmp_path / "report.csv", progress=False)
+    card = own_card(catalog, checked, folder.name).text.split("---\n", 2)[2]
+    pictures = [line for line in MarkdownIt("commonmark").render(card).split("<img")[1:]]
+    assert len(pictures) == 1 and "%21%5Bx%5D" in pictures[0].split('"')[1]  # its own picture, beside it
+    with open(tmp_path / "report.csv") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"'=a|b", "c`d"}

@@ -17,12 +17,12 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
-from ..data.sets.catalog import CatalogError
+from ..data.sets.catalog import CatalogError, inert
 from ..evaluation.inspect.maps import estimate
 from ..evaluation.core.record import Opened, evaluated_data, open_run, seen_in_training
 from ..study.plan.schema import load_study, reports_folder
 from ..study.plan.plan import expand
-from .sheets import Links, Number, write_tables
+from .sheets import Links, Number, table_to_markdown, write_tables
 from .style import figure_style, save_figure
 from ..training.weights import load_encoder
 
@@ -222,5 +222,4 @@ def present(
     origin = f"{_origin_of(opened)} Each number: mean over videos [95% interval, whole groups drawn]."
     notes = [origin, *drawn.notes]
     table = _write_numbers(drawn, picture, notes, reports)
-    shown = table.drop(columns="runs").to_markdown(index=False, disable_numparse=True)
-    display(Markdown("\n\n".join([*notes, shown])))
+    display(Markdown("\n\n".join([*map(inert, notes), table_to_markdown(table.drop(columns="runs"))])))

@@ -47,8 +47,8 @@ class PagePart(NamedTuple):
 
 @lru_cache
 def _markdown() -> MarkdownIt:
-    "Make the reader of Markdown, once: without HTML, with links that start from the page."
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    "Make the reader of Markdown, once: without HTML and pictures, with links that start from the page."
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     reader.normalizeLink = _from_page
     return reader
 

@@ -13,13 +13,15 @@ from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
+from ..data.sets.catalog import csv_text, inert
 from ..plugins import pandas as pd
 from ..study.plan.schema import reports_folder
 from ..training.checkpoint import write_text
 
 # %% auto #0
 __all__ = ['Number', 'Verdict', 'Links', 'percent_number', 'plain_number', 'SheetPart', 'Sheet', 'read_sheet',
-           'sheet_to_markdown', 'to_latex', 'render_sheet', 'write_sheet', 'excerpt', 'write_tables']
+           'table_to_markdown', 'sheet_to_markdown', 'to_latex', 'render_sheet', 'write_sheet', 'excerpt',
+           'write_tables']
 
 # %% ../../nbs/6_report/01_sheets.ipynb #68286037
 @dataclass(frozen=True)
@@ -209,14 +211,21 @@ _LATEX = str.maketrans(
 )
 
 
+def table_to_markdown(
+    table: pd.DataFrame,  # of a part
+) -> str:
+    "Print a table; its cells may hold links, and neither pictures nor HTML."
+    shown = table.map(lambda cell: inert(str(cell), True) if isinstance(cell, (str, Links)) else cell)
+    shown.columns = [inert(str(name), True) for name in table.columns]
+    return shown.to_markdown(index=False, disable_numparse=True)
+
+
 def sheet_to_markdown(
     sheet: Sheet,  # to be printed
 ) -> str:
     "Print a sheet for readers."
-    tables = [
-        f"## {part.heading}\n\n{part.table.to_markdown(index=False, disable_numparse=True)}" for part in sheet.parts
-    ]
-    return "\n\n".join([f"# {sheet.title}", *sheet.notes, *tables]) + "\n"
+    tables = [f"## {inert(part.heading)}\n\n{table_to_markdown(part.table)}" for part in sheet.parts]
+    return "\n\n".join([f"# {inert(sheet.title)}", *map(inert, sheet.notes), *tables]) + "\n"
 
 
 def to_latex(
@@ -247,7 +256,7 @@ def render_sheet(
     made = {
         "json": _sheet_to_json(sheet),
         "md": sheet_to_markdown(sheet),
-        "csv": sheet.numbers.to_csv(index=False),
+        "csv": csv_text(sheet.numbers),
         "tex": "\n".join(["% needs \\usepackage{booktabs}", *tables]),
     }
     return made
@@ -263,7 +272,7 @@ def write_sheet(
     target.mkdir(parents=True, exist_ok=True)
     texts = {f"{name}.{kind}": text for kind, text in render_sheet(sheet).items()}
     if len(sheet.orderings.columns):
-        texts[f"{name}_orderings.csv"] = sheet.orderings.to_csv(index=False)
+        texts[f"{name}_orderings.csv"] = csv_text(sheet.orderings)
     for file, text in texts.items():
         write_text(target / file, text)
     return [target / file for file in texts]
@@ -285,8 +294,8 @@ def excerpt(
     if but:
         tables = [table[[not re.search(but, str(cell)) for cell in table.iloc[:, 0]]] for table in tables]
     tested = [note for note in sheet.notes if note.startswith("Orderings that the paper claims")]
-    printed = [table.to_markdown(index=False, disable_numparse=True) for table in tables]
-    return "\n\n".join([f"**{sheet.title}**", *sheet.notes[:2], *printed, *tested])
+    printed = [table_to_markdown(table) for table in tables]
+    return "\n\n".join([f"**{inert(sheet.title)}**", *map(inert, sheet.notes[:2]), *printed, *map(inert, tested)])
 
 
 def write_tables(

@@ -10,6 +10,7 @@ __all__ = ['count_rows', 'leakage', 'official_rows', 'checksum', 'tabulate_split
 import hashlib
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -196,13 +197,13 @@ def show_examples(
     picked = picked or dict(zip(("Typical", "Atypical"), typical_and_atypical(files), strict=False))
     rows = files.set_index("path").loc[list(picked.values())]
     lines = [
-        f"* {kind}: `{row.Index}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, "
+        f"* {kind}: `{path}`, {row.frames} frames, {row.seconds:.1f} s, {row.width} x {row.height} pixels, "
         f"{row.fps:.4g} frames per second."
-        for kind, row in zip(picked, rows.itertuples(), strict=True)
+        for kind, path, row in zip(picked, rows.index.str.replace("`", "'"), rows.itertuples(), strict=True)
     ]
     text = "\n".join(
         [
-            f"![{', '.join(picked)}, from top to bottom]({name}.png)",
+            f"![{', '.join(picked)}, from top to bottom]({quote(name)}.png)",
             "",
             f"{note}; six frames each, from the first to the last.",
             "",

@@ -22,7 +22,8 @@ from ...plugins import pandas as pd
 
 # %% auto #0
 __all__ = ['CatalogError', 'read_text', 'plain_path', 'path_problems', 'read_split_list', 'composed', 'read_class_index',
-           'counted', 'row_problems', 'check_catalog', 'content_fingerprint', 'Copies', 'find_copies', 'data_root']
+           'counted', 'row_problems', 'check_catalog', 'content_fingerprint', 'Copies', 'find_copies', 'data_root',
+           'inert', 'plain', 'csv_text']
 
 # %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #9790b837
 class CatalogError(ValueError):
@@ -290,3 +291,30 @@ def data_root() -> Path | None:  # None: no data here
         return Path(named)
     beside = Path(fima.__file__).absolute().parents[2] / "shared" / "data"
     return beside if beside.is_dir() else None
+
+# %% ../../../nbs/1_data/2_sets/01_catalog.ipynb #25edc153
+def inert(
+    text: str,  # Markdown, in which names of others may stand
+    in_cell: bool = False,  # is it a cell of a table?
+) -> str:  # the same Markdown without pictures and HTML, and of a cell on one line and without a bar
+    "Take from Markdown what would load a picture, be HTML, or break a table."
+    text = text.replace("![", "!\\[").replace("<", "&lt;")
+    return " ".join(text.split()).replace("|", "\\|") if in_cell else text
+
+
+def plain(
+    name: object,  # of a class, a folder or a file
+) -> str:  # Markdown that shows it as it is
+    "Write a name of others as Markdown."
+    return re.sub(r"([\\\[\]|*`])", r"\\\1", " ".join(str(name).split())).replace("<", "&lt;")
+
+
+def csv_text(
+    table: pd.DataFrame,  # any
+) -> str:
+    "Write a table as csv in which no word is a formula: an apostrophe stands before one that begins like one."
+
+    def word(cell):
+        return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r](?![\d.]*$)", cell) else cell
+
+    return table.map(word).to_csv(index=False)

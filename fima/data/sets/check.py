@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
-from .catalog import find_copies, row_problems
+from .catalog import csv_text, find_copies, row_problems
 from .classes import data_title
 from .datasets import data_set, find_videos, folder_problems, locate, read_lists, want_classes
 from ..video.files import VideoError, probe, replacing
@@ -311,7 +311,7 @@ def _read_files(rows: pd.DataFrame, folder: str | Path, how: Reading) -> _Opened
     files = _tabulate(rows, answers, how.minimum_frames)
     if report:
         with replacing(report) as temporary:
-            files.to_csv(temporary, index=False)
+            temporary.write_text(csv_text(files), encoding="utf-8")
     counts = pd.crosstab(files.split, files.status)
     counts = counts.reindex(index=["train", "test"], columns=_STATUSES, fill_value=0)
     return _Opened(files, counts, _file_remarks(rows, answers))

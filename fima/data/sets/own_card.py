@@ -23,7 +23,7 @@ from fima.data.sets.cards import (
     show_examples,
     to_markdown,
 )
-from .catalog import content_fingerprint
+from .catalog import content_fingerprint, plain
 from .check import Checked, check_data
 from .classes import data_title
 from .own import ALONE
@@ -97,7 +97,7 @@ def _leaks(catalog: pd.DataFrame, remarks: dict[str, list[str]]) -> str:
             "No rule for groups was given: each video stands by itself, "
             "and what two of them share (people, place, recording) is not seen here."
         )
-    copies = [f"{kind}: {', '.join(names)}." for kind, names in remarks.items() if "byte for byte" in kind]
+    copies = [f"{kind}: {', '.join(map(plain, names))}." for kind, names in remarks.items() if "byte for byte" in kind]
     lines += copies or ["No two files are equal byte for byte."]
     return "\n\n".join(lines)
 
@@ -116,7 +116,8 @@ def own_card(
     groups = catalog.attrs["groups"]
     if groups != ALONE:
         groups = f"what `{groups}` finds in the path"
-    size = sum(Path(catalog.attrs["folder"], path).stat().st_size for path in catalog.path)
+    files = [Path(catalog.attrs["folder"], path) for path in catalog.path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
     sections = {
         "A row": f"One video file. Class: {classes}. `group`: {groups}.",
         "Counts": "Computed from the table; `fewest` and `most` are videos of one class.\n\n"
@@ -126,5 +127,5 @@ def own_card(
         **dict.fromkeys(("Decoding and resizing done", "Consent and bias", "Unfit uses", "How to get it"), _NOT_STATED),
     }
     title = data_title(catalog.attrs["name"], *catalog.attrs["classes"])
-    head = f"---\n{_own_front_matter(catalog)}\n---\n# {title}"
+    head = f"---\n{_own_front_matter(catalog)}\n---\n# {plain(title)}"
     return Card(f"{head}\n\n{_NOT_STATED}\n\n{join_sections(sections)}\n", picture)
