@@ -451,6 +451,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fima.data.video.files.probe': ('1_data/1_video/files.html#probe', 'fima/data/video/files.py'),
                                        'fima.data.video.files.read_frames': ( '1_data/1_video/files.html#read_frames',
                                                                               'fima/data/video/files.py'),
+                                       'fima.data.video.files.reading_arrays': ( '1_data/1_video/files.html#reading_arrays',
+                                                                                 'fima/data/video/files.py'),
                                        'fima.data.video.files.replacing': ( '1_data/1_video/files.html#replacing',
                                                                             'fima/data/video/files.py'),
                                        'fima.data.video.files.say_damaged': ( '1_data/1_video/files.html#say_damaged',

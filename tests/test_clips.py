@@ -1,12 +1,15 @@
 """Batches depend on the data set and its seed, not on who cuts them: one or several, from the start or resumed."""
 
 import random
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fima.data.views import clips
 from fima.data.views.clips import ClipDataset, ClipOptions, StepSampler, batches
 from fima.data.video.files import write_video
 from fima.data.video.video import FrameCache
@@ -120,3 +123,41 @@ def test_cached_files_in_workers(tmp_path, context, workers):
     cache = FrameCache.build([tmp_path / name for name in catalog.path], tmp_path / "cache", progress=False)
     dataset = ClipDataset(catalog, cache, ClipOptions(frames_per_clip=8, crop_size=16))
     assert same(listed(batches(dataset, 2, 3, workers=workers, context=context)), listed(batches(dataset, 2, 3)))
+
+
+# -- processes that read -----------------------------------------------------------------------------------------------
+
+
+def shared_memory(monkeypatch, free):
+    "Pretend that so many bytes are free in /dev/shm."
+    monkeypatch.setattr(clips.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    monkeypatch.setattr(clips.sys, "platform", "linux")
+
+
+@pytest.mark.parametrize("free, used", [(0, 0), (2**14, 0), (2**40, 2)])
+def test_readers_are_as_many_as_shared_memory_has_room_for(monkeypatch, capsys, reference, free, used):
+    "Docker gives 64 MB, and a worker that finds no room waits for ever."
+    shared_memory(monkeypatch, free)
+    loader = batches(make(), BATCH, STEPS, workers=2)
+    assert loader.loader.num_workers == used
+    assert same(listed(loader), reference)
+    said = capsys.readouterr().err
+    assert ("--shm-size" in said) == (used < 2) and said.count("\n") <= 1
+
+
+class Silent(torch.utils.data.Dataset):
+    "A data set whose videos lie on a disk that does not answer."
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, row):
+        time.sleep(600)
+
+
+def test_a_reader_that_does_not_answer_ends_in_an_error(monkeypatch):
+    monkeypatch.setattr(clips, "_TIME_LIMIT", 1)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="nothing came from 1 processes within 1 seconds.*last checkpoint"):
+        list(clips.Loader(Silent(), 1, 0))
+    assert time.monotonic() - began < 60

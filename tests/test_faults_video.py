@@ -116,8 +116,10 @@ def test_windows_equal_full_decode(tmp_path, name):
     info = compare_windows(write(tmp_path / name, **CASES[name]))
     if name.endswith("avi"):
         assert info.keyframes == () and not info.timed, "the numbering after a seek in AVI may be another"
+    elif name.startswith(("mpeg4", "vp8")):
+        assert info.keyframes == (), "what such a decoder repairs depends on where it began"
     elif "one_keyframe" not in name:
-        assert len(info.keyframes) > 1 or name.startswith(("vp8", "h264_intra")), "the short cut is not tested"
+        assert len(info.keyframes) > 1 or name.startswith("h264_intra"), "the short cut is not tested"
 
 
 def test_frame_count_is_what_was_written(tmp_path):

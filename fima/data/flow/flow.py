@@ -21,7 +21,7 @@ import numpy as np
 
 from ..views.clips import FrameSource, Looped
 from ..video.video import VideoError, _each, fingerprint
-from ..video.files import replacing
+from ..video.files import reading_arrays, replacing, say_damaged, sweep
 from ...plugins import pandas as pd
 
 # %% auto #0
@@ -124,7 +124,7 @@ def _whole(file: Path, about: dict) -> bool:
         with ZipFile(file) as held:
             if held.testzip() is not None:
                 return False
-        with np.load(file) as held:
+        with reading_arrays(), np.load(file) as held:
             return json.loads(str(held["about"])) == about
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, BadZipFile, zlib.error):
         return False
@@ -166,6 +166,8 @@ class FlowCache:
             raise ValueError(f"bound must be above 0 and finite, got {bound}")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        entries, damaged = {}, []
         single = frames.frames if isinstance(frames, Looped) else frames
 
         def store(path):
@@ -180,12 +182,15 @@ class FlowCache:
             )
             file = folder / f"{key}_{height}x{width}_{bound:g}.npz"
             if not _whole(file, about):
+                damaged.extend([file] * file.exists())
                 blocks = _compute(path, single, count, bound)
                 with replacing(file, durable=False) as temporary, open(temporary, "wb") as opened:
                     np.savez_compressed(opened, about=json.dumps(about), **blocks)
             return FlowFile(file, count, frames.count(path), height, width)
 
-        return cls(*_each(store, paths, workers, progress, "optical flow"), float(bound))
+        left_out = _each(store, entries.__setitem__, paths, workers, progress, "optical flow")
+        say_damaged(damaged)
+        return cls(entries, left_out, float(bound))
 
     @property
     def usable(self) -> list[str]:
@@ -213,7 +218,7 @@ class FlowCache:
         block = np.where((first < held.frames - 1) & (frames < held.count - 1), first // _BLOCK, -1)
         packed = np.zeros((length, 2, held.height, held.width), np.int8)
         try:
-            with np.load(held.file) as blocks:
+            with reading_arrays(), np.load(held.file) as blocks:
                 for number in set(block[block >= 0].tolist()):
                     packed[block == number] = blocks[f"pairs_{number}"][first[block == number] % _BLOCK]
         except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTLED', 'VideoError', 'to_disk', 'lock_file', 'replacing', 'sweep', 'write_video', 'checkout', 'work_root',
-           'fingerprint', 'seal', 'is_sealed', 'fingerprints', 'missing_bytes', 'open_stream', 'read_frames', 'Turn',
-           'turn_of', 'picture', 'VideoInfo', 'whole_frames', 'say_damaged', 'probe']
+           'fingerprint', 'reading_arrays', 'seal', 'is_sealed', 'fingerprints', 'missing_bytes', 'open_stream',
+           'read_frames', 'Turn', 'turn_of', 'picture', 'VideoInfo', 'whole_frames', 'say_damaged', 'probe']
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #cbf58123
 import fcntl
@@ -254,6 +254,16 @@ def fingerprint(
     return digest
 
 
+_HEADERS = threading.RLock()
+
+
+@contextmanager
+def reading_arrays() -> Iterator[None]:
+    "Let one thread at a time open .npy and .npz files: NumPy reads their headers by `ast`, no safe thing in threads."
+    with _HEADERS:  # Python 3.11 raises SystemError now and then where two threads do (its issue 106905)
+        yield
+
+
 _SEAL = 32  # bytes of a SHA-256
 
 
@@ -413,6 +423,10 @@ def missing_bytes(
         return end(file, size) - size
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #cdf6fc7f
+# PyAV lets some damage through as Python's own errors, e.g. a stream that the header does not announce
+_FALLS_OVER = (IndexError, KeyError, ArithmeticError, UnicodeError, MemoryError, AttributeError, TypeError)
+
+
 @contextmanager
 def open_stream(
     path: str | Path,  # video file
@@ -433,6 +447,8 @@ def open_stream(
             yield container, streams[0]
     except av.FFmpegError as error:
         raise VideoError(path, f"{fault}: {error.strerror}") from error
+    except _FALLS_OVER as error:
+        raise VideoError(path, f"{fault}: PyAV falls over it ({type(error).__name__}: {error})") from error
 
 
 def read_frames(
@@ -662,7 +678,7 @@ def _find_frames(path: str, table: _PacketTable, decode_all: bool) -> _Frames:
         times.append(frame.pts)
         look = look or _Look.of(frame, path)
     if by_packets and by_packets[0] == times:
-        return _Frames(*by_packets, True, look)
+        return _Frames(times, by_packets[1] if table.codec in _PACKET_IS_FRAME else [], True, look)
     return _Frames(list(range(len(times))), [], False, look)
 
 

@@ -24,6 +24,7 @@ from fima.data.video.files import (
     picture,
     probe,
     read_frames,
+    reading_arrays,
     replacing,
     say_damaged,
     seal,
@@ -215,7 +216,10 @@ class VideoFrames:
 # %% ../../../nbs/1_data/1_video/03_video.ipynb #e316ab1c
 def _stored_frames(entry: Path) -> int:
     "Count the frames of a cache entry; 0 where there is none, or one that is not what was written."
-    return len(np.load(entry, mmap_mode="r")) if is_sealed(entry) else 0
+    if not is_sealed(entry):
+        return 0
+    with reading_arrays():
+        return len(np.load(entry, mmap_mode="r"))
 
 
 def _squash(path: str, entry: Path, size: tuple[int, int] | None, minimum_frames: int) -> int:
@@ -313,7 +317,9 @@ class FrameCache:
                 path, f"shorter than the window: frames {start} to {start + length - 1} asked, {frames} frames there"
             )
         entry = self._entry(self._keys[16 * row : 16 * row + 16].hex())
-        return np.array(np.load(entry, mmap_mode="r")[start : start + length])
+        with reading_arrays():
+            frames = np.load(entry, mmap_mode="r")
+        return np.array(frames[start : start + length])
 
     def _keep(self, path: str, answer: tuple[str, int]) -> None:
         key, frames = answer

@@ -166,11 +166,15 @@ def pool_folds(
             f"predictions must test a video once per seed, got {doubled.path.iloc[0]} twice for seed "
             f"{doubled.seed.iloc[0]}"
         )
-    by_video = predictions.groupby("path")
-    torn = by_video.group.nunique(dropna=False).loc[lambda n: n > 1]
+    groups = predictions[["path", "group"]].drop_duplicates()
+    torn = groups.path[groups.path.duplicated()].sort_values()
     if len(torn):
-        raise ValueError(f"predictions must give a video one group, got {torn.iloc[0]} for {torn.index[0]}")
-    pooled = by_video.agg(group=("group", "first"), correct=("correct", "mean"), seeds=("seed", "size")).reset_index()
+        count = (groups.path == torn.iloc[0]).sum()
+        raise ValueError(f"predictions must give a video one group, got {count} for {torn.iloc[0]}")
+    by_video = predictions.groupby("path")
+    pooled = pd.DataFrame(
+        {"group": by_video.group.first(), "correct": by_video.correct.mean(), "seeds": by_video.size()}
+    ).reset_index()
     short = pooled[pooled.seeds < predictions.seed.nunique()]
     if len(short):
         raise ValueError(
