@@ -125,7 +125,9 @@ DAMAGE = {  # what was done -> how; those that begin with "whole" lack nothing
 }
 
 
-CONCEALING = ("h264", "hevc", "vp9")  # whose decoders invent what is missing, from the frames that they happen to have
+# whose decoders invent what is missing, from the frames that they happen to have; FFV1's, in a file without checksums,
+# leaves what lay in memory
+CONCEALING = ("h264", "hevc", "vp9", "ffv1")
 
 
 def full_decode(path):
@@ -362,8 +364,8 @@ def main():
             "`right`: every window equals what PyAV alone gives from the first byte, and that is what was written; of "
             "a killed run: weights, log, metrics and names of files are those of an undisturbed one. `refused`: left "
             "out, with a reason. `concealed`: every window equals a full decode, and the decoder invented part of it "
-            "without a word; no check can see that. `concealed anew`: of H.264, HEVC and VP9 alone, the decoder "
-            "invented something else after a seek than from the first byte. `wrong`: anything else.",
+            "without a word; no check can see that. `concealed anew`: of H.264, HEVC, VP9 and FFV1 alone, the "
+            "decoder invented something else at the second time. `wrong`: anything else.",
             f"{len(KINDS)} kinds of files of {FRAMES} frames, made by FFmpeg ({av_version}); damage drawn by seeds. "
             f"Runs of {STEPS} steps at profile smoke, SIGKILL.",
         ]

@@ -2084,6 +2084,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'fima/training/checkpoint.py'),
                                           'fima.training.checkpoint._commit': ( '3_training/checkpoint.html#_commit',
                                                                                 'fima/training/checkpoint.py'),
+                                          'fima.training.checkpoint._onto_disk': ( '3_training/checkpoint.html#_onto_disk',
+                                                                                   'fima/training/checkpoint.py'),
                                           'fima.training.checkpoint._read_state': ( '3_training/checkpoint.html#_read_state',
                                                                                     'fima/training/checkpoint.py'),
                                           'fima.training.checkpoint.environment': ( '3_training/checkpoint.html#environment',

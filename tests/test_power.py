@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fima.cli import main
 from fima.training.checkpoint import sole_process
 from fima.training.log import Log
 from fima.training.pretrain import Stopped, pretrain
@@ -189,3 +190,61 @@ def test_a_folder_is_free_again_after_a_kill(tmp_path):
     with sole_process(tmp_path / "run"):
         assert time.monotonic() - began < 10
     assert list((tmp_path / "run").iterdir()) == []
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import torch
+from fima.training.checkpoint import save_checkpoint, save_encoder
+from fima.training.recipe import make_recipe
+folder = Path(sys.argv[1])
+net = torch.nn.Linear(200, 200)
+save_checkpoint(folder, 1, net, torch.optim.SGD(net.parameters(), lr=0.1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+optimiser = torch.optim.AdamW(net.parameters())
+net(torch.ones(1, 200)).sum().backward()
+optimiser.step()
+for save in (
+    lambda: save_checkpoint(folder, 2, net, optimiser),
+    lambda: save_encoder(folder / "encoder.safetensors", net, make_recipe("smoke")),
+):
+    try:
+        save()
+        print("saved")
+    except OSError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("size, second", [(10_000, "cannot be written"), (200_000, "saved")])
+def test_a_disk_without_room_is_one_line_and_keeps_what_was_there(tmp_path, size, second):
+    "Whichever of the two files finds no room, by safetensors or by torch."
+    said = subprocess.run([sys.executable, "-c", FULL, tmp_path, str(size)], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    first, other = said.stdout.splitlines()
+    assert "step_0000002" in first and "cannot be written; is the disk full?" in first
+    assert second in other
+    assert [file.name for file in (tmp_path / "checkpoint").iterdir() if file.is_dir()] == ["step_0000001"]
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob(".step_*"))
+
+
+@pytest.mark.parametrize("kind", ["deep list", "deep mapping", "aliases", "endless alias"])
+def test_yaml_that_would_take_more_than_it_is_worth_is_one_line(tmp_path, kind, capsys):
+    "In a study file and in a value of the command line; well under the two seconds that a reader waits."
+    levels = "\n".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 20) if n else '1'}]" for n in range(6))
+    text = {
+        "deep list": "rows: " + "[" * 200 + "]" * 200,
+        "deep mapping": "rows: " + "{a: " * 200 + "1" + "}" * 200,
+        "aliases": levels,
+        "endless alias": "rows: &a [*a]",
+    }[kind]
+    (tmp_path / "trial.yaml").write_text(text)
+    calls = [["study", "plan", str(tmp_path / "trial.yaml")]]
+    calls += [["pretrain", "--show", "--change", f"method.options={text.removeprefix('rows: ')}"]] * ("rows" in text)
+    for call in calls:
+        began = time.process_time()
+        assert main(call) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("fima: ") and said.count("\n") == 1 and len(said) < 600
+        assert time.process_time() - began < 10

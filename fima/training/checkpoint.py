@@ -185,6 +185,16 @@ def provenance(
     )
 
 # %% ../../nbs/3_training/04_checkpoint.ipynb #d6d1be5f
+@contextmanager
+def _onto_disk(path: Path) -> Iterator[None]:
+    "Turn what libraries raise when a disk is full into an OSError that names the file."
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        said = str(error).splitlines()[0]
+        raise OSError(f"{path}: cannot be written; is the disk full? ({said[:200]})") from error
+
+
 class Restored(NamedTuple):
     "Say where a run continues."
 
@@ -204,13 +214,15 @@ def save_checkpoint(
     scratch = new.with_name(f".{new.name}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)  # of a killed process of this number
     scratch.mkdir(parents=True)
-    save_file(
-        {k: v.contiguous() for k, v in method.state_dict().items()},
-        scratch / "method.safetensors",
-        metadata={"holds": "the training state of a run"},
-    )
+    tensors = {k: v.contiguous() for k, v in method.state_dict().items()}
     state = {"step": step, "optimiser": optimiser.state_dict(), "pending": list(pending)}
-    torch.save(state, scratch / "training.pt")
+    try:
+        with _onto_disk(scratch):
+            save_file(tensors, scratch / "method.safetensors", metadata={"holds": "the training state of a run"})
+            torch.save(state, scratch / "training.pt")
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)  # the room that it took is free again
+        raise
     for written in (*scratch.iterdir(), scratch):
         to_disk(written)
     if new.exists():
@@ -316,7 +328,7 @@ def save_encoder(
     "Write an encoder with its recipe in the header."
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    with replacing(path) as scratch:
+    with _onto_disk(path), replacing(path) as scratch:
         save_file(tensors, scratch, metadata={"recipe": recipe.model_dump_json()})
 
 

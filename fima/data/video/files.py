@@ -442,7 +442,7 @@ def open_stream(
             if streams[0].codec_context is None:
                 raise VideoError(path, "no decoder for its codec")
             streams[0].codec_context.thread_count = 1
-            streams[0].codec_context.options = {"err_detect": "explode"}
+            streams[0].codec_context.options = {"err_detect": "crccheck+bitstream+buffer+explode"}
             fault = "damaged"
             yield container, streams[0]
     except av.FFmpegError as error:

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from ...data.views.clips import FrameSource, Loader, bytes_of
-from ...data.video.files import replacing
+from ...data.video.files import replacing, say_damaged
 from fima.evaluation.core.eval_clips import (
     PAPER_FORMAT,
     PAPER_SAMPLING,
@@ -228,8 +228,10 @@ def cached_features(
         features, stored, origin = load_features(file)
         if origin == made_by and stored == list(paths):
             return features
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         pass
+    except ValueError:
+        say_damaged([Path(file)])
     features = compute()
     save_features(file, features, paths, made_by)
     return features

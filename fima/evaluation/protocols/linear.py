@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...data.views.clips import ClipDataset, ClipOptions, FrameSource, Loader, bytes_of, collate
-from ...data.video.files import replacing
+from ...data.video.files import is_sealed, replacing, say_damaged, seal
 from ...data.views.views import Modalities, Photometric, RawBatch, to_device
 from ..core.features import check_features, default_workers, encode_clips
 from .protocols import Fit, Outcome, Protocol, Score, check_labels, train_and_score
@@ -331,6 +331,9 @@ def _kept_crops(files: Sequence[Path | None], videos: int) -> dict[int, np.ndarr
     for epoch, file in enumerate(files):
         if not (file and file.exists()):
             continue
+        if not is_sealed(file):
+            say_damaged([file])
+            continue
         crops = np.load(file, mmap_mode="r")
         if len(crops) == videos:
             kept[epoch] = crops
@@ -342,6 +345,8 @@ def _keep_crops(file: Path, crops: np.ndarray) -> np.ndarray:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file, durable=False) as draft, open(draft, "wb") as stream:
         np.save(stream, crops)
+        stream.flush()
+        seal(draft)
     return np.load(file, mmap_mode="r")
 
 
