@@ -8,6 +8,8 @@ with one that nothing disturbed: weights, log and metrics, and the names of its 
 """
 
 import argparse
+import builtins
+import io
 import json
 import multiprocessing
 import os
@@ -238,16 +240,14 @@ class Killer:
 
         for name in self.NAMES:
             setattr(os, name, counting(getattr(os, name)))
-        import builtins
-
-        opening = builtins.open
+        opening = io.open
 
         def opened(file, mode="r", *arguments, **options):
             if set(mode) & set("wax+"):
                 self.count()
             return opening(file, mode, *arguments, **options)
 
-        builtins.open = opened
+        builtins.open = io.open = opened  # pathlib opens by io
 
 
 def killed_at(folder, at, answers):
@@ -313,6 +313,8 @@ def try_kills(folder, count):
         child.join()
         if not answers.empty():
             break
+        if child.exitcode != -signal.SIGKILL:
+            raise RuntimeError(f"a run failed by itself, exit code {child.exitcode}")
         lines.append(dict(what="killed at a write", reason=continued(place, whole)))
         shutil.rmtree(place, ignore_errors=True)
         at += 1

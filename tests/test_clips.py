@@ -11,7 +11,7 @@ import torch
 
 from fima.data.views import clips
 from fima.data.views.clips import ClipDataset, ClipOptions, StepSampler, batches
-from fima.data.video.files import write_video
+from fima.data.video.files import VideoError, write_video
 from fima.data.video.video import FrameCache
 
 ROWS, BATCH, STEPS = 11, 4, 5
@@ -161,3 +161,20 @@ def test_a_reader_that_does_not_answer_ends_in_an_error(monkeypatch):
     with pytest.raises(TimeoutError, match="nothing came from 1 processes within 1 seconds.*last checkpoint"):
         list(clips.Loader(Silent(), 1, 0))
     assert time.monotonic() - began < 60
+
+
+class Damaged(Memory):
+    "Videos of which one cannot be read."
+
+    def window(self, path, start, length):
+        if path.endswith("/3"):
+            raise VideoError(path, "cannot be read: Connection timed out")
+        return super().window(path, start, length)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_video_that_cannot_be_read_is_named_whoever_reads(workers):
+    dataset = make()
+    dataset.frames = Damaged()
+    with pytest.raises(VideoError, match="^videos/3: cannot be read: Connection timed out$"):
+        list(batches(dataset, BATCH, STEPS, workers=workers))

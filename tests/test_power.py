@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from fima.cli import main
+from fima.data.video import files
+from fima.report.make import run_studies
 from fima.training.checkpoint import sole_process
 from fima.training.log import Log
 from fima.training.pretrain import Stopped, pretrain
 from fima.training.recipe import make_recipe
+from helpers import write_study
 
 STEPS = 7
 
@@ -190,6 +193,57 @@ def test_a_folder_is_free_again_after_a_kill(tmp_path):
     with sole_process(tmp_path / "run"):
         assert time.monotonic() - began < 10
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_forked_child_does_not_hold_its_parents_folder(tmp_path):
+    "Reading processes may outlive a trainer that is killed."
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom fima.training.checkpoint import sole_process\n"
+        "with sole_process(Path(sys.argv[1])):\n    child = os.fork()\n    print(child or '', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    child = int(next(line for line in parent.stdout if line.strip()))
+    parent.kill()
+    parent.wait()
+    try:
+        time.sleep(0.5)
+        with sole_process(tmp_path / "run"):
+            os.kill(child, 0)  # it is still there
+    finally:
+        os.kill(child, 9)
+
+
+def test_where_files_cannot_be_locked_a_run_goes_on(tmp_path, monkeypatch):
+    "Some network file systems know no locks."
+
+    def refuse(descriptor, operation):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with sole_process(tmp_path / "run"):
+        (tmp_path / ".a.npy.1.1.partial").touch()
+        files.sweep(tmp_path)
+    assert (tmp_path / ".a.npy.1.1.partial").exists()  # it may be being written
+
+
+def test_a_study_sets_torn_records_aside(tmp_path, made, capsys):
+    "An empty metrics.json of a run and of an evaluation, before anything else reads them."
+    trial = dict(
+        name="trial",
+        title="Trial",
+        base={"profile": "smoke"},
+        seeds=[0],
+        rows=[{"name": "random", "label": "R", "overrides": {"method.name": "random"}}],
+        evaluations=[{"template": "retrieval"}],
+    )
+    study = write_study(tmp_path, trial)
+    table = made(study, tmp_path)
+    folder = tmp_path / "runs" / table.run_id[0]
+    for file in (folder / "metrics.json", folder / table.evaluations[0] / "metrics.json"):
+        file.write_bytes(b"")
+    assert run_studies(study, reports=tmp_path, progress=False, results=False).state.tolist() == ["done"]
+    assert capsys.readouterr().err.count("empty or cut off; set aside") == 2
 
 
 FULL = """

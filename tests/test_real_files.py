@@ -10,7 +10,9 @@ import pytest
 
 from fima.data.sets.check import check_own
 from fima.data.sets.own import own_catalog
+from fima.data.video import files
 from fima.data.video.files import VideoError, probe, replacing, sweep
+from fima.data.video.table import VideoTable
 from fima.data.video.video import FrameCache, VideoFrames, check_videos, decode
 from helpers import TOP, shared_data
 from test_faults_video import CASES, FRAMES, compare_windows, every_frame, moving_pattern, write
@@ -218,6 +220,87 @@ def test_missing_pictures_still_refuse_a_file(tmp_path, name):
         assert all(len(reasons) == 1 for reasons in answers(tmp_path / name, tmp_path / "frames").values())
 
 
+def test_a_box_that_nobody_knows_hides_no_missing_pictures(tmp_path):
+    "The tables in front, then a box of an unknown type, then the pictures: whole it is read, cut it is refused."
+    with av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "12"})
+        stream.width, stream.height = 64, 48
+        for frame in moving_pattern():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"free") < data.index(b"mdat")
+    data = data.replace(b"free", b"abcd", 1)
+    (tmp_path / "a.mp4").write_bytes(data)
+    assert_usable(tmp_path / "a.mp4", tmp_path / "frames", FRAMES)
+    assert probe(tmp_path / "a.mp4").remarks == ()
+    (tmp_path / "a.mp4").write_bytes(data[: len(data) * 7 // 10])
+    for reasons in answers(tmp_path / "a.mp4", tmp_path / "frames").values():
+        assert len(reasons) == 1 and reasons[0].startswith("truncated")
+
+
+def test_a_chunk_that_nobody_knows_hides_no_missing_pictures(tmp_path):
+    data = write(tmp_path / "a.avi", **CASES["mjpeg.avi"]).read_bytes()
+    place = data.index(b"movi") - 8
+    data = data[:place] + b"DISP" + (8).to_bytes(4, "little") + bytes(8) + data[place:]
+    (tmp_path / "a.avi").write_bytes(data)
+    assert probe(tmp_path / "a.avi").frames == FRAMES
+    (tmp_path / "a.avi").write_bytes(data[: len(data) // 2])
+    for reasons in answers(tmp_path / "a.avi", tmp_path / "frames").values():
+        assert len(reasons) == 1 and reasons[0].startswith("truncated")
+
+
+def test_a_fragmented_file_cut_within_its_last_fragment_is_refused(tmp_path):
+    "Such a file announces no number of frames."
+    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    with av.open(str(tmp_path / "a.mp4"), "w", options=flags) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "10", "bf": "0"})
+        stream.width, stream.height = 64, 48
+        for frame in moving_pattern():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert probe(tmp_path / "a.mp4").frames == FRAMES
+    (tmp_path / "a.mp4").write_bytes(data[: data.rindex(b"mdat") + 200])
+    for reasons in answers(tmp_path / "a.mp4", tmp_path / "frames").values():
+        assert len(reasons) == 1
+
+
+def test_a_file_of_uneven_rate_that_lacks_its_last_frame_is_refused(tmp_path):
+    data = write(tmp_path / "a.mkv", **CASES["h264_variable_rate.mkv"]).read_bytes()
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        last = max(packet.pos for packet in container.demux(video=0) if packet.size)
+    for cut in (last + 15, last - 3):
+        (tmp_path / "a.mkv").write_bytes(data[:cut])
+        with pytest.raises(VideoError):
+            probe(tmp_path / "a.mkv")
+
+
+def test_one_odd_file_does_not_end_the_pass_over_the_others(tmp_path, monkeypatch):
+    "A tag that is no duration; whatever else a file provokes is a reason, with its name."
+    data = write(tmp_path / "odd.mkv", **CASES["h264_variable_rate.mkv"]).read_bytes()
+    assert data.count(b"00:00:0") == 1
+    (tmp_path / "odd.mkv").write_bytes(data.replace(b"00:00:0", b"0p:00:0"))
+    good = write(tmp_path / "good.mp4", "libx264")
+    usable, left_out = check_videos([tmp_path / "odd.mkv", good], progress=False)
+    assert len(usable) == 2 and left_out.empty
+    scan = files._scan
+    monkeypatch.setattr(files, "_scan", lambda path, key: scan(path, key) if "good" in path else 1 / 0)
+    usable, left_out = check_videos([tmp_path / "odd.mkv", good], progress=False)
+    assert [info.path for info in usable] == [str(good)]
+    assert left_out.reason.tolist() == ["cannot be read: ZeroDivisionError: division by zero"]
+
+
+def test_av1_is_sought_in(tmp_path):
+    "Its decoder has another name than the codec."
+    encoder = next((name for name in ("libsvtav1", "libaom-av1") if name in av.codecs_available), None)
+    if encoder is None:
+        pytest.skip("no encoder of AV1 in this build of PyAV")
+    path = write(tmp_path / "a.mp4", encoder, g=12)
+    info = compare_windows(path, 8)
+    assert info.codec == "av1" and len(info.keyframes) > 1
+
+
 # -- a size that changes -----------------------------------------------------------------------------------------------
 
 
@@ -334,3 +417,10 @@ def test_the_cases_are_those_of_the_list():
     tried = (TOP / "tests" / "test_real_files.py").read_text()
     names = {file.name for file in shown_case("").iterdir()}
     assert {name for name in names if name not in tried} <= {"shown_turned_by_90.mp4", "shown_turned_by_180.mp4"}
+
+
+def test_a_jump_in_time_is_kept(tmp_path):
+    "Times in nanoseconds: a gap of three seconds is more than 32 bits hold."
+    info = probe(write(tmp_path / "a.mp4", "libx264"))
+    jumped = info._replace(times=(*info.times[:-1], info.times[-1] + 3 * 10**9))
+    assert VideoTable([info, jumped._replace(path="b.mp4")])[1].times == jumped.times

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fima
-from ..data.video.files import lock_file, replacing, sweep, to_disk
+from ..data.video.files import locked, replacing, sweep, to_disk
 from ..methods.encoders.encoders import build_encoder
 from .recipe import Recipe
 
@@ -60,23 +60,30 @@ def is_torn(
     "Tell by its first and last bytes whether a file is empty, zeroed or cut off, as a power cut may leave it."
     try:
         with open(path, "rb") as file:
-            first = file.read(1)
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 2))
-            last = file.read()
+            first = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+            last = file.read().rstrip()[-1:]
     except FileNotFoundError:
         return False
-    return first not in (b"{", b"[") or last.strip()[-1:] not in (b"}", b"]")
+    return first not in (b"{", b"[") or last not in (b"}", b"]")
+
+
+_RECORDS = ("metrics", "recipe", "begun", "trace", "failure", "finetune", "verified")
 
 
 def set_aside_torn(
     folder: Path,  # of a run, or of many
 ) -> None:
     "Rename torn records to NAME.torn, each with a line, so that they count as not there and are made again."
-    for pattern in ("*.json", "*/*.json", "*/*/*.json"):
+    for pattern in (f"{depth}{name}.json" for depth in ("", "*/", "*/*/") for name in _RECORDS):
         for file in folder.glob(pattern):
-            if file.is_file() and is_torn(file):
+            if not (file.is_file() and is_torn(file)):
+                continue
+            try:
                 file.rename(file.with_name(f"{file.name}.torn"))
-                tqdm.write(f"{file}: empty or cut off; set aside as {file.name}.torn and made again", file=sys.stderr)
+            except OSError as error:
+                raise OSError(f"{file}: empty or cut off, and cannot be set aside: {error.strerror}") from None
+            tqdm.write(f"{file}: empty or cut off; set aside as {file.name}.torn and made again", file=sys.stderr)
 
 
 @contextmanager
@@ -86,24 +93,17 @@ def sole_process(
     "Let one process work in a run's folder; raise ValueError, which names the other one, where it is taken."
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / ".running"
-    while True:
-        held = open(file, "a+b")
-        if not lock_file(held.fileno()):
-            held.seek(0)
-            other = held.read().decode(errors="replace").strip() or "another process"
-            held.close()
-            raise ValueError(f"folder must be free, got {folder}: {other} is working in it; wait for it to end")
-        if file.exists() and os.fstat(held.fileno()).st_ino == file.stat().st_ino:
-            break
-        held.close()  # the other one ended, and took the file with it
-    try:
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(locked(file))
+        except BlockingIOError as other:
+            who = str(other) or "another process"
+            raise ValueError(f"folder must be free, got {folder}: {who} is working in it; wait for it to end") from None
+        stack.callback(file.unlink, missing_ok=True)
         held.truncate(0)
         held.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         held.flush()
         yield
-    finally:
-        file.unlink(missing_ok=True)
-        held.close()
 
 # %% ../../nbs/3_training/04_checkpoint.ipynb #a457493d
 def _blas() -> dict[str, str]:
@@ -220,11 +220,11 @@ def save_checkpoint(
         with _onto_disk(scratch):
             save_file(tensors, scratch / "method.safetensors", metadata={"holds": "the training state of a run"})
             torch.save(state, scratch / "training.pt")
+        for written in (*scratch.iterdir(), scratch):
+            to_disk(written)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)  # the room that it took is free again
         raise
-    for written in (*scratch.iterdir(), scratch):
-        to_disk(written)
     if new.exists():
         shutil.rmtree(new)
     scratch.replace(new)

@@ -78,7 +78,8 @@ def _check_yaml(text: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             size = sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, most)  # of a node that is still open: it would hold itself
+            holds_itself = event.anchor in [anchor for anchor, _ in open_nodes]
+            size = most if holds_itself else sizes.get(event.anchor, 1)
         if open_nodes:
             open_nodes[-1][1] += size
         if size > most or (open_nodes and open_nodes[-1][1] > most):
@@ -97,3 +98,6 @@ def read_yaml(
         raise ValueError(f"{source}: is not YAML: {' '.join(str(error).split())[:300]}") from None
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+    except (KeyError, IndexError, AttributeError, TypeError, ArithmeticError) as error:
+        # PyYAML's answer to a tag whose value is none of its kind
+        raise ValueError(f"{source}: holds a value that does not fit its tag ({error})") from None

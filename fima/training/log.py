@@ -51,12 +51,13 @@ class Log:
     @staticmethod
     def read(
         folder: Path,  # a run's folder
+        quiet: bool = False,  # say nothing of spoilt lines
     ) -> list[dict]:  # one dictionary an interval
         "Read the log of a run; a line that a kill cut off is dropped, one that is spoilt is passed over and said."
         file = folder / "log.jsonl"
         lines = file.read_text(errors="replace").split("\n")[:-1] if file.exists() else []
         rows = [_row(line) for line in lines]
-        if spoilt := rows.count(None):
+        if (spoilt := rows.count(None)) and not quiet:
             tqdm.write(f"{file}: {spoilt} spoilt lines passed over", file=sys.stderr)
         return [row for row in rows if row]
 

@@ -10,6 +10,7 @@ __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'tak
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -193,6 +194,9 @@ def _claim_run(folder: Path, recipe: Recipe, content: str) -> None:
                     f"folder {folder} holds a run that was begun with other {what} ({recorded[name]}, here "
                     f"{here[name]}): continue it with those, or give another --folder"
                 )
+    elif has_checkpoint(folder):
+        print(f"{folder}: its checkpoint is without begun.json, which says of what: begun anew", file=sys.stderr)
+        shutil.rmtree(folder / "checkpoint")
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         write_text(file, recipe.model_dump_json(indent=1) + "\n")

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..views.clips import FrameSource, Looped
 from ..video.video import VideoError, _each, fingerprint
-from ..video.files import reading_arrays, replacing, say_damaged, sweep
+from ..video.files import READING, reading_arrays, replacing, say_damaged, sweep
 from ...plugins import pandas as pd
 
 # %% auto #0
@@ -178,7 +178,13 @@ class FlowCache:
                     path, f"too small for optical flow: {height} x {width} pixels, {_SMALLEST} x {_SMALLEST} needed"
                 )
             about = flow_identity() | dict(
-                format=_FORMAT, bound=float(bound), height=height, width=width, frames=count, fingerprint=key
+                format=_FORMAT,
+                reading=READING,
+                bound=float(bound),
+                height=height,
+                width=width,
+                frames=count,
+                fingerprint=key,
             )
             file = folder / f"{key}_{height}x{width}_{bound:g}.npz"
             if not _whole(file, about):

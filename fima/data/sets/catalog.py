@@ -315,6 +315,7 @@ def csv_text(
     "Write a table as csv in which no word is a formula: an apostrophe stands before one that begins like one."
 
     def word(cell):
-        return f"'{cell}" if isinstance(cell, str) and re.match(r"[=+\-@\t\r](?![\d.]*$)", cell) else cell
+        begins = isinstance(cell, str) and re.match(r"[=+\-@\t\r]", cell)
+        return f"'{cell}" if begins and not re.fullmatch(r"-|[+-][\d.]+(e[+-]?\d+)?", cell) else cell
 
-    return table.map(word).to_csv(index=False)
+    return table.map(word).rename(columns=word).to_csv(index=False)

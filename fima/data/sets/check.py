@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .catalog import csv_text, find_copies, row_problems
 from .classes import data_title
 from .datasets import data_set, find_videos, folder_problems, locate, read_lists, want_classes
-from ..video.files import VideoError, probe, replacing
+from ..video.files import READING, VideoError, probe, replacing
 from ..video.video import check_whole
 from .own import ALONE
 from ...plugins import pandas as pd
@@ -112,9 +112,6 @@ def _stamp(path: str) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-_RULES = 2  # by which a file is judged; answers by earlier ones are asked for again
-
-
 def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
     "Read the answers of earlier checks, the last one for each file."
     answers = {}
@@ -125,7 +122,7 @@ def _remembered(journal: Path, thorough: bool) -> dict[str, dict]:
             continue
         if not isinstance(answer, dict) or not {"path", "stamp", "thorough"} <= answer.keys():
             continue
-        if answer.get("rules") != _RULES:
+        if answer.get("reading") != READING:
             continue
         if answer["thorough"] >= thorough:
             answers[answer["path"]] = answer
@@ -145,7 +142,7 @@ def _inspect_new(
         if file.tell():
             file.write(b"\n")  # after a line that may have been cut short
         for path, answer in inspect_videos(new, workers, thorough):
-            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough, rules=_RULES) | answer
+            answers[path] = dict(path=path, stamp=stamps[path], thorough=thorough, reading=READING) | answer
             file.write(json.dumps(answers[path]).encode() + b"\n")
             file.flush()
             bar.update()

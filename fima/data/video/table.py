@@ -89,7 +89,7 @@ class _Ramps:
 
     def __init__(self):
         self._first, self._step, self._count = array("q"), array("q"), array("i")
-        self._steps = array("i")  # of the irregular ones, one after the other
+        self._steps = array("q")  # of the irregular ones, one after the other
 
     def append(self, numbers: Sequence[int]) -> None:
         "Add the numbers of one video; the step of irregular ones is -1 less the place of their steps."

@@ -103,6 +103,8 @@ def _each(check: Callable, keep: Callable, paths: Iterable, workers: int, progre
             return check(path), None
         except VideoError as error:
             return None, error.reason
+        except Exception as error:  # one file must not end the pass over all others
+            return None, f"cannot be read: {type(error).__name__}: {error}"
 
     paths = list(dict.fromkeys(str(path) for path in paths))
     refused = []

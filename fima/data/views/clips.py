@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -354,7 +356,8 @@ def quiet_worker(
     cv2.setNumThreads(0)
 
 
-_TIME_LIMIT = 300  # seconds without an answer after which reading processes are given up
+_TIME_LIMIT = 300  # seconds without an answer after which reading processes are given up, at least
+_SLOWER = 50  # ... or so many times what a batch takes here
 _AHEAD = 2  # batches that a worker prepares before they are asked for, PyTorch's own number
 
 
@@ -378,6 +381,7 @@ def fit_workers(
         free = shutil.disk_usage("/dev/shm").free
     except OSError:
         free = 0
+    free //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # each process of a run on this machine has its own readers
     room = int(0.8 * free) // ((_AHEAD + 1) * max(1, size))
     if room < workers:
         tqdm.write(
@@ -389,6 +393,37 @@ def fit_workers(
     return min(workers, room)
 
 
+class _Carrying(Dataset):
+    "Hand an error over as a value, so that it arrives as it was raised."
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key):
+        try:
+            return self.dataset[key]
+        except Exception as error:
+            return error
+
+
+def _first_error(samples: list) -> Exception | None:
+    "Find an error among samples."
+    return next((sample for sample in samples if isinstance(sample, Exception)), None)
+
+
+@dataclass(frozen=True)
+class _CollateSound:
+    "Stack samples, unless one of them is an error."
+
+    collate: Callable  # what stacks them
+
+    def __call__(self, samples: list):
+        return _first_error(samples) or self.collate(samples)
+
+
 class Loader:
     "Read a data set in processes that end in an error, never in silence."
 
@@ -398,15 +433,19 @@ class Loader:
         workers: int,  # processes; 0: this one; fewer where shared memory is short
         size: int,  # bytes of a batch
         context: str | None = None,  # how they start: 'fork', 'spawn', None for the platform's way
+        seconds: float = 0.0,  # what a batch takes here
         **options,  # of `torch.utils.data.DataLoader`
     ):
         workers = fit_workers(workers, size)
+        self.limit = max(_TIME_LIMIT, round(_SLOWER * seconds))
+        if "collate_fn" in options:
+            options["collate_fn"] = _CollateSound(options["collate_fn"])
         self.loader = DataLoader(
-            dataset,
+            _Carrying(dataset),
             num_workers=workers,
             worker_init_fn=quiet_worker,
             generator=torch.Generator(),
-            timeout=_TIME_LIMIT if workers else 0,
+            timeout=self.limit if workers else 0,
             multiprocessing_context=context if workers else None,
             **options,
         )
@@ -415,16 +454,31 @@ class Loader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator:
-        try:
-            yield from self.loader
-        except RuntimeError as error:
-            if "timed out" not in str(error):
-                raise
-            raise TimeoutError(
-                f"reading: nothing came from {self.loader.num_workers} processes within {_TIME_LIMIT} seconds; the "
+        batches = iter(self.loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise self._told(error) from None
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+    def _told(self, error: RuntimeError) -> Exception:
+        "Say in one line what became of the reading processes."
+        said = " ".join(str(error).split())
+        if said.startswith("DataLoader timed out"):
+            return TimeoutError(
+                f"reading: nothing came from {self.loader.num_workers} processes within {self.limit} seconds; the "
                 "disk of the videos does not answer, or a process was stopped. The same call continues from the last "
                 "checkpoint; with 0 workers no other process is needed"
-            ) from None
+            )
+        if said.startswith("DataLoader worker"):
+            hint = "; /dev/shm is full, a container gets more by --shm-size" if "Bus error" in said else ""
+            return OSError(f"reading: a process died{hint} ({said[:200]})")
+        return error
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #ff656a64
 def batches(
@@ -439,9 +493,11 @@ def batches(
 ) -> Loader:  # Iterable of `RawBatch`
     "Give the batches of a run from a step on; they depend on the data set and its seed, not on `workers`."
     sampler = StepSampler(len(dataset), batch_size, steps, start_step, dataset.seed, part)
-    size = bytes_of(dataset[0, 0]) * batch_size // part[1] if workers else 0
-    options = dict(batch_sampler=sampler, collate_fn=collate, pin_memory=pin_memory)
-    return Loader(dataset, workers, size, context=context, **options)
+    began, size = perf_counter(), 0
+    if workers:
+        size = bytes_of(dataset[0, 0]) * batch_size // part[1]
+    options = dict(seconds=(perf_counter() - began) * batch_size, batch_sampler=sampler, collate_fn=collate)
+    return Loader(dataset, workers, size, context=context, pin_memory=pin_memory, **options)
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #bc096a13
 def uniform_clips(

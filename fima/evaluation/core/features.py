@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from ...data.views.clips import FrameSource, Loader, bytes_of
-from ...data.video.files import replacing, say_damaged
+from ...data.video.files import replacing, say_damaged, sweep
 from fima.evaluation.core.eval_clips import (
     PAPER_FORMAT,
     PAPER_SAMPLING,
@@ -197,6 +197,7 @@ def save_features(
     if {len(part) for part in features} != {len(paths)}:
         raise ValueError(f"paths must have one entry per row of features ({len(features.pooled)}), got {len(paths)}")
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent)
     with replacing(target, durable=False) as draft, open(draft, "wb") as stream:
         np.savez(stream, **features._asdict(), paths=np.array(paths, dtype=str), made_by=np.array(made_by, dtype=str))
     return target

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ...data.sets.catalog import CatalogError, content_fingerprint
-from ...data.video.files import fingerprint, fingerprints
+from ...data.video.files import READING, fingerprint, fingerprints
 from ...plugins import DATA_SETS, plugin_digests
 from .eval_clips import PAPER_SAMPLING, ClipFormat, ClipSampling
 from .features import Features, cached_features, extract
@@ -183,7 +183,8 @@ def run_features(
     name = f"{split}-{sampling.modality}-{sampling.clips}x{sampling.crops}-{sampling.fraction}"
     file = opened.folder / "features" / f"{opened.about.name}-{opened.about.split}-{opened.data.content[:8]}-{name}.npz"
     weights = fingerprint(opened.folder / "checkpoint" / "encoder.safetensors")
-    made_by = f"{opened.recipe.run_id} {weights} {opened.data.content} {opened.about.cache_size} {opened.about.short}"
+    read = f"{opened.data.content} {opened.about.cache_size} {opened.about.short} {READING}"
+    made_by = f"{opened.recipe.run_id} {weights} {read}"
     features = cached_features(file, compute, paths, made_by)
     opened.features[name] = _feature_digest(features.pooled[:_DIGESTED])
     return features

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,14 +26,15 @@ def restore(
 ) -> nn.Module | None:  # the method in evaluation mode, on the encoder's device; None where its weights are not here
     "Build the method of a run again and fill it from the newest training state."
     checkpoint = Path(opened.folder) / "checkpoint"
-    if opened.recipe.method.name != "fima" or not any(checkpoint.glob("step_*")):
+    kept = sorted(checkpoint.glob("step_*/method.safetensors"), reverse=True)
+    if opened.recipe.method.name != "fima" or not kept:
         return None
-    weights = max(checkpoint.glob("step_*")) / "method.safetensors"
-    if not weights.exists():
-        return None
+    weights = kept[0]
     method = build_method(opened.recipe)
     try:
         method.load_state_dict(load_file(weights))
+    except SafetensorError:
+        raise ValueError(f"{weights}: is not a complete safetensors file") from None
     except RuntimeError as error:
         raise ValueError(f"{weights}: does not fit the run's recipe: {str(error).splitlines()[-1].strip()}") from None
     return method.to(next(opened.encoder.parameters()).device).eval()

@@ -28,7 +28,15 @@ from .linear import class_scores, training_clips, training_colours
 from .protocols import Outcome, Protocol, Score, check_labels, train_and_score
 from ...methods.base import Method
 from ...methods.instance import pool
-from ...training.checkpoint import load_checkpoint, save_checkpoint, write_json
+from ...data.video.files import to_disk
+from fima.training.checkpoint import (
+    is_torn,
+    load_checkpoint,
+    save_checkpoint,
+    sole_process,
+    sweep_scratch,
+    write_json,
+)
 from ...training.pretrain import step_seed, take_step
 from ...training.recipe import ViewSettings
 from ...training.weights import weights_fingerprint
@@ -251,7 +259,7 @@ def _claim_fit(folder: Path, settings: dict[str, str]) -> None:
     "Write into a folder which fine-tuning it is of; refuse that of another one, naming what differs."
     file = folder / "finetune.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
+    if not file.exists() or is_torn(file):
         write_json(file, settings)
     kept = json.loads(file.read_text())
     differing = [
@@ -278,21 +286,24 @@ def finetune(
     check_labels(videos.train.label, videos.test.label)
     folder = Path(folder)
     fit = Finetuning(protocol, encoder, videos, views, folder, sampling, options)
-    _claim_fit(folder, _fit_settings(fit))
     file = folder / "looks.jsonl"
 
     def remember(scoring: dict) -> None:
         # a line that was cut off before stays by itself
         with file.open("a") as lines:
             lines.write("\n" + json.dumps(scoring))
+        to_disk(file)  # the checkpoint that follows leans on it
 
-    return train_and_score(
-        protocol,
-        fit,
-        videos.train.label,
-        videos.train.group,
-        videos.test.label,
-        options.seed,
-        _earlier(file),
-        remember,
-    )
+    with sole_process(folder):
+        sweep_scratch(folder)
+        _claim_fit(folder, _fit_settings(fit))
+        return train_and_score(
+            protocol,
+            fit,
+            videos.train.label,
+            videos.train.group,
+            videos.test.label,
+            options.seed,
+            _earlier(file),
+            remember,
+        )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...data.views.clips import ClipDataset, ClipOptions, FrameSource, Loader, bytes_of, collate
-from ...data.video.files import is_sealed, replacing, say_damaged, seal
+from ...data.video.files import is_sealed, replacing, say_damaged, seal, sweep
 from ...data.views.views import Modalities, Photometric, RawBatch, to_device
 from ..core.features import check_features, default_workers, encode_clips
 from .protocols import Fit, Outcome, Protocol, Score, check_labels, train_and_score
@@ -343,6 +343,7 @@ def _kept_crops(files: Sequence[Path | None], videos: int) -> dict[int, np.ndarr
 def _keep_crops(file: Path, crops: np.ndarray) -> np.ndarray:
     "Write the features of an epoch in one move, and open them."
     file.parent.mkdir(parents=True, exist_ok=True)
+    sweep(file.parent)
     with replacing(file, durable=False) as draft, open(draft, "wb") as stream:
         np.save(stream, crops)
         stream.flush()

@@ -22,7 +22,7 @@ from typing import Any
 
 from ...plugins import pandas as pd
 from .aside import make_way
-from ..plan.schema import Study, reports_folder
+from ..plan.schema import Study, mended, reports_folder
 from .jobs import build_jobs, hold, pending, visible_gpus
 from ..plan.plan import Run, absent, expand, load_studies, plan
 from .slurm import THREADS, Slurm, job_name, stop_submitted
@@ -326,7 +326,7 @@ def make_missing(
 ) -> pd.DataFrame:  # the plan afterwards
     "Run what studies lack as one graph; the same call after a stop or a failure continues."
     loaded = load_studies(studies, profile)
-    folder = writable(reports_folder(reports, profile), "--reports")
+    folder = mended(writable(reports_folder(reports, profile), "--reports"))
     runs = _present(loaded, seeds)
     devices = resources.devices()
     resources = replace(resources, cores=resources.cores or max(2, len(devices) // resources.processes))

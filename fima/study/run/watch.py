@@ -45,7 +45,7 @@ def _done_units(
     evaluated = _EVALUATION_STEPS * sum((folder / name / "metrics.json").exists() for _, name, _ in job["evaluations"])
     if not job["recipe"] or (folder / "metrics.json").exists():
         return evaluated + _units(job | {"evaluations": []})
-    lines = Log.read(folder)
+    lines = Log.read(folder, quiet=True)
     return min(lines[-1]["step"] if lines else 0, _units(job)) + evaluated
 
 
