@@ -260,4 +260,4 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_call_continues(tmp_path, cluster, 
     after = run_studies(study, reports=reports, results=False, progress=False)
     assert after.state.tolist() == ["done"]
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert steps == sorted(set(steps)) and steps[-1] == 90 and kept in steps
+    assert steps == list(range(10, 91, 10))  # as if nothing had been

@@ -382,7 +382,7 @@ def fingerprints(
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #f991c25b
 _TYPE = re.compile(rb"[\x20-\x7e\xa9][\x20-\x7e]{3}", re.DOTALL)  # how boxes of MP4 and chunks of AVI are called
 _BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide mfra sidx ssix uuid meta pnot udta prft emsg".split())
-_CHUNKS = frozenset((b"LIST", b"JUNK", b"idx1"))
+_AVI_CHUNKS = frozenset((b"LIST", b"JUNK", b"idx1"))
 _OF_SEGMENT = frozenset(
     "1a45dfa3 18538067 ec bf 114d9b74 1549a966 1654ae6b 1f43b675 1c53bb6b 1254c367 1043a770 1941a469".split()
 )
@@ -417,7 +417,7 @@ def _avi_end(data, size: int) -> int:
         if head[:4] == b"RIFF":
             end += 12
             continue
-        if not _TYPE.fullmatch(head[:4]) or (head[:4] not in _CHUNKS and end + 8 + length > size):
+        if not _TYPE.fullmatch(head[:4]) or (head[:4] not in _AVI_CHUNKS and end + 8 + length > size):
             break  # no chunk
         if head[:4] == b"LIST" and head[8:] == b"movi":
             if not length:
