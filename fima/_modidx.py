@@ -2416,6 +2416,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fima.training.weights._no_list': ('3_training/weights.html#_no_list', 'fima/training/weights.py'),
                                        'fima.training.weights._no_mapping': ( '3_training/weights.html#_no_mapping',
                                                                               'fima/training/weights.py'),
+                                       'fima.training.weights._refuse_many': ( '3_training/weights.html#_refuse_many',
+                                                                               'fima/training/weights.py'),
                                        'fima.training.weights._replaced': ('3_training/weights.html#_replaced', 'fima/training/weights.py'),
                                        'fima.training.weights._try': ('3_training/weights.html#_try', 'fima/training/weights.py'),
                                        'fima.training.weights._unpickle': ('3_training/weights.html#_unpickle', 'fima/training/weights.py'),

@@ -530,7 +530,7 @@ def test_a_header_of_a_hundred_thousand_layers_is_one_line(tmp_path, capsys):
     save_file({f"layer{n}.weight": torch.zeros(1) for n in range(100_000)}, tmp_path / "many.safetensors")
     began = time.process_time()
     assert main(["checkpoint", "import", str(tmp_path / "many.safetensors"), str(tmp_path / "run")]) == 2
-    assert time.process_time() - began < 20  # it takes under two seconds; quadratic work would take minutes
+    assert time.process_time() - began < 10  # it takes under two seconds
     said = capsys.readouterr().err
     assert said.startswith("fima: ") and said.count("\n") == 1 and len(said) < 2000
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -139,6 +140,15 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
 
 
+_MOST_TENSORS = 10_000  # of a file; the largest encoder here has 500, and a training state some thousands
+
+
+def _refuse_many(path: Path, count: int) -> None:
+    "Refuse a file with more tensors than any checkpoint of an encoder has."
+    if count > _MOST_TENSORS:
+        raise ValueError(f"{path}: must hold at most {_MOST_TENSORS:,} tensors, got {count:,}")
+
+
 def read_weights(
     file: Path | str,  # .pth, .pt, .tar of torch.save, or .safetensors
 ) -> dict[str, Tensor]:  # name -> tensor on the CPU, as the file names them
@@ -149,7 +159,10 @@ def read_weights(
     safe = path.suffix.lower() == ".safetensors"
     if safe:
         read_header(path)
+        with safe_open(path, "pt") as opened:
+            _refuse_many(path, len(opened.keys()))
     weights = load_file(path) if safe else _unwrap(_unpickle(path))
+    _refuse_many(path, len(weights))
     if not weights:
         raise ValueError(f"{path}: holds no weights (no named tensors, also not under {', '.join(_WRAPPERS)})")
     return weights
