@@ -27,7 +27,7 @@ from ...plugins import pandas as pd
 
 # %% auto #0
 __all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
-           'StepSampler', 'quiet_worker', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
+           'StepSampler', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #76d643f5
 class FrameSource(Protocol):
@@ -348,7 +348,7 @@ class StepSampler(Sampler):
             yield [(epoch, int(row)) for row in order[first : first + size]]
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #756acab2
-def quiet_worker(
+def _quiet_worker(
     worker: int,  # its number
 ) -> None:
     "Keep OpenCV to the worker's own thread, and what the main process holds out of the worker's clean-ups."
@@ -409,11 +409,6 @@ class _Carrying(Dataset):
             return error
 
 
-def _first_error(samples: list) -> Exception | None:
-    "Find an error among samples."
-    return next((sample for sample in samples if isinstance(sample, Exception)), None)
-
-
 @dataclass(frozen=True)
 class _CollateSound:
     "Stack samples, unless one of them is an error."
@@ -421,7 +416,8 @@ class _CollateSound:
     collate: Callable  # what stacks them
 
     def __call__(self, samples: list):
-        return _first_error(samples) or self.collate(samples)
+        errors = [sample for sample in samples if isinstance(sample, Exception)]
+        return errors[0] if errors else self.collate(samples)
 
 
 class Loader:
@@ -443,7 +439,7 @@ class Loader:
         self.loader = DataLoader(
             _Carrying(dataset),
             num_workers=workers,
-            worker_init_fn=quiet_worker,
+            worker_init_fn=_quiet_worker,
             generator=torch.Generator(),
             timeout=self.limit if workers else 0,
             multiprocessing_context=context if workers else None,

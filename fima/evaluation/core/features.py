@@ -115,7 +115,7 @@ def default_workers(
 
 
 class _Reads(Dataset):
-    "Give the cut clips of each video, or the error that reading it met."
+    "Give the cut clips of each video."
 
     def __init__(self, frames: FrameSource, paths: Sequence[str], clip_format: ClipFormat, sampling: ClipSampling):
         self.frames, self.paths = frames, list(paths)
@@ -124,21 +124,18 @@ class _Reads(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> Tensor | Exception:
-        try:
-            return torch.from_numpy(read_clips(self.frames, self.paths[row], self.clip_format, self.sampling))
-        except Exception as error:
-            return error
+    def __getitem__(self, row: int) -> Tensor:
+        return torch.from_numpy(read_clips(self.frames, self.paths[row], self.clip_format, self.sampling))
 
 
-def _read_all(reads: _Reads, workers: int | None) -> Iterator[Tensor | Exception]:
+def _read_all(reads: _Reads, workers: int | None) -> Iterator[Tensor]:
     "Read the first video here, which tells how long that takes, and the others beside the encoder if it pays."
     began = perf_counter()
     first = reads[0]
     seconds = perf_counter() - began
     rest = Subset(reads, range(1, len(reads)))
     workers = default_workers(seconds, len(rest)) if workers is None else workers
-    return chain([first], Loader(rest, workers, bytes_of(first), batch_size=None))
+    return chain([first], Loader(rest, workers, bytes_of(first), seconds=seconds, batch_size=None))
 
 
 def _encode_video(encoder: nn.Module, inputs: Iterator[Tensor]) -> Features:
@@ -169,8 +166,6 @@ def extract(
     features = None
     with evaluating(encoder):
         for row, cuts in enumerate(bar):
-            if isinstance(cuts, Exception):
-                raise cuts
             inputs = (
                 to_input(chunk.to(device), sampling.modality, clip_format.difference) for chunk in cuts.split(batch)
             )
