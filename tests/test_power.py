@@ -1,5 +1,6 @@
 """What kills and power cuts leave of a run: it goes on, ends as if nothing had been, and says what it met."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -96,6 +97,22 @@ def test_scratch_of_a_killed_process_of_the_same_number(tmp_path, undisturbed):
     assert_same(folder, undisturbed)
 
 
+def test_an_older_checkpoint_that_a_kill_left_is_dropped(tmp_path, undisturbed):
+    "Killed after the last checkpoint and before the removal of the one before it."
+    folder = stopped(tmp_path / "run", 4)
+    shutil.copytree(newest(folder), folder / "checkpoint" / "step_0000002")
+    run(folder)
+    assert_same(folder, undisturbed)
+
+
+def test_a_note_that_a_kill_left_behind_a_finished_run_is_removed(tmp_path, undisturbed):
+    "Killed after metrics.json and before the end."
+    shutil.copytree(undisturbed[0], tmp_path / "run")
+    (tmp_path / "run" / ".running").write_text("process 1 on somewhere")
+    run(tmp_path / "run")
+    assert_same(tmp_path / "run", undisturbed)
+
+
 def newest(folder):
     return max((folder / "checkpoint").glob("step_*"))
 
@@ -132,7 +149,6 @@ def test_what_a_power_cut_leaves_is_passed_over_or_made_again(tmp_path, undistur
     spoil(folder)
     run(folder)
     assert said in capsys.readouterr().err
-    shutil.rmtree(folder / "checkpoint" / "step_0000009", ignore_errors=True)
     if (
         what == "trace.json is empty"
     ):  # steps that are done cannot be traced any more, and a record without them says so
@@ -220,7 +236,7 @@ def test_where_files_cannot_be_locked_a_run_goes_on(tmp_path, monkeypatch):
     def refuse(descriptor, operation):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with sole_process(tmp_path / "run"):
         (tmp_path / ".a.npy.1.1.partial").touch()
         files.sweep(tmp_path)

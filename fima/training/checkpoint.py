@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_text', 'write_json', 'is_torn', 'set_aside_torn', 'sole_process', 'environment', 'provenance', 'Restored',
-           'save_checkpoint', 'load_checkpoint', 'has_checkpoint', 'sweep_scratch', 'name_some', 'misfits', 'unusable',
-           'save_encoder', 'read_header', 'read_recipe', 'read_encoder']
+           'save_checkpoint', 'drop_checkpoints', 'load_checkpoint', 'has_checkpoint', 'sweep_scratch', 'name_some',
+           'misfits', 'unusable', 'save_encoder', 'read_header', 'read_recipe', 'read_encoder']
 
 # %% ../../nbs/3_training/04_checkpoint.ipynb #c37004e1
 import importlib.metadata
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fima
-from ..data.video.files import locked, replacing, sweep, to_disk
+from ..data.video.files import hold, replacing, sweep, to_disk
 from ..methods.encoders.encoders import build_encoder
 from .recipe import Recipe
 
@@ -92,18 +92,21 @@ def sole_process(
 ) -> Iterator[None]:
     "Let one process work in a run's folder; raise ValueError, which names the other one, where it is taken."
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / ".running"
-    with ExitStack() as stack:
+    file, held = folder / ".running", nullcontext()
+    with suppress(OSError):  # a file system without locks: nobody can tell
+        held = hold(file, wait=False)
+    if held is None:
+        who = file.read_text(errors="replace") if file.exists() else ""
+        raise ValueError(
+            f"folder must be free, got {folder}: {who or 'another process'} is working in it; wait for it to end"
+        )
+    with held:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write_text(f"process {os.getpid()} on {platform.node()}, since {since}")
         try:
-            held = stack.enter_context(locked(file))
-        except BlockingIOError as other:
-            who = str(other) or "another process"
-            raise ValueError(f"folder must be free, got {folder}: {who} is working in it; wait for it to end") from None
-        stack.callback(file.unlink, missing_ok=True)
-        held.truncate(0)
-        held.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-        held.flush()
-        yield
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 # %% ../../nbs/3_training/04_checkpoint.ipynb #a457493d
 def _blas() -> dict[str, str]:
@@ -230,9 +233,17 @@ def save_checkpoint(
     scratch.replace(new)
     to_disk(new.parent)
     write_text(folder / "checkpoint" / "latest", new.name)
-    for old in new.parent.iterdir():
-        if old.is_dir() and old != new:
-            shutil.rmtree(old)
+    drop_checkpoints(folder, but=step)
+
+
+def drop_checkpoints(
+    folder: Path,  # the run's folder
+    but: int,  # step whose checkpoint stays
+) -> None:
+    "Remove the checkpoints of all other steps: older ones, and newer ones that are not whole."
+    for kept in (folder / "checkpoint").glob("step_*"):
+        if kept.name != f"step_{but:07d}":
+            shutil.rmtree(kept)
 
 
 def _read_state(kept: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -35,6 +35,7 @@ from ..methods.distributed import rank, world_size
 from ..methods.encoders.encoders import build_encoder, map_size
 from ..plugins import plugin_digests
 from fima.training.checkpoint import (
+    drop_checkpoints,
     has_checkpoint,
     is_torn,
     load_checkpoint,
@@ -302,6 +303,7 @@ class TrainingLoop:
         self.done, pending = load_checkpoint(self.folder, self.method, self.optimiser)  # steps
         self.model = wrap_ddp(self.method)
         if self.writes:
+            drop_checkpoints(self.folder, but=self.done)
             self.log_file = Log(self.folder, self.done, self.chance, pending)
             self.trace = Trace(self.folder, self.done)
         self.clock = time.perf_counter()  # when the last step ended
@@ -438,7 +440,7 @@ def pretrain(
             "came from"
         )
     check_processes(recipe, world_size())
-    if finished := is_finished(folder, recipe):
+    if (finished := is_finished(folder, recipe)) and not (folder / ".running").exists():
         return finished
     _check_plugins(recipe)
     options = LoopOptions(workers, checkpoint_interval, log_interval, stop_after, progress)

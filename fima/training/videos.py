@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
 from ..data.sets.catalog import CatalogError, content_fingerprint, data_root
 from ..data.views.clips import FrameSource, Looped
 from ..data.sets.datasets import open_catalog
-from ..data.video.files import work_root
+from ..data.video.files import hold, work_root
 from ..data.sets.own import grouped_split, own_catalog
 from ..data.sprites.sprites import make_sprites
 from ..data.video.video import FrameCache, VideoFrames
@@ -130,8 +128,7 @@ def alone(
     folder: Path,  # made if absent
 ) -> Iterator[None]:
     "Let one process at a time work in a folder."
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock", mode=0o666, thread_local=False, fallback_to_soft=False):
+    with hold(folder / ".lock"):
         yield
 
 

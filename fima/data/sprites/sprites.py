@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .sprite_motions import CLASS_NAMES, CLASSES, Look, MOTIONS, motion_poses, sprite_coverage
-from ..video.files import write_video, replacing
+from ..video.files import write_video, replacing, sweep
 from ...plugins import pandas as pd
 
 # %% auto #0
@@ -303,6 +303,7 @@ def make_sprites(
     for name in CLASS_NAMES:
         for kind in ("videos", "masks"):
             (folder / kind / name).mkdir(parents=True, exist_ok=True)
+            sweep(folder / kind / name)
     missing = [
         row
         for row in catalog.itertuples(index=False)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from fima.data.video.files import (
     VideoError,
     VideoInfo,
+    check_size,
     write_video,
     fingerprint,
     is_sealed,
@@ -59,12 +60,7 @@ def _collect(path: str, info: VideoInfo, keyframe: int | None, start: int, lengt
             if time != info.times[start + len(found)]:
                 return None
             found.append(picture(frame, path))
-            if found[-1].shape[:2] != (info.height, info.width):
-                raise VideoError(
-                    path,
-                    f"the frame size changes within the file: {info.width} x {info.height}, in frame "
-                    f"{start + len(found) - 1} {found[-1].shape[1]} x {found[-1].shape[0]}",
-                )
+            check_size(path, (info.height, info.width), found[-1].shape[:2])
             if len(found) == length:
                 return found
     except VideoError:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import fima
+from ...data.video.files import sweep
 from ...training.checkpoint import set_aside_torn
 from ...training.fingerprint import checkout, own_folder, studies_folder, template_file
 from ...training.faults import fault_line, read_yaml
@@ -84,10 +85,12 @@ def record_places(
 def mended(
     reports: Path,  # reports folder
 ) -> Path:  # the same
-    "Set aside what a power cut left half of among the records, one's own and the published ones, a line each."
+    "Set aside the records that a power cut left half of, one's own and the published ones; sweep what kills left."
     for folder in record_places(reports):
         set_aside_torn(folder)
         set_aside_torn(runs_folder(folder))
+        for place in (folder, folder / "tables", folder / "figures"):
+            sweep(place)
     return reports
 
 # %% ../../../nbs/5_study/1_plan/01_schema.ipynb #61117037

@@ -11,7 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from .jobs import current, hold
+from ...data.video.files import hold
+from .jobs import current
 from ..plan.plan import Run
 from ...training.fingerprint import code_fingerprint
 

@@ -20,10 +20,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ...data.video.files import hold
 from ...plugins import pandas as pd
 from .aside import make_way
 from ..plan.schema import Study, mended, reports_folder
-from .jobs import build_jobs, hold, pending, visible_gpus
+from .jobs import build_jobs, pending, visible_gpus
 from ..plan.plan import Run, absent, expand, load_studies, plan
 from .slurm import THREADS, Slurm, job_name, stop_submitted
 from ..plan.verdicts import other_videos
