@@ -30,6 +30,9 @@ class Memory:
     def count(self, path):
         return self.counts[int(path)]
 
+    def frame_size(self, path):
+        return self.size[:2]
+
     def window(self, path, start, length):
         assert 0 <= start and start + length <= self.count(path)
         self.asked.append((path, start, length))

@@ -17,10 +17,11 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -150,6 +151,7 @@ def write_video(
             container.mux(stream.encode())
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #c0eac360
+@cache
 def checkout() -> Path | None:  # None where the package was installed without its repository
     "Find the repository around the package."
     root = Path(fima.__file__).resolve().parents[1]
@@ -491,12 +493,21 @@ def open_stream(
 def read_frames(
     path: str | Path,  # video file
     seek_to: int | None = None,  # presentation time of a keyframe, in the stream's time base; None: from the first byte
+    # presentation times, in the same unit; frames of H.264 at other times are left out where no other frame needs them
+    wanted: Container[int] | None = None,
 ) -> Iterator[av.VideoFrame]:  # decoded frames in presentation order
     "Decode one frame after the other."
     with open_stream(path) as (container, stream):
         if seek_to is not None:
             container.seek(seek_to, stream=stream)
-        yield from container.decode(stream)
+        decoder = stream.codec_context
+        selective = wanted is not None and decoder.codec.canonical_name == "h264"
+        asked = False
+        for packet in container.demux(stream):
+            if selective:  # a second field may have a packet of its own, behind that of the first
+                before, asked = asked, packet.pts is None or packet.pts in wanted
+                decoder.skip_frame = "DEFAULT" if asked or before else "NONREF"
+            yield from packet.decode()
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #193ff021
 class Turn(NamedTuple):

@@ -168,3 +168,10 @@ class VideoTable(Sequence):
     ) -> int:  # T
         "Count the frames of a video."
         return self._times._count[row]
+
+    def frame_size(
+        self,
+        row: int,  # of a video
+    ) -> tuple[int, int]:  # (H, W) as shown, pixels
+        "Give the size of a video's frames."
+        return self._numbers["height"][row], self._numbers["width"][row]

@@ -9,11 +9,11 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,23 +21,45 @@ import torch
 from tqdm import tqdm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..video.cuts import Cut, FrameSource, cut_frames, on_grid
 from ..video.table import PathTable
-from .views import RawBatch, RawView, crop, random_box
+from .views import RawBatch, RawView, box_of, random_box
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['FrameSource', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
+__all__ = ['size_of', 'read_cuts', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
            'StepSampler', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #76d643f5
-class FrameSource(Protocol):
-    "What clips are read from: `FrameCache` or `VideoFrames`."
+def size_of(
+    frames: FrameSource,  # Where the video's frames are
+    path: str,  # Its key
+) -> tuple[int, int]:  # (H, W), pixels
+    "Give the size of a video's frames; a source that does not tell is asked for the first one."
+    return frames.frame_size(path) if hasattr(frames, "frame_size") else frames.window(path, 0, 1).shape[1:3]
 
-    def count(self, path: str) -> int:
-        "Number of frames of a video."
 
-    def window(self, path: str, start: int, length: int) -> np.ndarray:
-        "Consecutive frames, uint8 (T, H, W, 3)."
+def read_cuts(
+    frames: FrameSource,  # Where the video's frames are
+    path: str,  # Its key
+    cuts: Sequence[Cut],  # What is wanted of it, at least one
+) -> list[np.ndarray]:  # Of every cut, uint8 (T, size, size, 3)
+    "Make the cuts of a video; of a source that makes none itself, from windows, one for cuts that overlap or touch."
+    if hasattr(frames, "cuts"):
+        return frames.cuts(path, cuts)
+    ends = [(int(min(cut.numbers)), int(max(cut.numbers))) for cut in cuts]
+    spans = []
+    for first, last in sorted(ends):
+        if spans and first <= spans[-1][1] + 1:
+            spans[-1][1] = max(spans[-1][1], last)
+        else:
+            spans.append([first, last])
+    windows = [(first, frames.window(path, first, last - first + 1)) for first, last in spans]
+    made = []
+    for cut, (begin, _) in zip(cuts, ends, strict=True):
+        first, window = max((held for held in windows if held[0] <= begin), key=lambda held: held[0])
+        made.append(cut_frames(window, cut._replace(numbers=np.asarray(cut.numbers) - first)))
+    return made
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #31d08430
 class Looped:
@@ -84,6 +106,32 @@ class Looped:
                 f"start and length must lie within the {self.minimum} frames of {path}, got {start} and {length}"
             )
         return self.frames.window(path, 0, count)[(start + np.arange(length)) % count]
+
+    @property
+    def grid(self) -> int:
+        "Give the grid on which rectangles are cut, pixels."
+        return getattr(self.frames, "grid", 1)
+
+    def frame_size(
+        self,
+        path: str,  # One of `usable`
+    ) -> tuple[int, int]:  # (H, W), pixels
+        "Give the size of a video's frames."
+        return size_of(self.frames, path)
+
+    def cuts(
+        self,
+        path: str,  # One of `usable`
+        cuts: Sequence[Cut],  # At least one; numbers below `count(path)`
+    ) -> list[np.ndarray]:  # Of every cut, uint8 (T, size, size, 3)
+        "Make several cuts of a video; after the last frame of a short one comes its first."
+        count = self.frames.count(path)
+        if count < self.minimum:
+            outside = [number for cut in cuts for number in cut.numbers if not 0 <= number < self.minimum]
+            if outside:
+                raise ValueError(f"cuts must lie within the {self.minimum} frames of {path}, got frame {outside[0]}")
+            cuts = [cut._replace(numbers=np.asarray(cut.numbers) % count) for cut in cuts]
+        return read_cuts(self.frames, path, cuts)
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #9de729a2
 def two_starts(
@@ -181,13 +229,11 @@ class ClipOptions:
         return self.frames_per_clip * self.stride
 
 
-class _Cut(NamedTuple):
-    "Hold a clip and how it was cut."
+class _Plan(NamedTuple):
+    "Hold what is cut for one view."
 
-    clip: np.ndarray  # Frames, uint8 (T, H, W, 3)
-    box: np.ndarray  # Its box, float32 (4,)
-    rectangle: tuple[int, int, int, int]  # x, y, w, h in pixels
-    flip: bool  # Is it mirrored?
+    clip: Cut  # Of the whole clip
+    sub_clips: list[Cut]  # Of its parts; none: they are not asked for
 
 
 class ClipDataset(Dataset):
@@ -231,27 +277,45 @@ class ClipDataset(Dataset):
         second = first if options.target == "same" else draw(2)[0][1]
         return [first] if options.views == 1 else [first, second, *rest], order
 
-    def _cut(self, row: int, frames: np.ndarray, start: int, length: int, generator: np.random.Generator) -> _Cut:
-        "Cut one clip that spans so many source frames, mirrored with probability `flip`."
-        options = self.options
+    def _cut(self, row: int, numbers: range, size: tuple[int, int], generator: np.random.Generator) -> Cut:
+        "Draw where one clip is cut, mirrored with probability `flip`; it spans its numbers and their step."
+        options, length = self.options, numbers.step * len(numbers)
         rectangle = self.places.rectangle(
-            self.paths[row], start, length, *frames.shape[1:3], options.scale, options.aspect, generator
+            self.paths[row], numbers.start, length, *size, options.scale, options.aspect, generator
         )
         flip = bool(generator.random() < options.flip)
-        clip, box = crop(frames, rectangle, options.crop_size, flip)
-        return _Cut(clip, box, rectangle, flip)
+        return Cut(numbers, on_grid(rectangle, getattr(self.frames, "grid", 1), *size), options.crop_size, flip)
 
-    def _sub_clips(
-        self, row: int, window: np.ndarray, start: int, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        "Cut the equal parts of a window; give them with their boxes."
-        count = self.options.sub_clips
-        length = self.options.window // count
-        cuts = [
-            self._cut(row, frames, start + number * length, length, generator)
-            for number, frames in enumerate(np.split(window, count))
+    def _plans(self, row: int, starts: list[int], size: tuple[int, int], generator: np.random.Generator) -> list[_Plan]:
+        "Draw what is cut for each view: the whole clips first, then the equal parts of source and target."
+        options = self.options
+        plans = [
+            _Plan(self._cut(row, range(start, start + options.window, options.stride), size, generator), [])
+            for start in starts
         ]
-        return np.stack([cut.clip for cut in cuts]), np.stack([cut.box for cut in cuts])
+        length = options.window // max(1, options.sub_clips)
+        for start, plan in zip(starts[: options.views], plans, strict=False):
+            for part in range(options.sub_clips):
+                numbers = range(start + part * length, start + (part + 1) * length)
+                plan.sub_clips.append(self._cut(row, numbers, size, generator))
+        return plans
+
+    def _views(self, row: int, plans: list[_Plan], size: tuple[int, int]) -> list[RawView]:
+        "Make all cuts of a video in one go, and put the views together."
+        made = iter(
+            read_cuts(self.frames, self.paths[row], [cut for plan in plans for cut in (plan.clip, *plan.sub_clips)])
+        )
+
+        def boxes(cuts):
+            return np.stack([box_of(cut.rectangle, *size, cut.flip) for cut in cuts])
+
+        views = []
+        for plan in plans:
+            views.append(RawView(next(made), boxes([plan.clip])[0]))
+            if plan.sub_clips:
+                sub_clips = np.stack([next(made) for _ in plan.sub_clips])
+                views[-1] = views[-1]._replace(sub_clips=sub_clips, sub_boxes=boxes(plan.sub_clips))
+        return views
 
     def __getitem__(
         self,
@@ -262,19 +326,12 @@ class ClipDataset(Dataset):
         entropy = [self.seed, *key]
         generator = np.random.default_rng(np.random.SeedSequence(entropy))
         starts, order = self._starts(row, generator)
-        windows = [self.frames.window(self.paths[row], start, options.window) for start in starts]
-        cuts = [
-            self._cut(row, window[:: options.stride], start, options.window, generator)
-            for window, start in zip(windows, starts, strict=True)
-        ]
-        views = [RawView(cut.clip, cut.box) for cut in cuts]
-        if options.sub_clips:
-            for number in range(options.views):
-                sub_clips, sub_boxes = self._sub_clips(row, windows[number], starts[number], generator)
-                views[number] = views[number]._replace(sub_clips=sub_clips, sub_boxes=sub_boxes)
+        size = size_of(self.frames, self.paths[row])
+        plans = self._plans(row, starts, size, generator)
+        views = self._views(row, plans, size)
         if self.motion:
-            own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2,)))
-            motion = self.motion(self.paths[row], starts[0], cuts[0].rectangle, cuts[0].flip, own)
+            own, whole = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(2,))), plans[0].clip
+            motion = self.motion(self.paths[row], starts[0], whole.rectangle, whole.flip, own)
             views[0] = views[0]._replace(motion=motion)
         return RawBatch(
             source=views[0],

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ...data.views.clips import FrameSource, Looped
+from ...data.video.cuts import Cut, FrameSource, on_grid
+from ...data.views.clips import Looped, read_cuts, size_of
 from ...data.flow.flow import dense_flow
 from ...data.sprites.sprites import read_masks
 from .perturb import is_still
-from ..core.eval_clips import PAPER_FORMAT, WHOLE, ClipFormat, ClipSampling, read_clips, squares
+from ..core.eval_clips import PAPER_FORMAT, WHOLE, ClipFormat, ClipSampling, read_clips, square_rectangles
 
 # %% ../../../nbs/4_evaluation/3_bias/02_regions.ipynb #8b1c6aa5
 class MaskFrames:
@@ -54,11 +55,10 @@ def _sample_frames(frames: FrameSource, path: str, crop_size: int, fraction: flo
     "Read frames at equal distances over a whole video, cut as its clips are, uint8 (F, S, S, 3)."
     count = frames.count(path)
     places = np.unique(np.rint(np.linspace(0, count - 1, _SAMPLED)).astype(int))
-    if count <= WHOLE:
-        picked = frames.window(path, 0, count)[places]
-    else:
-        picked = np.concatenate([frames.window(path, int(place), 1) for place in places])
-    return squares(picked, crop_size, fraction)[0]
+    size = size_of(frames, path)
+    square = on_grid(square_rectangles(*size, fraction)[0], getattr(frames, "grid", 1), *size)
+    at_once = [places] if count <= WHOLE or hasattr(frames, "cuts") else places[:, None]
+    return np.concatenate([read_cuts(frames, path, [Cut(part, square, crop_size)])[0] for part in at_once])
 
 
 def median_background(
