@@ -305,14 +305,21 @@ def places() -> dict[str, str]:  # variables of the environment
     return variables | {"FIMA_RUNS": str(own_folder()), "FIMA_WORK": str(work_root().resolve())}
 
 
+@lru_cache(maxsize=8)
+def _templates(folder: Path, changed: int) -> list[str]:
+    "List the names of the templates in a folder, as long as no file comes or goes."
+    return sorted(file.stem for file in folder.glob("*.ipynb"))
+
+
 def template_file(
     name: str,  # of a template, e.g. "linear_probe"
 ) -> Path:  # its notebook
     "Find a template by its name; raise ValueError where the name is a path, or there is none of it."
-    known = sorted(file.stem for file in studies_folder().glob("*.ipynb"))
+    folder = studies_folder()
+    known = _templates(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0)
     if name not in known:
         raise ValueError(f"template must be one of {', '.join(known)}, got {name!r}")
-    return studies_folder() / f"{name}.ipynb"
+    return folder / f"{name}.ipynb"
 
 
 @lru_cache(maxsize=None)

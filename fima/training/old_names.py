@@ -16,6 +16,7 @@ from ..data.flow.motion import MotionOptions
 # (section, field) -> what runs did before the field existed
 LATER_FIELDS = {
     ("data", "short"): "loop",
+    ("data", "exact"): True,
     ("data", "classes"): None,
     ("data", "content"): None,
     ("views", "target"): "other",
@@ -64,6 +65,8 @@ def first_names(
     "Write settings as the first runs wrote them."
     back = {where: {new: old for old, new in names.items()} for where, names in RENAMED_VALUES.items()}
     kept = _with_values(fields, back, {})
+    if kept["data"].get("cache_size") or kept["data"].get("sprites"):
+        kept["data"] = kept["data"] | {"exact": True}  # nothing is converted while clips are read
     for (section, field), default in LATER_FIELDS.items():
         if kept[section][field] == default:
             kept[section] = {name: value for name, value in kept[section].items() if name != field}

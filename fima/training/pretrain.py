@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['build_method', 'learning_rate', 'build_optimiser', 'step_seed', 'take_step', 'Stopped', 'stop_requests',
-           'pick_device', 'is_finished', 'LoopOptions', 'TrainingLoop', 'pretrain']
+           'keep_freed_memory', 'pick_device', 'is_finished', 'LoopOptions', 'TrainingLoop', 'pretrain']
 
 # %% ../../nbs/3_training/12_pretrain.ipynb #94071310
+import ctypes
 import json
 import math
 import os
@@ -159,6 +160,17 @@ def stop_requests():
             signal.signal(kind, handler)
 
 # %% ../../nbs/3_training/12_pretrain.ipynb #6a5fa488
+def keep_freed_memory() -> None:
+    "Have the C library keep what a step frees for the next step; else each step asks the system for it anew (glibc)."
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # give nothing back
+        library.mallopt(_M_MMAP_THRESHOLD, 2**25)  # pages of their own for 32 MiB and more alone
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+
 def pick_device(
     name: str | None = None,  # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
 ) -> torch.device:
@@ -467,6 +479,7 @@ def _pretrain_alone(
     method = build_method(recipe, opened.catalog.label.nunique()).to(device).train()
     training = {}
     if recipe.method.name != "random":
+        keep_freed_memory()
         opened, flows = with_flow(recipe, opened, method.needs, progress=progress)
         if options.workers is None:
             options = replace(options, workers=min(8, os.cpu_count()) if device.type == "cuda" else 0)

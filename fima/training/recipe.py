@@ -50,6 +50,8 @@ class DataSettings(Section):
     # (H, W) to which frames are squashed and kept decoded; None: real video is read from its files
     cache_size: tuple[int, int] | None = None
     sprites: SpriteOptions | None = None  # how the embedded set is generated; only for motion_sprites
+    # of video that is read from its files: convert whole frames to RGB, then cut and scale; else the other way round
+    exact: bool = False
     short: Literal["loop", "drop"] = "loop"  # a video shorter than a window is repeated, or left out (released)
     # classes of a named set that are used; "present": those that are here; None: all
     classes: tuple[str, ...] | Literal["present"] | None = None
@@ -80,6 +82,8 @@ class DataSettings(Section):
             raise ValueError("data.test_share is for a folder without lists, got both")
         if self.classes is not None and self.name in (OWN, "motion_sprites"):
             raise ValueError(f"data.classes is for a named set of real video, got it for {self.name}")
+        if self.exact and (self.cache_size or self.sprites):
+            raise ValueError("data.exact is for video that is read from its files; a cache holds converted frames")
         if self.cache_size:
             check_range("data.cache_size", (min(self.cache_size), max(self.cache_size)), 8, 4096, open=False)
         return self
@@ -281,16 +285,17 @@ _MOST = {
 }
 
 
-def _walk_numbers(tree: Any, where: str = "") -> Iterator[tuple[str, float]]:
-    "Walk through nested settings; give every number with its dotted name."
+def _odd_numbers(tree: Any, where: tuple = ()) -> Iterator[tuple[str, float]]:
+    "Walk through nested settings; give what is no number, and whole numbers beyond 64 bits, with dotted names."
     if isinstance(tree, dict):
         for name, value in tree.items():
-            yield from _walk_numbers(value, f"{where}.{name}" if where else str(name))
+            if type(value) not in (str, bool):
+                yield from _odd_numbers(value, (*where, name))
     elif isinstance(tree, (list, tuple)):
         for value in tree:
-            yield from _walk_numbers(value, where)
-    elif isinstance(tree, (int, float)) and not isinstance(tree, bool):
-        yield where, tree
+            yield from _odd_numbers(value, where)
+    elif isinstance(tree, (int, float)) and not -(2**63) < tree < 2**63:  # not true of nan either
+        yield ".".join(map(str, where)), tree
 
 
 class Recipe(Section):
@@ -312,11 +317,10 @@ class Recipe(Section):
     @classmethod
     def _finite(cls, settings):
         "Refuse what is no number, and whole numbers that no setting has."
-        for name, value in _walk_numbers(settings):
-            if not math.isfinite(value):
+        for name, value in _odd_numbers(settings):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be finite, got {value}")
-            if abs(value) >= 2**63:
-                raise ValueError(f"{name} must lie within 64 bits, got {value}")
+            raise ValueError(f"{name} must lie within 64 bits, got {value}")
         taken = {("method", "name"): METHODS, ("views", "change"): VIEW_CHANGES}  # by a plugin, perhaps
         return todays_names(settings, taken) if isinstance(settings, dict) else settings
 

@@ -152,7 +152,7 @@ def open_data(
         if embedded or data.cache_size:
             frames = FrameCache.build(paths, work_root() / "frames", size=data.cache_size, **options)
         else:
-            frames = VideoFrames.build(paths, cache=work_root() / "probes", **options)
+            frames = VideoFrames.build(paths, data.exact, cache=work_root() / "probes", **options)
     found, whole = set(frames.usable), Looped(frames, minimum_frames)
     usable = catalog[[p in found for p in paths]].reset_index(drop=True)
     usable.attrs = dict(catalog.attrs)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..methods.encoders.encoders import Encoder
+from ..methods.encoders.layers import lay_out
 from ..plugins import pandas as pd
 from fima.training.checkpoint import (
     misfits,
@@ -241,6 +242,7 @@ def match_weights(
         raise ValueError(f"weights are of another architecture than {names}; {where}: {best.faults}")
     built, weights = empty_encoder(best.layout), _as_float32(best)
     built.load_state_dict(weights, assign=True)
+    lay_out(built, None)
     used = {best.prefix + name: best.plan[name][0] for name in best.inside}
     left_out = [name for name in state if name not in used]
     rows = []
