@@ -86,7 +86,7 @@ def _first_three(names: str) -> str:
 
 def _lines_of_plan(table: "pd.DataFrame", each: bool) -> str:
     "Write a plan for a terminal: a line for each run, or for each variant."
-    from fima.report.plan_plot import variants
+    from fima.study.plan.plan import variants
 
     if each:
         lines = table.drop(columns=["label", "evaluations", "seconds"]).drop_duplicates("run_id")
@@ -127,13 +127,13 @@ def study_plan(
     from fima.study.plan.plan import plan
 
     table = plan(names, reports, profile)
-    import matplotlib.pyplot as plt  # after the call is known to be a right one
-    from fima.report.plan_plot import draw_plan
-
     print(_lines_of_plan(table, each))
     print(f"\n{_cost_of_plan(table)}")
     if not picture:
         return
+    import matplotlib.pyplot as plt  # after the call is known to be a right one, and only where it draws
+    from fima.report.plan_plot import draw_plan
+
     file = reports_folder(reports, profile) / "plan.svg"
     file.parent.mkdir(parents=True, exist_ok=True)
     figure = draw_plan(table)

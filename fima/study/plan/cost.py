@@ -15,7 +15,7 @@ from .schema import record_places, runs_folder
 from ...data.sets.catalog import CatalogError
 from ...data.sets.datasets import data_set
 from ...plugins import pandas as pd
-from ...training.checkpoint import provenance, read_recipe
+from ...training.checkpoint import device_name, read_recipe
 from ...training.recipe import OWN, DataSettings, Recipe
 from ...training.videos import data_folder, read_catalog
 
@@ -25,7 +25,7 @@ __all__ = ['this_device', 'measured_steps', 'steps_of', 'estimated_seconds']
 # %% ../../../nbs/5_study/1_plan/02_cost.ipynb #5a1bfb42
 def this_device() -> str:
     "Name the device that jobs compute on, as their records do."
-    return provenance("cuda" if torch.cuda.is_available() else "cpu")["device"]
+    return device_name("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _step_kind(

@@ -42,7 +42,7 @@ from ...training.videos import data_folder
 
 # %% auto #0
 __all__ = ['STATES', 'PlannedEvaluation', 'resolve', 'Run', 'fits', 'expand', 'records', 'state', 'absent', 'varied',
-           'load_studies', 'plan', 'needed_by']
+           'load_studies', 'plan', 'needed_by', 'variants']
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #9c6f575f
 class PlannedEvaluation(NamedTuple):
@@ -80,7 +80,8 @@ def resolve(
     defaults = recipe.evaluation.model_dump(mode="json")
     replaced = {name: chosen[name] for name in defaults if name in chosen}
     try:
-        type(recipe.evaluation).model_validate(defaults | replaced)
+        if replaced:
+            type(recipe.evaluation).model_validate(defaults | replaced)
     except ValidationError as error:
         faults = [f"{evaluated.template}, {fault_line(each, 'settings')}" for each in error.errors()]
         raise ValueError("; ".join(faults)) from None
@@ -97,13 +98,14 @@ class Run(NamedTuple):
     factors: dict[str, Any]  # dotted name -> value
     evaluations: list[PlannedEvaluation]
     study: str  # the study whose row it is
+    run_id: str  # the recipe's, which is a hash of all of it
 
     def folder(
         self,
         reports: Path,  # reports folder
     ) -> Path:  # the run's folder
         "Give the folder in which the run is made."
-        return runs_folder(reports) / self.recipe.run_id
+        return runs_folder(reports) / self.run_id
 
     def record(
         self,
@@ -114,10 +116,10 @@ class Run(NamedTuple):
         "Find a record: where the run is made, or among the published ones."
         places = record_places(reports)
         for place in places:
-            file = runs_folder(place) / self.recipe.run_id / name / "metrics.json"
+            file = runs_folder(place) / self.run_id / name / "metrics.json"
             if file.exists():
                 return file, place
-        return runs_folder(places[0]) / self.recipe.run_id / name / "metrics.json", places[0]
+        return runs_folder(places[0]) / self.run_id / name / "metrics.json", places[0]
 
     def has_weights(
         self,
@@ -135,14 +137,14 @@ def fits(
     return not study.base.base or (study.base.base, study.base.profile) in BASES
 
 
-def _borrowed(study: Study) -> list[Run]:
+def _borrowed(study: Study, known: dict[str, list[Run]]) -> list[Run]:
     "List the runs that a figure shows; a study that has no settings at this scale lends none."
     runs = []
     for shown in study.shows:
         lender = load_study(shown.study, study.base.profile)
         if not fits(lender):
             continue
-        other = expand(lender)
+        other = expand(lender, known)
         named = {run.row.name: run for run in reversed(other)}  # the first one of a row stays
         unknown = [row for row in shown.rows if row not in named]
         if unknown:
@@ -156,10 +158,18 @@ def _borrowed(study: Study) -> list[Run]:
 
 def expand(
     study: Study,  # a study file
+    known: dict[str, list[Run]] | None = None,  # what was listed before, by study; filled, where many are asked for
 ) -> list[Run]:  # row by row, then factors, then seeds
     "List every run of a study; raise ValueError naming the row whose recipe is refused."
-    if study.shows:
-        return _borrowed(study)
+    known = {} if known is None else known
+    key = study.model_dump_json()
+    if key not in known:
+        known[key] = _borrowed(study, known) if study.shows else _expanded(study)
+    return known[key]
+
+
+def _expanded(study: Study) -> list[Run]:
+    "Combine rows, factors and seeds."
     own = study.data.overrides() if study.data else {}
     base = study.base.base or None
     if base is None and study.data:
@@ -172,7 +182,7 @@ def expand(
             recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
             check_used(recipe, row.overrides)
             evaluations = [resolve(evaluated, row, recipe) for evaluated in study.evaluations]
-            runs.append(Run(row, recipe, factors, evaluations, study.name))
+            runs.append(Run(row, recipe, factors, evaluations, study.name, recipe.run_id))
         except ValueError as error:
             raise ValueError(f"{study.name}, row {row.name}: {error}") from None
     return runs
@@ -232,7 +242,11 @@ def state(
     sources: tuple | None = None,  # of `sources_state`, where many are asked for
 ) -> str:  # one of `STATES`
     "Tell how far a run is."
-    verdicts = _run_verdicts(run, reports, sources)
+    return _state_by(_run_verdicts(run, reports, sources), run, reports)
+
+
+def _state_by(verdicts: list[str], run: Run, reports: Path) -> str:
+    "Tell how far a run is by what is known of its records."
     if len(verdicts) == 1 + len(run.evaluations):
         return _state_of_whole(verdicts, run.has_weights(reports))
     folder = run.folder(reports)
@@ -321,45 +335,52 @@ def plan(
     "Show the runs of studies, what each varies, who needs it, how far it is, what it cost or will cost on this device."
     given = [studies] if isinstance(studies, (str, Path, Study)) else list(studies)
     loaded = given if isinstance(given[0], Study) else load_studies(given, profile)
-    runs = [(study, run) for study in loaded for run in expand(study)]
+    known = {}
+    runs = [(study, run) for study in loaded for run in expand(study, known)]
     folder = mended(reports_folder(reports, profile))
-    users = needed_by(profile, loaded)
+    users = needed_by(profile, loaded, known)
     measured = measured_steps(folder, this_device())
     sources = sources_state()
-    others = other_videos((run.recipe.run_id, run.record(folder)[0], run.recipe.data) for _, run in runs)
+    others = other_videos((run.run_id, run.record(folder)[0], run.recipe.data) for _, run in runs)
     for name, (made, here) in others.items():
         print(f"{name} was made from videos with fingerprint {made}; those that are here have {here}", file=sys.stderr)
+    verdicts = [_run_verdicts(run, folder, sources) for _, run in runs]
     lines = [
         dict(
             study=study.name,
             row=run.row.name,
             label=run.row.label,
-            run_id=run.recipe.run_id,
+            run_id=run.run_id,
             varies=varied(run),
             data=run.recipe.data.title,
             split=run.recipe.data.split,
             seed=run.recipe.seed,
-            needed_by=", ".join(sorted(users[run.recipe.run_id])),
+            needed_by=", ".join(sorted(users[run.run_id])),
             evaluations=", ".join(e.name for e in run.evaluations),
-            state=state(run, folder, sources),
-            verified=_summary_of_verdicts(_run_verdicts(run, folder, sources)),
+            state=_state_by(known_of_it, run, folder),
+            verified=_summary_of_verdicts(known_of_it),
             steps=steps_of(run.recipe),
             seconds=_recorded_seconds(run.record(folder)[0]),
-            hours=estimated_seconds(run.recipe, measured) / 3600,
         )
-        for study, run in runs
+        for (study, run), known_of_it in zip(runs, verdicts, strict=True)
     ]
     table = pd.DataFrame(lines)
     to_do = ~table.state.isin(["done", "recorded", "unverified"])
-    return table.assign(hours=table.hours.where(to_do, 0.0))
+    kinds = [(run.study, run.row.name, str(run.factors)) for _, run in runs]
+    hours = {}  # of one run of each kind; its seeds cost the same
+    for kind, waits, (_, run) in zip(kinds, to_do, runs, strict=True):
+        if waits and kind not in hours:
+            hours[kind] = estimated_seconds(run.recipe, measured) / 3600
+    return table.assign(hours=[hours[kind] if waits else 0.0 for kind, waits in zip(kinds, to_do, strict=True)])
 
 
 def needed_by(
     profile: str | None = None,  # scale
     further: Sequence[Study] = (),  # studies that may not be of the repository
+    known: dict[str, list[Run]] | None = None,  # of `expand`
 ) -> dict[str, set[str]]:  # run id -> names of the studies that need it
     "Map every run of the repository's studies to who needs it; a study file that cannot be read is passed over."
-    studies = {study.name: study for study in further}
+    studies, known = {study.name: study for study in further}, {} if known is None else known
     for name in study_names():
         try:
             studies.setdefault(name, load_study(name, profile))
@@ -368,9 +389,33 @@ def needed_by(
     users = {}
     for study in studies.values():
         try:
-            runs = expand(study)
+            runs = expand(study, known)
         except ValueError:
             continue
         for run in runs:
-            users.setdefault(run.recipe.run_id, set()).add(study.name)
+            users.setdefault(run.run_id, set()).add(study.name)
     return users
+
+# %% ../../../nbs/5_study/1_plan/04_plan.ipynb #12429fc3
+def _state_counts(states: pd.Series) -> str:
+    "Count runs by state, e.g. 2 done, 1 failed."
+    counts = {name: int((states == name).sum()) for name in STATES}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def _users(needed_by: pd.Series) -> str:
+    "Name each study once that needs one of several runs."
+    return ", ".join(sorted({name for names in needed_by for name in names.split(", ")}))
+
+
+def variants(
+    planned: pd.DataFrame,  # of `plan`
+) -> pd.DataFrame:  # a line per variant: data, varies, runs, needed_by, state, hours
+    "Gather runs that differ in seed or split alone."
+    by_variant = planned.drop_duplicates("run_id").groupby(["data", "varies"], sort=False)
+    return by_variant.agg(
+        runs=("run_id", "size"),
+        needed_by=("needed_by", _users),
+        state=("state", _state_counts),
+        hours=("hours", lambda hours: hours.sum(skipna=False)),
+    ).reset_index()

@@ -169,7 +169,8 @@ def changed_study(
     file = own_folder() / "studies" / f"{content['name']}.yaml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     made = checked_study(yaml.safe_load(text), file)
-    expand(made.scaled(profile or made.base.profile))
+    scaled = made.scaled(profile or made.base.profile)
+    expand(scaled.model_copy(update=dict(seeds=[min(scaled.seeds)])))  # a recipe that one seed has, all have
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists() or file.read_text() != text:
         write_text(file, text)
