@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 # %% ../../../nbs/2_methods/0_encoders/01_layers.ipynb #6fc93ef6
 CHANNELS_LAST = torch.channels_last_3d  # The layout of every encoder here, unless `lay_out` says otherwise
-_LANES = 16  # float32 values that one instruction works on
+_FEW = 16  # channels that one instruction takes; convolutions of no more keep PyTorch's usual layout
 
 
 def lay_out(
@@ -25,7 +25,7 @@ def lay_out(
     encoder.memory_format = memory_format or getattr(encoder, "memory_format", torch.contiguous_format)
     for module in encoder.modules():
         if isinstance(module, Conv3d):
-            few = module.out_channels < _LANES
+            few = module.out_channels <= _FEW
             module.to(memory_format=torch.contiguous_format if few else encoder.memory_format)
     return encoder
 
