@@ -13,9 +13,6 @@ Writes <output>/tables/reading.{json,md,csv,tex}. Nothing is asserted; the numbe
 import argparse
 import gc
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +22,8 @@ from time import process_time
 import av
 import numpy as np
 
-HERE = Path(__file__).resolve().parents[1]
+from turns import HERE, alone, parser_of
+
 FORMATS = {  # suffix of the file, encoder, its options, B-frames
     "MPEG-4 in AVI": ("avi", "mpeg4", {"qscale": "3"}, 12, 0),
     "H.264 with B-frames": ("mp4", "libx264", {}, 50, 2),
@@ -129,16 +127,6 @@ def measure(way: str, folder: str) -> None:
     print(json.dumps(2 * len(paths) / (process_time() - begun)))
 
 
-def alone(way: str, folder: Path, state: Path) -> float:
-    "Measure in a process of its own."
-    environment = os.environ | dict(PYTHONPATH=str(state), OMP_NUM_THREADS="1")
-    call = [sys.executable, __file__, "--measure", way, str(folder)]
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=state)
-    if done.returncode:
-        raise RuntimeError(f"{way}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def write(rows: list[dict], arguments: argparse.Namespace) -> list[Path]:
     "Write the table."
     import cv2
@@ -173,12 +161,8 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> list[Path]:
 
 def main() -> None:
     "Measure all ways of reading in turns."
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, help="a checkout of an earlier state")
+    parser = parser_of(__doc__, 5)
     parser.add_argument("--videos", type=int, default=32, help="videos of each format")
-    parser.add_argument("--repetitions", type=int, default=5, help="processes a way")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help="the folder that holds tables/; default: print alone")
     arguments = parser.parse_args()
     if arguments.measure:
         measure(*arguments.measure)
@@ -196,7 +180,7 @@ def main() -> None:
             for _ in range(arguments.repetitions):
                 for way in ways:
                     state = arguments.before.resolve() if way == "before" else HERE
-                    speeds[way].append(alone(way, folder, state))
+                    speeds[way].append(alone(__file__, [way, str(folder)], state))
             for way, measured in speeds.items():
                 rows.append(dict(format=name, way=way, videos_per_second=median(measured), low=min(measured)))
                 rows[-1] |= dict(high=max(measured), repetitions=len(measured))

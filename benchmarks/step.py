@@ -9,17 +9,14 @@ property of a process; both states take turns, so that a change in the machine's
 Writes <output>/tables/step.{json,md,csv,tex}. Nothing is asserted; the numbers depend on the machine.
 """
 
-import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from statistics import median
 from time import process_time
 
-HERE = Path(__file__).resolve().parents[1]
+from turns import HERE, alone, parser_of
+
 I3D = {
     "encoder.name": "i3d",
     "views.crop_size": 112,
@@ -100,22 +97,12 @@ def measure(case: str, precision: str) -> None:
     print(json.dumps(dict(seconds=median(seconds[warm_up:]), peak=peak, loss=losses[0], torch=torch.__version__)))
 
 
-def alone(state: Path, case: str, precision: str) -> dict:
-    "Measure a state of the code in a process of its own."
-    environment = os.environ | dict(PYTHONPATH=str(state), OMP_NUM_THREADS="1")
-    call = [sys.executable, __file__, "--measure", case, precision]
-    done = subprocess.run(call, capture_output=True, text=True, env=environment, cwd=state)
-    if done.returncode:
-        raise RuntimeError(f"{case} in {state}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(case: str, states: dict[str, Path], repetitions: int, precision: str) -> dict:
     "Measure a case in all states, in turns; give the medians and their ratio."
     measured = {name: [] for name in states}
     for _ in range(repetitions):
         for name, state in states.items():
-            measured[name].append(alone(state, case, "float32" if name == "before" else precision))
+            measured[name].append(alone(__file__, [case, "float32" if name == "before" else precision], state))
     row = dict(case=case, repetitions=repetitions, precision=precision)
     for name, runs in measured.items():
         seconds = [run["seconds"] for run in runs]
@@ -169,13 +156,9 @@ def write(rows: list[dict], reports: Path) -> list[Path]:
 
 def main() -> None:
     "Measure the cases asked for."
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", type=Path, help="a checkout of an earlier state")
+    parser = parser_of(__doc__, 5)
     parser.add_argument("--cases", nargs="+", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--repetitions", type=int, default=5, help="processes a state and case")
     parser.add_argument("--precision", default="float32", help="of this state: float32 or bf16")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, help="the folder that holds tables/; default: print alone")
     arguments = parser.parse_args()
     if arguments.measure:
         measure(*arguments.measure)

@@ -159,7 +159,10 @@ def stop_requests():
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
-# %% ../../nbs/3_training/12_pretrain.ipynb #6a5fa488
+# %% ../../nbs/3_training/12_pretrain.ipynb #bc6d82e0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+
+
 def keep_freed_memory() -> None:
     "Have the C library keep what a step frees for the next step; else each step asks the system for it anew (glibc)."
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -167,10 +170,7 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # give nothing back
         library.mallopt(_M_MMAP_THRESHOLD, 2**25)  # pages of their own for 32 MiB and more alone
 
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
-
-
+# %% ../../nbs/3_training/12_pretrain.ipynb #6a5fa488
 def pick_device(
     name: str | None = None,  # "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one
 ) -> torch.device:

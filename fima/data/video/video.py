@@ -191,7 +191,7 @@ def check_videos(
     return usable, left_out
 
 # %% ../../../nbs/1_data/1_video/04_video.ipynb #bbe75026
-def _checked(numbers: Iterable[int], frames: int, path: str) -> list[int]:
+def _sorted_numbers(numbers: Iterable[int], frames: int, path: str) -> list[int]:
     "Sort the numbers of the frames that are asked for; refuse those that a video has not."
     numbers = sorted(numbers)
     if not numbers or numbers[0] < 0:
@@ -261,7 +261,7 @@ class VideoFrames:
         "Make several cuts of a video, decoding no frame twice; those on the grid from the planes."
         info = self.infos[self._row(path)]
         cutter = Cutter(path, (info.height, info.width), cuts, self.exact)
-        numbers = _checked(cutter.targets, info.frames, path)
+        numbers = _sorted_numbers(cutter.targets, info.frames, path)
         for part in _passes(numbers, info.keyframes):
             _hand_over(path, info, part, cutter.take)
         return cutter.made()
@@ -393,7 +393,7 @@ class FrameCache:
     ) -> list[np.ndarray]:  # of every cut, uint8 (T, size, size, 3)
         "Make several cuts of a video without copying its frames."
         row = self._row(path)
-        _checked({int(number) for cut in cuts for number in cut.numbers}, self._counts[row], path)
+        _sorted_numbers({int(number) for cut in cuts for number in cut.numbers}, self._counts[row], path)
         frames = self._mapped(row)
         return [cut_frames(frames, cut) for cut in cuts]
 

@@ -27,8 +27,8 @@ from .views import RawBatch, RawView, box_of, random_box
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['size_of', 'read_cuts', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset', 'collate',
-           'StepSampler', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
+__all__ = ['size_of', 'widened', 'read_cuts', 'Looped', 'two_starts', 'ordered_starts', 'AnyPlaces', 'ClipOptions', 'ClipDataset',
+           'collate', 'StepSampler', 'bytes_of', 'fit_workers', 'Loader', 'batches', 'uniform_clips']
 
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #76d643f5
 def size_of(
@@ -37,6 +37,15 @@ def size_of(
 ) -> tuple[int, int]:  # (H, W), pixels
     "Give the size of a video's frames; a source that does not tell is asked for the first one."
     return frames.frame_size(path) if hasattr(frames, "frame_size") else frames.window(path, 0, 1).shape[1:3]
+
+
+def widened(
+    frames: FrameSource,  # Where the video's frames are
+    rectangle: tuple[int, int, int, int],  # x, y, w, h in pixels
+    size: tuple[int, int],  # (H, W) of the frames, pixels
+) -> tuple[int, int, int, int]:  # The rectangle that can be cut
+    "Widen a rectangle to the grid of a source; one that names none cuts any."
+    return on_grid(rectangle, getattr(frames, "grid", 1), *size)
 
 
 def read_cuts(
@@ -284,7 +293,7 @@ class ClipDataset(Dataset):
             self.paths[row], numbers.start, length, *size, options.scale, options.aspect, generator
         )
         flip = bool(generator.random() < options.flip)
-        return Cut(numbers, on_grid(rectangle, getattr(self.frames, "grid", 1), *size), options.crop_size, flip)
+        return Cut(numbers, widened(self.frames, rectangle, size), options.crop_size, flip)
 
     def _plans(self, row: int, starts: list[int], size: tuple[int, int], generator: np.random.Generator) -> list[_Plan]:
         "Draw what is cut for each view: the whole clips first, then the equal parts of source and target."

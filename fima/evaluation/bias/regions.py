@@ -13,8 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ...data.video.cuts import Cut, FrameSource, on_grid
-from ...data.views.clips import Looped, read_cuts, size_of
+from ...data.video.cuts import Cut, FrameSource
+from ...data.views.clips import Looped, read_cuts, size_of, widened
 from ...data.flow.flow import dense_flow
 from ...data.sprites.sprites import read_masks
 from .perturb import is_still
@@ -56,7 +56,7 @@ def _sample_frames(frames: FrameSource, path: str, crop_size: int, fraction: flo
     count = frames.count(path)
     places = np.unique(np.rint(np.linspace(0, count - 1, _SAMPLED)).astype(int))
     size = size_of(frames, path)
-    square = on_grid(square_rectangles(*size, fraction)[0], getattr(frames, "grid", 1), *size)
+    square = widened(frames, square_rectangles(*size, fraction)[0], size)
     at_once = [places] if count <= WHOLE or hasattr(frames, "cuts") else places[:, None]
     return np.concatenate([read_cuts(frames, path, [Cut(part, square, crop_size)])[0] for part in at_once])
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.video.cuts import Cut, FrameSource, on_grid
-from ...data.views.clips import read_cuts, size_of, uniform_clips
+from ...data.video.cuts import Cut, FrameSource
+from ...data.views.clips import read_cuts, size_of, uniform_clips, widened
 from ...data.views.views import centre_crop, crop, frame_difference, normalise, to_clip
 from ...training.recipe import ViewSettings
 
@@ -144,10 +144,9 @@ def read_clips(
     count = frames.count(path)
     places = uniform_clips(_Numbers(count), path, sampling.clips, length, stride)
     at_once = count <= max(WHOLE, sampling.clips * length * stride)
-    size, grid = size_of(frames, path), getattr(frames, "grid", 1)
-    rectangles = [
-        on_grid(square, grid, *size) for square in square_rectangles(*size, sampling.fraction, sampling.crops)
-    ]
+    size = size_of(frames, path)
+    wanted_squares = square_rectangles(*size, sampling.fraction, sampling.crops)
+    rectangles = [widened(frames, square, size) for square in wanted_squares]
     pieces = []
     for wanted in [places] if at_once else places[:, None]:
         used, position = np.unique(wanted, return_inverse=True)
