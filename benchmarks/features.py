@@ -90,6 +90,26 @@ def rows(
     return timed | {"both, by default": partial(both, None)}
 
 
+def write(measured: list[dict], note: str, reports: Path) -> list[Path]:
+    "Write the table."
+    import pandas as pd
+
+    from fima.report.sheets import write_tables
+
+    shown = [
+        {
+            "encoder": row["encoder"],
+            "what": row["what"],
+            "videos a second": f"{row['videos_per_second']:.1f}",
+            "cores busy": f"{row['cores']:.2f}",
+        }
+        for row in measured
+    ]
+    parts = {"": pd.DataFrame(shown)}
+    notes = [note + " Cores busy: processor time, that of readers included, over wall time; two cores are here."]
+    return write_tables("features", "Features of real videos", parts, pd.DataFrame(measured), notes, reports)
+
+
 def main() -> None:
     "Print one row per encoder and part of the work."
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -99,6 +119,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the encoder is")
     parser.add_argument("--large", action="store_true", help="R(2+1)D-18 instead of the small encoder")
     parser.add_argument("--cached", action="store_true", help="read decoded frames of 72 x 72 pixels instead of files")
+    parser.add_argument("--output", type=Path, help="the folder that holds tables/; default: print alone")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,12 +139,19 @@ def main() -> None:
             f"{torch.__version__}, PyAV {av.__version__}, OpenCV {cv2.__version__}"
         )
         print(f"{'encoder':<13}{'crop':>5}  {'what':<18}{'videos/s':>9}{'CPU use':>9}")
+        measured = []
         for encoder_name, crop_size, frames_per_clip in LARGE if arguments.large else SMALL:
             encoder = build_encoder(encoder_name).to(arguments.device)
             clip_format = ClipFormat(frames_per_clip=frames_per_clip, crop_size=crop_size)
             for what, run in rows(encoder, frames, paths, clip_format).items():
                 speed, use = measure(run, len(paths), arguments.repeats)
                 print(f"{encoder_name:<13}{crop_size:>5}  {what:<18}{speed:>9.2f}{use:>9.2f}", flush=True)
+                measured.append(
+                    dict(encoder=encoder_name, crop=crop_size, what=what, videos_per_second=speed, cores=use)
+                )
+        if arguments.output:
+            note = f"{len(paths)} videos of {name}, ten clips of each; {device}; medians of {arguments.repeats} runs."
+            print(*write(measured, note, arguments.output), sep="\n")
 
 
 if __name__ == "__main__":
