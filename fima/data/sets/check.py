@@ -5,7 +5,6 @@
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #79ddf6f5
 from __future__ import annotations
 
-import gc
 import json
 import multiprocessing
 import os
@@ -52,13 +51,12 @@ def inspect_video(
 
 # %% ../../../nbs/1_data/2_sets/06_check.ipynb #dc5673c6
 def _begin_worker() -> None:
-    "Leave Ctrl-C to the main process, end when it ends, and never close a codec that it holds open."
+    "Leave Ctrl-C to the main process, and end when it ends."
 
     def follow():
         connection.wait([multiprocessing.parent_process().sentinel])
         os._exit(1)
 
-    gc.freeze()  # an encoder that is garbage here has its threads in the main process, and closing it waits for them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=follow, daemon=True).start()
 

@@ -9,6 +9,7 @@ __all__ = ['SETTLED', 'READING', 'VideoError', 'to_disk', 'hold', 'replacing', '
            'probe']
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #cbf58123
+import gc
 import hashlib
 import json
 import os
@@ -508,6 +509,10 @@ def read_frames(
                 before, asked = asked, packet.pts is None or packet.pts in wanted
                 decoder.skip_frame = "DEFAULT" if asked or before else "NONREF"
             yield from packet.decode()
+
+# %% ../../../nbs/1_data/1_video/01_files.ipynb #6b52123e
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 # %% ../../../nbs/1_data/1_video/01_files.ipynb #193ff021
 class Turn(NamedTuple):

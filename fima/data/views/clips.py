@@ -5,7 +5,6 @@
 # %% ../../../nbs/1_data/4_views/03_clips.ipynb #a7daecdc
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import sys
@@ -417,8 +416,7 @@ class StepSampler(Sampler):
 def _quiet_worker(
     worker: int,  # its number
 ) -> None:
-    "Keep OpenCV to the worker's own thread, and what the main process holds out of the worker's clean-ups."
-    gc.freeze()  # else pages that both share are copied, and codecs whose threads are in the main process waited for
+    "Keep OpenCV to the worker's own thread."
     cv2.setNumThreads(0)
 
 
