@@ -2122,6 +2122,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'fima/study/run/jobs.py'),
                                      'fima.study.run.jobs.Kernel.__init__': ( '5_study/2_run/jobs.html#kernel.__init__',
                                                                               'fima/study/run/jobs.py'),
+                                     'fima.study.run.jobs.Kernel._begin': ( '5_study/2_run/jobs.html#kernel._begin',
+                                                                            'fima/study/run/jobs.py'),
                                      'fima.study.run.jobs.Kernel._empty': ( '5_study/2_run/jobs.html#kernel._empty',
                                                                             'fima/study/run/jobs.py'),
                                      'fima.study.run.jobs.Kernel._refuse_if_stopped': ( '5_study/2_run/jobs.html#kernel._refuse_if_stopped',

@@ -335,6 +335,27 @@ def test_a_kernel_that_is_killed_is_an_error_and_not_a_wait(tmp_path):
     assert (tmp_path / "executed.ipynb").exists()
 
 
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_a_kernel_that_ends_while_it_starts_is_started_again(tmp_path, monkeypatch, capfd, deaths):
+    "Two kernels that start at once may be given the same ports; the one that comes late ends."
+    start, died = Kernel._start, []
+
+    def dying(self, folder):
+        start(self, folder)
+        if len(died) < deaths:
+            died.append(self.manager.provisioner.pid)
+            os.kill(died[-1], signal.SIGKILL)
+
+    monkeypatch.setattr(Kernel, "_start", dying)
+    with Kernel() as kernel:
+        if deaths < 3:
+            assert kernel.ready(tmp_path).is_alive() and len(died) == deaths
+        else:
+            with pytest.raises(RuntimeError, match="Kernel died before replying"):
+                kernel.ready(tmp_path)
+    assert capfd.readouterr().err.count("started again") == min(deaths, 2)
+
+
 def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
     "The repository's page shows each study at its own scale; a folder of one's own holds what was asked for."
     asked, own = [], write_study(tmp_path, STUDY | {"name": "own", "rows": [{"name": "fima", "label": "FIMA"}]})

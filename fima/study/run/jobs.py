@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import AcquireReturnProxy
+from tqdm import tqdm
 
 from ...data.video.files import hold
 from ..plan.cost import steps_of
@@ -86,6 +87,9 @@ class JobError(Exception):
     "A template failed; the message is one line."
 
 
+_STARTS = 3  # of a kernel; Jupyter chooses free ports and lets them go before the kernel takes them
+
+
 class Kernel:
     "Lend one kernel to several templates, emptied in between; as a context it ends its kernel."
 
@@ -121,12 +125,25 @@ class Kernel:
         sources = sources_state()
         if self.manager and sources != self.sources:
             self.end()  # it has imported code that has been edited since
-        if not self.manager:
+        if self.manager:
+            self._empty(folder)
+        else:
             self.sources = sources
-            self._start(folder)
-        self._empty(folder)
+            self._begin(folder)
         self._refuse_if_stopped()  # told while it started, when it does not hear
         return self.manager
+
+    def _begin(self, folder: Path) -> None:
+        "Start a kernel and wait for it; one that finds its ports taken ends at once, and another is started."
+        for starts_left in reversed(range(_STARTS)):
+            self._start(folder)
+            try:
+                return self._empty(folder)
+            except RuntimeError as error:
+                if not starts_left or "Kernel died before replying" not in str(error):
+                    raise
+                self.end()
+                tqdm.write("a kernel ended while it started (its ports were taken?); started again", file=sys.stderr)
 
     def _refuse_if_stopped(self) -> None:
         "Refuse to go on where the kernel was told to stop."
