@@ -31,6 +31,13 @@ SHARED = {
     "optimisation.warmup_steps": 2,
 }
 COLOURS = {"views.difference": "paper", "views.photometric.jitter_p": 0.8, "views.photometric.grayscale_p": 0.5}
+# few pixels have a positive: some videos none
+BETWEEN = {
+    "method.enqueue": "between",
+    "method.dense_queue_size": 50,
+    "method.negatives": "video",
+    "method.distance_threshold": 0.1,
+}
 VARIANTS = {
     "fima": {},
     "four groups": {
@@ -38,15 +45,11 @@ VARIANTS = {
         "method.key_groups": 4,
         "method.negatives": 2,
         "method.instance_motion": True,
+        "method.pixel_average": "video",
     }
     | COLOURS,
-    # few pixels have a positive: some videos none
-    "between": {
-        "method.enqueue": "between",
-        "method.dense_queue_size": 50,
-        "method.negatives": "video",
-        "method.distance_threshold": 0.1,
-    },
+    "between": BETWEEN,
+    "between, within videos": BETWEEN | {"method.pixel_average": "video"},
     "pixel": {"method.frame": False},  # the decoder's class token is not used
     "supervised": {"method.name": "supervised", "optimisation.learning_rate": 0.005},
 }

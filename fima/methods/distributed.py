@@ -42,8 +42,8 @@ def own_rows(
 
 # %% ../../nbs/2_methods/02_distributed.ipynb #1e1ec00c
 def mean_weight(
-    counted: Tensor,  # which videos of this process a mean is over, bool, (B,)
-) -> Tensor:  # weight of this process's mean, scalar; with one process 1, or 0 where no video counts
-    "Weigh the mean over some videos of a process, so that the mean over processes is that over all these videos."
+    counted: Tensor,  # which videos, or pixels, of this process a mean is over, bool, (N,)
+) -> Tensor:  # weight of this process's mean, scalar; with one process 1, or 0 where nothing counts
+    "Weigh the mean over some videos of a process, so that the mean over processes is that over all of them."
     count = counted.sum()[None].float()
     return (count * world_size() / gather(count).sum().clamp(min=1))[0]

@@ -26,7 +26,7 @@ from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 # %% ../../nbs/2_methods/10_fima.ipynb #1e0367b0
 @dataclass(frozen=True)
 class FimaOptions(MomentumOptions):
-    "Hold FIMA's switches and hyper-parameters; the defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
+    "Hold FIMA's switches and hyper-parameters; but for `pixel_average` the paper's for UCF101 (4.1, App. A.1)."
 
     instance: bool = True  # L_VV (Eq. 1)
     instance_motion: bool = False  # L_VD (Eq. 2), the baseline of Table 1
@@ -41,6 +41,8 @@ class FimaOptions(MomentumOptions):
     # whose pixels are negatives (Table 10): own video, batch, or so many videos
     negatives: Literal["batch", "video"] | int = 8
     dense_queue_size: int = 0  # further negative pixels (Kinetics-400: 31360)
+    # mean of L_Pix: over the source pixels that have a positive (Section 3.1), or first within videos (released)
+    pixel_average: Literal["video", "pixel"] = "video"
     decoder_width: int = 512  # width of the motion decoder
     decoder_depth: int = 2  # blocks of the motion decoder
     decoder_heads: int = 4  # attention heads
@@ -275,10 +277,12 @@ def pixel_term(
         size, negatives = o.negatives, "batch"
     queue = self.queues["pixel"].keys if "pixel" in self.queues else None
     groups = list(zip(predictions.split(size), keys.split(size), positives.split(size), strict=True))
-    weight = mean_weight(positives.flatten(1).any(1)) if negatives == "video" else 1
-    levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size) for *_, p in groups]
+    counted = positives.any(-1)
+    counted = counted.any(1) if o.pixel_average == "video" else counted.flatten()
+    weight = mean_weight(counted) if negatives == "video" else 1
+    levels = [pixel_chance(p, keys.shape[1], negatives, o.dense_queue_size, o.pixel_average) for *_, p in groups]
     self.batch_chance["pixel"] = float(weight * sum(levels)) / len(groups)
-    losses = [pixel_loss(y, k, p, o.temperature, negatives, queue) for y, k, p in groups]
+    losses = [pixel_loss(y, k, p, o.temperature, negatives, queue, o.pixel_average) for y, k, p in groups]
     return weight * sum(losses) / len(groups)
 
 

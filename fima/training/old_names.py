@@ -27,6 +27,7 @@ LATER_FIELDS = {
     ("method", "weights"): None,
     ("method", "options"): {},
     ("method", "query_groups"): 1,
+    ("method", "pixel_average"): "video",
     ("optimisation", "reseed"): "step",
 }
 # (section, field) -> what a value was called at first -> what it is called today
@@ -67,6 +68,8 @@ def first_names(
     kept = _with_values(fields, back, {})
     if kept["data"].get("cache_size") or kept["data"].get("sprites"):
         kept["data"] = kept["data"] | {"exact": True}  # nothing is converted while clips are read
+    if not (kept["method"].get("name") == "fima" and kept["method"].get("pixel")):
+        kept["method"] = kept["method"] | {"pixel_average": "video"}  # without L_Pix nothing is averaged
     for (section, field), default in LATER_FIELDS.items():
         if kept[section][field] == default:
             kept[section] = {name: value for name, value in kept[section].items() if name != field}
