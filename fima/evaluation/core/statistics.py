@@ -11,11 +11,13 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student
 
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['Estimate', 'PairedResult', 'SeedSummary', 'cluster_bootstrap', 'paired_test', 'seed_summary', 'pool_folds']
+__all__ = ['Estimate', 'PairedResult', 'CrossedEstimate', 'SeedSummary', 'cluster_bootstrap', 'paired_test', 'seed_summary',
+           'pool_folds', 'crossed_estimate']
 
 # %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #2dfceccd
 class Estimate(NamedTuple):
@@ -34,6 +36,20 @@ class PairedResult(NamedTuple):
     low: float  # lower end of the interval of the difference
     high: float  # upper end of the interval of the difference
     p: float  # two-sided p-value of the sign-flip test, in (0, 1]
+
+
+class CrossedEstimate(NamedTuple):
+    "Carry a number that is uncertain by its videos and by its seeds."
+
+    value: float  # mean over videos and seeds, an accuracy or a difference of two
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval
+    n: int  # videos
+    seeds: int  # seeds; of one alone nothing is known of their spread, and the interval is of the videos
+    p: float  # two-sided p-value of "the value is 0", in (0, 1]
+    error: float  # standard error
+    freedom: float  # degrees of freedom of Student's t
+    seen: float  # smallest true value that such a sample tells from 0 in 80 of 100 cases
 
 
 class SeedSummary(NamedTuple):
@@ -182,3 +198,35 @@ def pool_folds(
             f"{predictions.seed.nunique()} seeds for {short.path.iloc[0]}"
         )
     return pooled
+
+# %% ../../../nbs/4_evaluation/1_core/03_statistics.ipynb #2d455195
+def crossed_estimate(
+    # one row per tested video and seed: columns path, group, correct (in [-1, 1]), seed; others are ignored
+    predictions: pd.DataFrame,
+    level: float = 0.95,  # coverage of the interval, in (0, 1)
+) -> CrossedEstimate:  # mean over videos and seeds
+    "Give a mean with an interval and a test against 0 that cover both videos and seeds."
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie within (0, 1), got {level}")
+    pooled = pool_folds(predictions)
+    _, sizes = _group_sums(pooled.correct, pooled.group)
+    cells = predictions.groupby(["seed", "group"]).correct.mean().unstack().to_numpy(float)  # (S, G)
+    (S, G), weights = cells.shape, sizes / sizes.sum()
+    of_seeds, of_groups = cells @ weights, cells.mean(0)
+    mean = float(of_seeds.mean())
+    of_videos = float(G / (G - 1) * (weights**2 * (of_groups - mean) ** 2).sum())
+    variance, freedom = of_videos, float(G - 1)
+    if S > 1:
+        over_seeds = float(of_seeds.var(ddof=1) / S)
+        rest = cells - of_groups - (of_seeds - mean)[:, None]
+        of_cells = float(G / (G - 1) * (weights**2 * rest**2).sum() / (S * (S - 1)))
+        variance = max(over_seeds + of_videos - of_cells, over_seeds, of_videos)
+        parts = over_seeds**2 / (S - 1) + of_videos**2 / (G - 1)
+        freedom = variance**2 / parts if parts else freedom
+    error = variance**0.5
+    margin = error * student.ppf((1 + level) / 2, freedom)
+    p = 2 * student.sf(abs(mean) / error, freedom) if error else (2.0 ** (1 - G) if mean else 1.0)
+    seen = error * (student.ppf(0.975, freedom) + student.ppf(0.8, freedom))
+    least = -1.0 if predictions.correct.min() < 0 else 0.0
+    low, high = max(mean - margin, least), min(mean + margin, 1.0)
+    return CrossedEstimate(mean, float(low), float(high), len(pooled), S, float(p), error, freedom, float(seen))
