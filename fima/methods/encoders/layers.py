@@ -13,7 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 # %% ../../../nbs/2_methods/0_encoders/01_layers.ipynb #6fc93ef6
 CHANNELS_LAST = torch.channels_last_3d  # The layout of every encoder here, unless `lay_out` says otherwise
-_FEW = 16  # channels that one instruction takes; convolutions of no more keep PyTorch's usual layout
+_FEW = 16  # channels that one instruction takes; convolutions to no more keep PyTorch's usual layout
+_COLOURS = 4  # and so do convolutions from so few
 
 
 def lay_out(
@@ -25,8 +26,9 @@ def lay_out(
     encoder.memory_format = memory_format or getattr(encoder, "memory_format", torch.contiguous_format)
     for module in encoder.modules():
         if isinstance(module, Conv3d):
-            few = module.out_channels <= _FEW
-            module.to(memory_format=torch.contiguous_format if few else encoder.memory_format)
+            few, first = module.out_channels <= _FEW, module.in_channels <= _COLOURS
+            module.to(memory_format=torch.contiguous_format if few or first else encoder.memory_format)
+            module.handed_on = encoder.memory_format if first and not few else None
     return encoder
 
 
@@ -40,6 +42,8 @@ def _is_channels_last(
 class Conv3d(nn.Conv3d):
     "Convolve as `torch.nn.Conv3d` does, by ways that keep channels last on a processor."
 
+    handed_on = None  # Layout of what comes out, where it is not that of the weights
+
     @property
     def _is_plain(self) -> bool:
         return self.groups == 1 and self.dilation == (1, 1, 1) and self.padding_mode == "zeros"
@@ -47,7 +51,7 @@ class Conv3d(nn.Conv3d):
     def forward(
         self,
         maps: Tensor,  # (B, inputs, T, H, W)
-    ) -> Tensor:  # (B, outputs, T', H', W'), in the layout of the weights
+    ) -> Tensor:  # (B, outputs, T', H', W'), in the layout of the weights, or as `lay_out` says
         "Bring the maps into the layout of the weights, and choose the way by the kernel; a GPU goes PyTorch's way."
         source = getattr(maps, "made_by", None)
         if source is not None and source.version != maps._version:  # somebody has changed the maps since
@@ -59,7 +63,8 @@ class Conv3d(nn.Conv3d):
             if not maps.is_contiguous(memory_format=wanted):
                 maps, source = maps.contiguous(memory_format=wanted), None
         if source is None:
-            return self._convolve(maps)
+            found = self._convolve(maps)
+            return found.contiguous(memory_format=self.handed_on) if self.handed_on else found
         with saved_tensors_hooks(source.pack, source.unpack):
             return self._convolve(maps)
 
@@ -68,7 +73,10 @@ class Conv3d(nn.Conv3d):
             if self.kernel_size == self.stride == (1, 1, 1) and self.padding == (0, 0, 0):
                 return _pointwise(maps, self.weight, self.bias)
             if self.kernel_size[1:] == self.stride[1:] == (1, 1) and self.padding[1:] == (0, 0):
-                return _temporal(maps, self.weight, self.bias, self.stride[0], self.padding[0])
+                temporal = _Temporal.apply if self.stride[0] == 1 else _temporal
+                return temporal(maps, self.weight, self.bias, self.stride[0], self.padding[0])
+            if _SLOW_WEIGHTS and self.kernel_size[0] == 1 and not isinstance(self.padding, str):
+                return _Spatial.apply(maps, self.weight, self.bias, self.stride, self.padding)
         return super().forward(maps)
 
 
@@ -81,6 +89,65 @@ def _temporal(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pa
     "Convolve along time, all places of a frame being one axis."
     lines = F.conv2d(maps.flatten(3), weight.squeeze(-1), bias, (stride, 1), (padding, 0))
     return lines.unflatten(3, maps.shape[3:])
+
+
+def _frames(maps: Tensor) -> Tensor:  # (B, T, H * W, C), a view of channels last
+    "Lay out each frame as a matrix: places by channels."
+    return maps.movedim(1, -1).flatten(2, 3)
+
+
+class _Temporal(torch.autograd.Function):
+    "Convolve along time; backwards by matrix products."
+
+    @staticmethod
+    def forward(ctx, maps, weight, bias, stride, padding):
+        ctx.save_for_backward(maps, weight)
+        ctx.padding = padding
+        return _temporal(maps, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        maps, weight = ctx.saved_tensors
+        ours, given = _frames(gradient.contiguous(memory_format=CHANNELS_LAST)), _frames(maps)
+        of_maps, of_weight = given.new_zeros(given.shape), []
+        for place in range(weight.shape[2]):
+            shift, tap = place - ctx.padding, weight[:, :, place, 0, 0]
+            first, last = max(0, -shift), min(ours.shape[1], given.shape[1] - shift)
+            of_tap = torch.zeros_like(tap)
+            for video in range(len(ours) if last > first else 0):
+                rows = ours[video, first:last].flatten(0, 1)
+                of_maps[video, first + shift : last + shift].flatten(0, 1).addmm_(rows, tap)
+                of_tap = torch.addmm(of_tap, rows.mT, given[video, first + shift : last + shift].flatten(0, 1))
+            of_weight.append(of_tap)
+        of_maps = of_maps.unflatten(2, maps.shape[3:]).movedim(-1, 1)
+        of_weight = torch.stack(of_weight, 2)[..., None, None].contiguous(memory_format=CHANNELS_LAST)
+        of_bias = gradient.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
+        return of_maps, of_weight, of_bias, None, None
+
+
+_SLOW_WEIGHTS = not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+class _Spatial(torch.autograd.Function):
+    "Convolve frames; the gradient of the weights in the usual layout."
+
+    @staticmethod
+    def forward(ctx, maps, weight, bias, stride, padding):
+        ctx.save_for_backward(maps, weight)
+        ctx.options = stride, padding, (1, 1, 1), False, (0, 0, 0), 1
+        return F.conv3d(maps, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        maps, weight = ctx.saved_tensors
+        bias = [len(weight)] if ctx.needs_input_grad[2] else None
+        back = torch.ops.aten.convolution_backward
+        of_maps = None
+        if ctx.needs_input_grad[0]:
+            of_maps = back(gradient, maps, weight, None, *ctx.options, [True, False, False])[0]
+        usual = gradient.contiguous(), maps.contiguous(), weight.contiguous()
+        _, of_weight, of_bias = back(*usual, bias, *ctx.options, [False, True, bias is not None])
+        return of_maps, of_weight.contiguous(memory_format=CHANNELS_LAST), of_bias, None, None
 
 # %% ../../../nbs/2_methods/0_encoders/01_layers.ipynb #bc279d6d
 _WORTH_MAKING_AGAIN = 2**22  # bytes; of smaller maps all is kept
