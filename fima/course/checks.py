@@ -11,7 +11,7 @@ __all__ = ['check_frame_difference', 'check_contrast', 'check_box', 'check_unwar
            'check_frame_weights', 'check_alignment', 'check_intra_loss', 'check_own_keys', 'check_cluster_bootstrap',
            'check_paired_p', 'check_hit_rate', 'check_chance_hit', 'check_cosines', 'check_perturb']
 
-# %% ../../nbs/8_course/02_checks.ipynb #c3d7df4f
+# %% ../../nbs/8_course/02_checks.ipynb #7e747424
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +26,7 @@ from ..evaluation.bias.perturb import cosines, perturb, stream
 from ..evaluation.core.statistics import cluster_bootstrap, paired_test
 from ..evaluation.protocols.retrieval import chance_hit, retrieve
 from ..methods.be import BackgroundErasing
+from ..methods.dclr import relative_activation
 from ..methods.decoder import DecoderBlock, sinusoidal_positions
 from ..methods.encoders.encoders import build_encoder
 from ..methods.fame import Fame, foreground
@@ -36,11 +37,10 @@ from ..methods.iic import frame_orders
 from ..methods.instance import info_nce, pool
 from ..methods.mcl import intra_loss
 from ..methods.mcl_alignment import align, frame_weights
-from ..methods.dclr import relative_activation
 from ..methods.momentum import Queue, update_key
 from ..methods.pixel import cell_centres, pixel_distances, pixel_loss, positive_pairs
 
-# %% ../../nbs/8_course/02_checks.ipynb #fc1750b1
+# %% ../../nbs/8_course/02_checks.ipynb #00c5c32b
 def _drawn(seed: int, *shape: int) -> Tensor:
     "Draw numbers from a standard normal distribution."
     return torch.randn(*shape, generator=Generator().manual_seed(seed))
@@ -55,7 +55,7 @@ def _pictures(seed: int, *shape: int) -> Tensor:
     "Draw values in [0, 1]."
     return torch.rand(*shape, generator=Generator().manual_seed(seed))
 
-# %% ../../nbs/8_course/02_checks.ipynb #66d0d8fd
+# %% ../../nbs/8_course/02_checks.ipynb #f8186e8c
 def check_frame_difference(
     answer: Callable,  # (clips in [0, 1], (B, 3, T, H, W)) -> difference clips, same shape
 ) -> None:
@@ -112,7 +112,7 @@ def check_unwarp(
     ]
     compare("check_unwarp", answer, unwarp_points, cases)
 
-# %% ../../nbs/8_course/02_checks.ipynb #f71ab05b
+# %% ../../nbs/8_course/02_checks.ipynb #1ab30dc1
 def _contrast_cases() -> list[Case]:
     "Make inputs of Eq. 1: embeddings of length one."
     ahead, same = torch.eye(4)[:1], torch.full((2, 4), 0.5)
@@ -193,7 +193,7 @@ def check_enqueue(
     ]
     compare("check_enqueue", answer, _enqueued, cases)
 
-# %% ../../nbs/8_course/02_checks.ipynb #27d88a14
+# %% ../../nbs/8_course/02_checks.ipynb #3b7cb200
 _PLAIN = torch.tensor([[0.06, 0.08, 0.66, 0.70], [0.2, 0.1, 0.9, 0.8]])  # two views, not mirrored
 _MIRRORED = torch.tensor([[0.95, 0.28, 0.35, 0.93], [0.8, 0.0, 0.3, 0.6]])  # x swapped
 
@@ -261,7 +261,7 @@ def check_pixel_loss(
     ]
     compare("check_pixel_loss", answer, pixel_loss, cases, "predictions")
 
-# %% ../../nbs/8_course/02_checks.ipynb #b814603a
+# %% ../../nbs/8_course/02_checks.ipynb #448cbab7
 def check_foreground_mask(
     answer: Callable,  # (maps of the RGB clip (B, C, T, H, W), of the difference clip, beta) -> bool (B, H, W)
 ) -> None:
@@ -382,7 +382,7 @@ def check_chance(
     ]
     compare("check_chance", answer, _chance, cases)
 
-# %% ../../nbs/8_course/02_checks.ipynb #54822eb3
+# %% ../../nbs/8_course/02_checks.ipynb #b9c6080f
 def check_cross_entropy(
     answer: Callable,  # (scores (B, classes), labels int64 (B,)) -> scalar
 ) -> None:
@@ -569,7 +569,7 @@ def check_dclr_parts(
     ]
     compare("check_dclr_parts", answer, _dclr_parts, cases)
 
-# %% ../../nbs/8_course/02_checks.ipynb #81aa416a
+# %% ../../nbs/8_course/02_checks.ipynb #ab45aaf6
 def _motion_maps(seed: int, *shape: int) -> Tensor:
     "Draw motion maps, not negative."
     return _pictures(seed, *shape) * 100
@@ -659,7 +659,7 @@ def check_own_keys(
     ]
     compare("check_own_keys", answer, _without_own_keys, cases, "query")
 
-# %% ../../nbs/8_course/02_checks.ipynb #0f5607b8
+# %% ../../nbs/8_course/02_checks.ipynb #deae9ad7
 def check_cluster_bootstrap(
     answer: Callable,  # (right or wrong per video (N,), group of each video (N,)) -> (low, high) of the 95% interval
 ) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Case', 'CheckFailed', 'difference', 'compare']
 
-# %% ../../nbs/8_course/01_compare.ipynb #2737a81b
+# %% ../../nbs/8_course/01_compare.ipynb #f06196bd
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../../nbs/8_course/01_compare.ipynb #3de0ad35
+# %% ../../nbs/8_course/01_compare.ipynb #d60d44d0
 class Case(NamedTuple):
     "Hold the arguments of one call and what is special about them."
 
@@ -40,7 +40,7 @@ def _numbers(
     except (TypeError, ValueError):
         return None
 
-# %% ../../nbs/8_course/01_compare.ipynb #993f6796
+# %% ../../nbs/8_course/01_compare.ipynb #b1c6e8c1
 def _is_mask(value: Any) -> bool:
     "Tell whether a value is made of true and false."
     kind = value.dtype if isinstance(value, (Tensor, np.ndarray, np.generic)) else type(value)
@@ -102,7 +102,7 @@ def _part_difference(got: Any, expected: tuple | dict, absolute: float) -> str |
             return f"for {'value ' * isinstance(name, int)}{name!r}: {words}"
     return None
 
-# %% ../../nbs/8_course/01_compare.ipynb #9bc9cd48
+# %% ../../nbs/8_course/01_compare.ipynb #510f97c1
 def _called(answer: Callable, case: Case, gradient: str) -> tuple[Any, Tensor | None, dict[str, Any]]:
     "Call a function on copies; give its result, the gradient asked for, and the copies."
     inputs = {name: deepcopy(value) for name, value in case.inputs.items()}  # one tensor may stand for two arguments
