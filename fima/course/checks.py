@@ -51,7 +51,7 @@ def _unit_vectors(seed: int, *shape: int) -> Tensor:
     return F.normalize(_drawn(seed, *shape), dim=-1)
 
 
-def _pictures(seed: int, *shape: int) -> Tensor:
+def _images(seed: int, *shape: int) -> Tensor:
     "Draw values in [0, 1]."
     return torch.rand(*shape, generator=Generator().manual_seed(seed))
 
@@ -62,10 +62,10 @@ def check_frame_difference(
     "Check a frame difference of kind `paper` (Section 3.1)."
     ramp = torch.linspace(0, 0.4, 5).view(1, 1, 5, 1, 1).expand(1, 3, 5, 2, 2).contiguous()
     cases = [
-        Case("two random clips", {"clips": _pictures(0, 2, 3, 6, 4, 4)}),
+        Case("two random clips", {"clips": _images(0, 2, 3, 6, 4, 4)}),
         Case("a clip in which nothing moves", {"clips": torch.full((1, 3, 4, 2, 2), 0.7)}),
         Case("a clip that grows brighter steadily", {"clips": ramp}),
-        Case("a clip of two frames", {"clips": _pictures(1, 1, 3, 2, 3, 3)}),
+        Case("a clip of two frames", {"clips": _images(1, 1, 3, 2, 3, 3)}),
     ]
     compare("check_frame_difference", answer, frame_difference, cases)
 
@@ -76,10 +76,10 @@ def check_contrast(
     "Check a change of contrast about the mean luminance of the whole clip."
     flash = torch.cat([torch.full((1, 3, 3, 4, 4), 0.2), torch.full((1, 3, 1, 4, 4), 0.8)], dim=2)
     cases = [
-        Case("two random clips", {"clips": _pictures(2, 2, 3, 4, 5, 5), "factors": torch.tensor([0.6, 1.4])}),
+        Case("two random clips", {"clips": _images(2, 2, 3, 4, 5, 5), "factors": torch.tensor([0.6, 1.4])}),
         Case("a dark clip whose last frame is bright", {"clips": flash, "factors": torch.tensor([0.5])}),
-        Case("factor 1", {"clips": _pictures(3, 1, 3, 2, 3, 3), "factors": torch.tensor([1.0])}),
-        Case("a factor that leaves [0, 1]", {"clips": _pictures(4, 1, 3, 2, 3, 3), "factors": torch.tensor([3.0])}),
+        Case("factor 1", {"clips": _images(3, 1, 3, 2, 3, 3), "factors": torch.tensor([1.0])}),
+        Case("a factor that leaves [0, 1]", {"clips": _images(4, 1, 3, 2, 3, 3), "factors": torch.tensor([3.0])}),
     ]
     compare("check_contrast", answer, change_contrast, cases)
 
@@ -101,7 +101,7 @@ def check_unwarp(
 ) -> None:
     "Check where points of the source frame lie in a crop, mirrored or not."
     plain, mirrored = torch.tensor([0.1, 0.2, 0.6, 0.8]), torch.tensor([0.9, 0.3, 0.4, 0.7])
-    points = _pictures(5, 7, 2)
+    points = _images(5, 7, 2)
     cases = [
         Case("one box", {"points": points, "box": plain}),
         Case("a mirrored box", {"points": points, "box": mirrored}),
@@ -266,7 +266,7 @@ def check_foreground_mask(
     answer: Callable,  # (maps of the RGB clip (B, C, T, H, W), of the difference clip, beta) -> bool (B, H, W)
 ) -> None:
     "Check a foreground mask of the summed activation maps of both modalities (Eq. 6)."
-    loud = _pictures(0, 2, 3, 2, 4, 4) * torch.tensor([1.0, 50.0]).view(2, 1, 1, 1, 1)
+    loud = _images(0, 2, 3, 2, 4, 4) * torch.tensor([1.0, 50.0]).view(2, 1, 1, 1, 1)
     quiet = torch.zeros(1, 4, 2, 5, 5)
     quiet[..., 2, 1:4] = torch.tensor([1.0, 2.0, 3.0])
 
@@ -274,9 +274,9 @@ def check_foreground_mask(
         return {"rgb_maps": rgb, "difference_maps": difference, "beta": beta}
 
     cases = [
-        Case("a random clip", inputs(_pictures(1, 1, 3, 2, 7, 7), _pictures(2, 1, 3, 2, 7, 7))),
-        Case("beta 0.7", inputs(_pictures(3, 2, 3, 2, 6, 6), _pictures(4, 2, 3, 2, 6, 6), 0.7)),
-        Case("a quiet and a loud video", inputs(loud, _pictures(5, 2, 3, 2, 4, 4))),
+        Case("a random clip", inputs(_images(1, 1, 3, 2, 7, 7), _images(2, 1, 3, 2, 7, 7))),
+        Case("beta 0.7", inputs(_images(3, 2, 3, 2, 6, 6), _images(4, 2, 3, 2, 6, 6), 0.7)),
+        Case("a quiet and a loud video", inputs(loud, _images(5, 2, 3, 2, 4, 4))),
         Case("a map whose cells are all equal", inputs(*[torch.ones(1, 4, 2, 5, 5)] * 2)),
         Case("a map of zeros but for three cells", inputs(quiet, quiet)),
     ]
@@ -412,9 +412,9 @@ def check_erase(
         return {"clips": clips, "share": share, "frames": (draws((len(clips),), generator) * clips.shape[2]).long()}
 
     cases = [
-        Case("three random clips", inputs(_pictures(0, 3, 3, 8, 4, 4))),
-        Case("a clip in which nothing moves", inputs(_pictures(1, 1, 3, 1, 4, 4).repeat(1, 1, 6, 1, 1))),
-        Case("clips of a single frame", inputs(_pictures(2, 2, 3, 1, 4, 4))),
+        Case("three random clips", inputs(_images(0, 3, 3, 8, 4, 4))),
+        Case("a clip in which nothing moves", inputs(_images(1, 1, 3, 1, 4, 4).repeat(1, 1, 6, 1, 1))),
+        Case("clips of a single frame", inputs(_images(2, 2, 3, 1, 4, 4))),
     ]
     compare("check_erase", answer, _erased, cases)
 
@@ -457,10 +457,10 @@ def check_fame_mask(
     "Check FAME's mask: exactly a share of the pixels, those whose colour moves most, ties in reading order."
     grey = torch.full((1, 3, 4, 12, 12), 0.5)
     cases = [
-        Case("two random clips", {"clips": _pictures(0, 2, 3, 4, 12, 12), "beta": 0.5}),
-        Case("a tenth of the pixels", {"clips": _pictures(1, 2, 3, 4, 12, 12), "beta": 0.1}),
+        Case("two random clips", {"clips": _images(0, 2, 3, 4, 12, 12), "beta": 0.5}),
+        Case("a tenth of the pixels", {"clips": _images(1, 2, 3, 4, 12, 12), "beta": 0.1}),
         Case("a clip of one colour", {"clips": grey, "beta": 0.5}),
-        Case("all pixels", {"clips": _pictures(2, 1, 3, 4, 12, 12), "beta": 1.0}),
+        Case("all pixels", {"clips": _images(2, 1, 3, 4, 12, 12), "beta": 1.0}),
     ]
     compare("check_fame_mask", answer, foreground, cases)
 
@@ -484,8 +484,8 @@ def check_fame_merge(
             },
         )
         for name, clips in (
-            ("four random clips", _pictures(0, 4, 3, 3, 12, 12)),
-            ("a clip that is alone in its batch", _pictures(1, 1, 3, 3, 12, 12)),
+            ("four random clips", _images(0, 4, 3, 3, 12, 12)),
+            ("a clip that is alone in its batch", _images(1, 1, 3, 3, 12, 12)),
         )
     ]
     compare("check_fame_merge", answer, _merged, cases)
@@ -535,7 +535,7 @@ def check_iic_loss(
 
 def _maps_with_a_dead_one(seed: int) -> Tensor:
     "Draw feature maps of three clips, one of them zero everywhere."
-    return _pictures(seed, 3, 5, 2, 4, 4) * torch.tensor([1.0, 0.0, 30.0]).view(3, 1, 1, 1, 1)
+    return _images(seed, 3, 5, 2, 4, 4) * torch.tensor([1.0, 0.0, 30.0]).view(3, 1, 1, 1, 1)
 
 
 def check_relative_activation(
@@ -543,7 +543,7 @@ def check_relative_activation(
 ) -> None:
     "Check DCLR's activation map: sum over channels, over its mean for each clip, 1 where dead; and the gradient."
     cases = [
-        Case("a random clip", {"maps": _pictures(0, 1, 5, 2, 4, 4)}),
+        Case("a random clip", {"maps": _images(0, 1, 5, 2, 4, 4)}),
         Case("a quiet and a loud clip", {"maps": _maps_with_a_dead_one(1)[[0, 2]]}),
         Case("a clip whose map is zero everywhere", {"maps": _maps_with_a_dead_one(2)}),
     ]
@@ -562,7 +562,7 @@ def check_dclr_parts(
     "Check DCLR's three vectors of a clip: whole, static part, dynamic part."
     names = ("maps", "still_maps", "difference_maps")
     cases = [
-        Case("two random clips", {name: _pictures(seed, 2, 5, 2, 4, 4) for seed, name in enumerate(names)}),
+        Case("two random clips", {name: _images(seed, 2, 5, 2, 4, 4) for seed, name in enumerate(names)}),
         Case(
             "clips of which one has a dead map", {name: _maps_with_a_dead_one(seed) for seed, name in enumerate(names)}
         ),
@@ -572,7 +572,7 @@ def check_dclr_parts(
 # %% ../../nbs/8_course/02_checks.ipynb #ab45aaf6
 def _motion_maps(seed: int, *shape: int) -> Tensor:
     "Draw motion maps, not negative."
-    return _pictures(seed, *shape) * 100
+    return _images(seed, *shape) * 100
 
 
 def check_frame_weights(
@@ -592,7 +592,7 @@ def check_alignment(
     answer: Callable,  # (maps P, motion M, not negative, (B, T, H, W)) -> three scalars: space-time, time, space
 ) -> None:
     "Check MCL's three alignment terms, means over the videos that move, and their gradient."
-    maps, motion = _pictures(0, 3, 2, 4, 4), _motion_maps(1, 3, 2, 4, 4)
+    maps, motion = _images(0, 3, 2, 4, 4), _motion_maps(1, 3, 2, 4, 4)
     motion[:, 1, :2] *= 0.1  # the second frame moves less, and in its lower half
     still, empty, half = motion.clone(), maps.clone(), motion.clone()
     still[1] = empty[2] = half[:, 1] = 0
