@@ -15,10 +15,13 @@ from fima.course import checks
 from fima.course.compare import CheckFailed
 from fima.evaluation.core.statistics import cluster_bootstrap
 from fima.methods.fame import colour_ratio
-from helpers import TOP, each_path, name_of
+from fima.methods.instance import info_nce
+from fima.methods.pixel import pixel_loss
+from helpers import TOP, each_path
 
 CHECKS = sorted(name for name in checks.__all__ if name.startswith("check_"))
 SOLUTIONS = sorted((TOP / "nbs/8_course/solutions").glob("*.ipynb"))
+# every method from Eq. 1 on, and five chapters of data and evaluation
 CHAPTERS = [
     *(path for path in sorted((TOP / "nbs/2_methods").glob("*.ipynb")) if 4 <= int(path.name[:2]) <= 17),
     *(TOP / "nbs" / name for name in ("1_data/4_views/01_colours.ipynb", "1_data/4_views/02_views.ipynb")),
@@ -717,5 +720,24 @@ def test_a_mistake_fails_in_one_line(check, mistake):
     assert "stops with" not in line, line
 
 
-def test_paths_of_chapters_are_those_of_the_course():
-    assert len(CHAPTERS) == 19 and all(path.exists() for path in CHAPTERS), [name_of(path) for path in CHAPTERS]
+# -- the teacher's page ------------------------------------------------------------------------------------------------
+
+
+def test_the_lab_says_what_a_check_says(capsys):
+    "Its goals are the first words of checks that passed."
+    text = "\n".join(cells(TOP / "nbs/teaching.ipynb", "markdown"))
+    goals = re.findall(r"`((check_\w+): right on \d+ inputs)`", text)
+    assert len(goals) == 2
+    checks.check_info_nce(info_nce), checks.check_pixel_loss(pixel_loss)
+    said = capsys.readouterr().out
+    assert all(f"{goal} (" in said for goal, _ in goals)
+
+
+def test_the_minutes_add_up():
+    "Two lectures and a lab of 90 minutes each; points of the exam."
+    text = "\n\n".join(cells(TOP / "nbs/teaching.ipynb", "markdown"))
+    parts = [part for part in re.split(r"^(?=## )", text, flags=re.M) if part.startswith(("## Lecture", "## Lab"))]
+    assert [sum(map(int, re.findall(r"^\| (\d+) \|", part, re.M))) for part in parts] == [90, 90, 90]
+    exam = text.split("## Questions for an exam")[1]
+    points = [int(each) for each in re.findall(r"\((\d)\)\n\n</details>", exam)]
+    assert len(points) == exam.count("<details>") == 14 and f"{sum(points)} in all" in exam
