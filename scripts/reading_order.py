@@ -37,6 +37,8 @@ ROOMS = {  # folder -> heading, what a reader finds there
     "5_study/2_run": ("Run", "jobs, Snakemake, Slurm"),
     "6_report": ("Report", "tables, figures and one page, from finished runs"),
     "7_commands": ("Commands", "all of it from a terminal"),
+    "8_course": ("Course", "what checks the answers to the exercises"),
+    "8_course/solutions": ("Solutions", "an answer to every exercise, written from the equations"),
 }
 
 
@@ -80,11 +82,11 @@ def sidebar():
     "Give the site's sidebar: rooms and their notebooks."
 
     def contents(folder):
-        inner = sorted(path for path in folder.iterdir() if path.is_dir() and re.match(r"\d_", path.name))
+        inner = sorted(path for path in folder.iterdir() if str(path.relative_to(NBS)) in ROOMS)
         sections = [{"section": ROOMS[str(each.relative_to(NBS))][0], "contents": contents(each)} for each in inner]
         return sections + [str(each.relative_to(NBS)) for each in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
 
-    pages = ["index.ipynb", "what_came_out.ipynb", "reading.ipynb"]
+    pages = ["index.ipynb", "what_came_out.ipynb", "reading.ipynb", "teaching.ipynb"]
     return yaml.safe_dump({"website": {"sidebar": {"contents": [*pages, *contents(NBS)]}}}, sort_keys=False)
 
 
