@@ -15,8 +15,8 @@ from ...data.video.cuts import FrameSource
 from ...plugins import pandas as pd
 
 # %% auto #0
-__all__ = ['SIDE', 'CELLS', 'STRETCHES', 'SCENE_MEASURES', 'mean_frame', 'motion_energy', 'features_of', 'nearest', 'scene_table',
-           'scene_answers']
+__all__ = ['SIDE', 'CELLS', 'STRETCHES', 'SCENE_MEASURES', 'mean_frame', 'motion_energy', 'features_of', 'nearest_about',
+           'scene_table', 'scene_answers']
 
 # %% ../../../nbs/4_evaluation/3_bias/05_scenes.ipynb #aef87331
 SIDE, CELLS, STRETCHES = 32, 8, 4  # pixels of a mean frame's side; cells of motion energy along a side, and in time
@@ -54,7 +54,7 @@ def features_of(
     return {name: np.stack(values) for name, values in found.items()}
 
 # %% ../../../nbs/4_evaluation/3_bias/05_scenes.ipynb #1f1f859d
-def nearest(
+def nearest_about(
     queries: np.ndarray,  # features, (N, D)
     gallery: np.ndarray,  # features, (M, D)
     centre: np.ndarray,  # what is subtracted of both, (D,)
@@ -83,13 +83,13 @@ def scene_table(
         names[split] = pd.unique(groups[rows])
         means[split] = np.stack([scenes[rows[groups[rows] == name]].mean(0) for name in names[split]])
     label_of = dict(zip(groups, labels, strict=True))
-    closest = names["train"][nearest(means["test"], means["train"], centre)]
+    closest = names["train"][nearest_about(means["test"], means["train"], centre)]
     scene_of = {group: label_of[other] for group, other in zip(names["test"], closest, strict=True)}
     table = catalog.iloc[test][["path", "label", "group"]].reset_index(drop=True)
     table["scene"] = [scene_of[group] for group in table.group]
     table["disagrees"] = table.scene != table.label
     for name, values in (("nearest_scene", scenes), ("nearest_motion", features["motion"])):
-        table[name] = labels[train[nearest(values[test], values[train], values[train].mean(0))]]
+        table[name] = labels[train[nearest_about(values[test], values[train], values[train].mean(0))]]
     return table
 
 # %% ../../../nbs/4_evaluation/3_bias/05_scenes.ipynb #1585099a
