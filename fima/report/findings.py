@@ -205,8 +205,8 @@ def rivals_finding(
         outcome = "enough for" if tables[0].data in explained else "not enough for"
         claim += f"; cutting both views from the same frames, as IIC does, takes {steps[0]}, {outcome} IIC's level"
     rest = [f"The same frames take {words}." for words in steps[1:]]
-    between = [(rows.data, rows.verdict("fima_same", "iic")) for rows in tables]
-    told = _in_words([f"{_HOW[verdict]} on {data}" for data, verdict in between if verdict in _HOW])
+    places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _HOW}
+    told = _in_words([f"{_HOW[how]} on {_in_words(where)}" for how, where in places.items() if where])
     if told:
         rest.append(f"FIMA on the same frames is, beside IIC, {told}.")
     return Finding("rivals", f"{claim}.", " ".join([*rest, f"No method was tuned here. {_basis(tables)}."]))
@@ -277,10 +277,10 @@ def bias_finding(
 
 # %% ../../nbs/6_report/11_findings.ipynb #d747e626
 def _direction(one: Any, other: Any) -> str:
-    "Compare two numbers with intervals."
+    "Compare two numbers with intervals; empty: the intervals overlap."
     if one.low > other.high:
-        return "a larger"
-    return "a smaller" if one.high < other.low else "no different"
+        return "larger"
+    return "smaller" if one.high < other.low else ""
 
 
 def figure_5b_finding(
@@ -295,11 +295,13 @@ def figure_5b_finding(
         if not {(row, measure) for row in rows for measure in ("mean", "deviation")} <= set(lines):
             continue
         study = file.stem.removeprefix("figure_05").lstrip("_") or "motion_sprites"
-        words = []
+        words, directions = [], []
         for measure in ("mean", "deviation"):
             one, other = (lines[row, measure] for row in rows)
-            words.append(f"{_direction(one, other)} {measure} ({one.value:.2f} to {other.value:.2f})")
-        outcomes.append([each.split(" ")[1] for each in words] == ["smaller", "larger"])
+            directions.append(_direction(one, other))
+            kind = f"a {directions[-1]} {measure}" if directions[-1] else f"a {measure} not told apart"
+            words.append(f"{kind} ({one.value:.2f} to {other.value:.2f})")
+        outcomes.append(directions == ["smaller", "larger"])
         data = _NAMES.get(study, study.replace("_", " "))
         clauses.append(f"{_in_words(words)} on {data}")
         bases.append(f"{data}: {lines[rows[0], 'mean'].n} test videos")
