@@ -34,8 +34,11 @@ class Finding(NamedTuple):
     "Hold one finding."
 
     name: str  # short, for links
-    claim: str  # what came out, a sentence with its numbers
+    head: str  # what came out, without a number
+    numbers: str  # the rest of the sentence, with its numbers
     caveat: str  # on what it rests, and what it does not show
+
+    claim = property(lambda self: f"{self.head}: {self.numbers}", doc="Give the sentence.")
 
 
 class SheetRows(NamedTuple):
@@ -85,6 +88,8 @@ def read_rows(
         file = folder / f"{name}.json"
         if file.exists():
             sheet = read_sheet(file)
+            if not {"row", "label", "heading", "value", "data_set"} <= set(sheet.numbers.columns):
+                continue  # a table of other things
             data = sheet.numbers.data_set.iloc[0]
             rows = SheetRows(sheet, _NAMES.get(data, data.replace("_", " ")))
             if rows.numbers() and set(needed) <= set(rows.numbers()):
@@ -146,7 +151,8 @@ def ordering_finding(
     caveats += [f"By nearest neighbours (R@1): {_in_words(nearest)}." if nearest else "", f"{_basis(tables)}."]
     return Finding(
         "ordering",
-        f"The paper's ordering of loss terms (Table 1) {holds}: claims supported by the linear probe are {counted}.",
+        f"The paper's ordering of loss terms (Table 1) {holds}",
+        f"claims supported by the linear probe are {counted}.",
         " ".join(filter(None, caveats)),
     )
 
@@ -200,7 +206,7 @@ def rivals_finding(
     explained = [rows.data for rows in tables if _views_explain(rows)]
     beaten = any(rows.verdict("fima", row) == "contradicted" for rows in tables for row in _RIVALS)
     head = "FIMA is not the best method here" if beaten else "No other method beats FIMA"
-    claim = f"{head}: {', '.join(map(_rivals, tables))}"
+    claim = ", ".join(map(_rivals, tables))
     if steps:
         outcome = "enough for" if tables[0].data in explained else "not enough for"
         claim += f"; cutting both views from the same frames, as IIC does, takes {steps[0]}, {outcome} IIC's level"
@@ -209,7 +215,7 @@ def rivals_finding(
     told = _in_words([f"{_HOW[how]} on {_in_words(where)}" for how, where in places.items() if where])
     if told:
         rest.append(f"FIMA on the same frames is, beside IIC, {told}.")
-    return Finding("rivals", f"{claim}.", " ".join([*rest, f"No method was tuned here. {_basis(tables)}."]))
+    return Finding("rivals", head, f"{claim}.", " ".join([*rest, f"No method was tuned here. {_basis(tables)}."]))
 
 # %% ../../nbs/6_report/11_findings.ipynb #624287ea
 def _floor(rows: SheetRows) -> str:
@@ -232,7 +238,10 @@ def untrained_finding(
         for rows in tables
         if rows.verdict("vv", "random_rgb") == "contradicted"
     ]
-    claim = f"An untrained encoder fed frame differences reaches {_in_words([*map(_floor, tables)])}"
+    beaten = all(rows.verdict("fima", "random_difference") == "supported" for rows in tables)
+    floor = "an untrained encoder fed frame differences"
+    head = f"FIMA beats {floor}" if beaten else f"{floor.capitalize()} is hard to beat"
+    claim = f"it reaches {_in_words([*map(_floor, tables)])}"
     claim += f"; VV alone is below untrained weights on RGB clips on {_in_words(below)}." if below else "."
     nearest = []
     for rows in tables:
@@ -241,7 +250,7 @@ def untrained_finding(
             pair = f"{_points(numbers['random_difference'])} to FIMA's {_points(numbers['fima'])}"
             nearest.append(f"{pair} on {rows.data} (FIMA {_HOW.get(verdict, 'not compared')})")
     words = f"By nearest neighbours (R@1) it has {_in_words(nearest)}. " if nearest else ""
-    return Finding("untrained", claim, f"{words}{_basis(tables)}.")
+    return Finding("untrained", head, claim, f"{words}{_basis(tables)}.")
 
 # %% ../../nbs/6_report/11_findings.ipynb #1cd582ff
 _FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained", "supervised": "supervised"}
@@ -252,8 +261,10 @@ def bias_finding(
 ) -> Finding | None:  # None: the question was not asked
     "Say whether FIMA's features follow the ground or the motion where the two disagree."
     file = reports_folder(reports) / "tables" / "bias.json"
-    numbers = read_sheet(file).numbers if file.exists() else pd.DataFrame(columns=["row", "evaluation"])
-    asked = numbers[numbers.evaluation == "scene_bias"].dropna(subset="value") if len(numbers) else numbers
+    numbers = read_sheet(file).numbers if file.exists() else pd.DataFrame()
+    if not {"row", "measure", "evaluation", "value"} <= set(numbers.columns):
+        return None
+    asked = numbers[numbers.evaluation == "scene_bias"].dropna(subset="value")
     found = {(line.row, line.measure): line for line in asked.itertuples()}
     if ("fima", "scene") not in found or ("fima", "accuracy") not in found:
         return None
@@ -269,7 +280,8 @@ def bias_finding(
     data = _NAMES.get(ground.data_set, ground.data_set)
     return Finding(
         "ground",
-        f"Where ground and motion disagree, a probe on FIMA follows {followed}: it names the ground in "
+        f"Where ground and motion disagree, FIMA follows {followed}",
+        "a linear probe on its features names the ground in "
         f"{_points(ground)} and the motion in {_points(motion)} per cent of the videos ({'; '.join(others)}).",
         f"{data}: {ground.n} test videos, {ground.seeds} seed{'s' if ground.seeds > 1 else ''}; a question that only "
         "generated videos can put so plainly.",
@@ -290,6 +302,8 @@ def figure_5b_finding(
     folder, clauses, outcomes, bases = reports_folder(reports) / "tables", [], [], []
     for file in sorted(folder.glob("figure_05*.json")):
         numbers = read_sheet(file).numbers
+        if not {"row", "measure", "value", "low", "high"} <= set(numbers.columns):
+            continue  # a table of other things
         lines = {(line.row, line.measure): line for line in numbers.itertuples() if not isnan(line.value)}
         rows = ("VV + Pix + Fra (FIMA)", "VV + VD")
         if not {(row, measure) for row in rows for measure in ("mean", "deviation")} <= set(lines):
@@ -310,7 +324,8 @@ def figure_5b_finding(
     verb = "comes out" if all(outcomes) else "does not come out" if not any(outcomes) else "comes out in part"
     return Finding(
         "figure 5b",
-        f"Figure 5b {verb}: beside VV + VD, FIMA's similarity of RGB and motion features has {'; '.join(clauses)}; "
+        f"Figure 5b {verb}",
+        f"beside VV + VD, FIMA's similarity of RGB and motion features has {'; '.join(clauses)}; "
         "the paper sees a smaller mean and a larger deviation.",
         f"One seed and one split each; {'; '.join(bases)}. Directions are told where the 95% intervals do not overlap.",
     )

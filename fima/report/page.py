@@ -20,8 +20,19 @@ from ..study.plan.schema import Study, load_study, reports_folder, results_folde
 from ..training.fingerprint import checkout, studies_folder
 from .provenance import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
 from .results import VERDICTS
-from .page_cells import Cell, Figure, PagePart, Table, dress, mark_up_sheet, read_figure
-from .sheets import Sheet, Verdict, read_sheet
+from .findings import findings, findings_table
+from fima.report.page_cells import (
+    Cell,
+    Figure,
+    PagePart,
+    Table,
+    dress,
+    mark_up_sheet,
+    mark_up_table,
+    needed_width,
+    read_figure,
+)
+from .sheets import Sheet, SheetPart, Verdict, read_sheet
 from ..study.plan.plan import fits
 from ..training.checkpoint import write_text
 
@@ -245,6 +256,13 @@ def _page_summary(records: Sequence[Record], answers: Sequence[ClaimVerdict]) ->
     )
 
 
+def _small_table(reports: Path) -> list[Table]:
+    "Give the table of the summary, or none where nothing was run."
+    table = findings_table(reports)
+    words = "Linear probe, per cent, and half the width of the 95% interval"
+    return [mark_up_table(SheetPart(words, table))] if len(table.columns) > 1 else []
+
+
 def _fill_template(values: dict[str, Any]) -> str:
     "Fill the template of the page, which escapes whatever it is given."
     environment = Environment(
@@ -254,6 +272,8 @@ def _fill_template(values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["needed_width"] = needed_width
+    values |= {"widths": range(3, 301, 3)}  # in rem, as `needed_width` gives them
     return environment.get_template("page.html").render(**values) + "\n"
 
 
@@ -274,6 +294,8 @@ def build_page(
         overview=overview({one.name: found[one.name] for one in shown if found.get(one.name)}, titles),
         sources={one.name: source_links(one.name, studies.get(one.name), folder) for one in shown},
         profile=profile,
+        findings=findings(folder),
+        small=_small_table(folder),
     )
 
     folder.mkdir(parents=True, exist_ok=True)
