@@ -27,7 +27,7 @@ __all__ = ['LOSS_TABLES', 'METHOD_TABLES', 'Finding', 'SheetRows', 'read_rows', 
 LOSS_TABLES = ("table_01", "ut_interaction", "ucf101_5")
 METHOD_TABLES = ("methods", "methods_ut", "ucf101_5")
 
-_NAMES = {"motion_sprites": "motion sprites", "ut_interaction": "UT-Interaction", "ucf101_5": "UCF101, five classes"}
+_NAMES = {"motion_sprites": "motion sprites", "ut_interaction": "UT-Interaction", "ucf101_5": "five classes of UCF101"}
 
 
 class Finding(NamedTuple):
@@ -71,10 +71,10 @@ class SheetRows(NamedTuple):
                     return str(found.verdict.iloc[0])
         return ""
 
-    def basis(self) -> str:  # e.g. "motion sprites: 600 test videos, 3 seeds"
+    def basis(self) -> str:  # e.g. "600 test videos of motion sprites, 3 seeds"
         "Say how many videos and seeds the numbers rest on."
         line = next(iter(self.numbers().values()))
-        return f"{self.data}: {line.n} test videos, {line.seeds} seed{'s' if line.seeds > 1 else ''}"
+        return f"{line.n} test videos of {self.data}, {line.seeds} seed{'s' if line.seeds > 1 else ''}"
 
 
 def read_rows(
@@ -283,7 +283,7 @@ def bias_finding(
         f"Where ground and motion disagree, FIMA follows {followed}",
         "a linear probe on its features names the ground in "
         f"{_points(ground)} and the motion in {_points(motion)} per cent of the videos ({'; '.join(others)}).",
-        f"{data}: {ground.n} test videos, {ground.seeds} seed{'s' if ground.seeds > 1 else ''}; a question that only "
+        f"{ground.n} test videos of {data}, {ground.seeds} seed{'s' if ground.seeds > 1 else ''}; a question that only "
         "generated videos can put so plainly.",
     )
 
@@ -318,7 +318,7 @@ def figure_5b_finding(
         outcomes.append(directions == ["smaller", "larger"])
         data = _NAMES.get(study, study.replace("_", " "))
         clauses.append(f"{_in_words(words)} on {data}")
-        bases.append(f"{data}: {lines[rows[0], 'mean'].n} test videos")
+        bases.append(f"{lines[rows[0], 'mean'].n} test videos of {data}")
     if not clauses:
         return None
     verb = "comes out" if all(outcomes) else "does not come out" if not any(outcomes) else "comes out in part"
@@ -327,7 +327,7 @@ def figure_5b_finding(
         f"Figure 5b {verb}",
         f"beside VV + VD, FIMA's similarity of RGB and motion features has {'; '.join(clauses)}; "
         "the paper sees a smaller mean and a larger deviation.",
-        f"One seed and one split each; {'; '.join(bases)}. Directions are told where the 95% intervals do not overlap.",
+        f"{'; '.join(bases)}; one seed and one split each. Directions are told where the 95% intervals do not overlap.",
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #90c62d6d
@@ -340,7 +340,7 @@ def findings(
 
 
 _ROWS = _SHORT | {"random_rgb": "untrained", "random_difference": "untrained, differences", "supervised": "supervised"}
-_HEADS = {"motion sprites": "sprites", "UCF101, five classes": "UCF101, 5 of 101"}
+_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5 of 101"}
 
 
 def findings_table(
