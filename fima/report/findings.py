@@ -27,7 +27,11 @@ __all__ = ['LOSS_TABLES', 'METHOD_TABLES', 'Finding', 'SheetRows', 'read_rows', 
 LOSS_TABLES = ("table_01", "ut_interaction", "ucf101_5")
 METHOD_TABLES = ("methods", "methods_ut", "ucf101_5")
 
-_NAMES = {"motion_sprites": "motion sprites", "ut_interaction": "UT-Interaction", "ucf101_5": "five classes of UCF101"}
+_DATA_WORDS = {
+    "motion_sprites": "motion sprites",
+    "ut_interaction": "UT-Interaction",
+    "ucf101_5": "five classes of UCF101",
+}
 
 
 class Finding(NamedTuple):
@@ -91,7 +95,7 @@ def read_rows(
             if not {"row", "label", "heading", "value", "data_set"} <= set(sheet.numbers.columns):
                 continue  # a table of other things
             data = sheet.numbers.data_set.iloc[0]
-            rows = SheetRows(sheet, _NAMES.get(data, data.replace("_", " ")))
+            rows = SheetRows(sheet, _DATA_WORDS.get(data, data.replace("_", " ")))
             if rows.numbers() and set(needed) <= set(rows.numbers()):
                 found.append(rows)
     return found
@@ -111,9 +115,9 @@ def _basis(tables: Sequence[SheetRows]) -> str:
     "Say what several tables rest on."
     return "; ".join(dict.fromkeys(table.basis() for table in tables))
 
-# %% ../../nbs/6_report/11_findings.ipynb #fe6ea246
+# %% ../../nbs/6_report/11_findings.ipynb #178d4408
 _TERMS = ("vv", "vv_vd", "vv_pix", "vv_fra", "fima")
-_SHORT = {"vv": "VV", "vv_vd": "VV + VD", "vv_pix": "VV + Pix", "vv_fra": "VV + Fra", "fima": "FIMA"}
+_TERM_NAMES = {"vv": "VV", "vv_vd": "VV + VD", "vv_pix": "VV + Pix", "vv_fra": "VV + Fra", "fima": "FIMA"}
 
 
 def _claims(rows: SheetRows, heading: str = "linear probe") -> pd.DataFrame:
@@ -145,7 +149,9 @@ def ordering_finding(
     for rows in tables:
         for line in _claims(rows).query("verdict != 'supported'").itertuples():
             gap = f"{100 * line.difference:.1f} [{100 * line.low:.1f}, {100 * line.high:.1f}] points"
-            doubtful.append(f"{_SHORT[line.better]} over {_SHORT[line.worse]} on {rows.data} ({line.verdict}, {gap})")
+            doubtful.append(
+                f"{_TERM_NAMES[line.better]} over {_TERM_NAMES[line.worse]} on {rows.data} ({line.verdict}, {gap})"
+            )
     nearest = [f"{_tally(_claims(rows, 'R@1'))} on {rows.data}" for rows in tables if len(_claims(rows, "R@1"))]
     caveats = [f"Not supported: {_in_words(doubtful)}." if doubtful else ""]
     caveats += [f"By nearest neighbours (R@1): {_in_words(nearest)}." if nearest else "", f"{_basis(tables)}."]
@@ -162,7 +168,7 @@ _RIVALS |= {"moco_vd": "MoCo + VD", "vv_vd": "MoCo + VD"}
 
 
 # how a row that was claimed to be better lies to the other
-_HOW = {"supported": "above it", "contradicted": "below it", "open": "not told apart"}
+_VERDICT_WORDS = {"supported": "above it", "contradicted": "below it", "open": "not told apart"}
 
 
 def _rivals(rows: SheetRows) -> str:
@@ -211,8 +217,8 @@ def rivals_finding(
         outcome = "enough for" if tables[0].data in explained else "not enough for"
         claim += f"; cutting both views from the same frames, as IIC does, takes {steps[0]}, {outcome} IIC's level"
     rest = [f"The same frames take {words}." for words in steps[1:]]
-    places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _HOW}
-    told = _in_words([f"{_HOW[how]} on {_in_words(where)}" for how, where in places.items() if where])
+    places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
+    told = _in_words([f"{_VERDICT_WORDS[how]} on {_in_words(where)}" for how, where in places.items() if where])
     if told:
         rest.append(f"FIMA on the same frames is, beside IIC, {told}.")
     return Finding("rivals", head, f"{claim}.", " ".join([*rest, f"No method was tuned here. {_basis(tables)}."]))
@@ -222,7 +228,7 @@ def _floor(rows: SheetRows) -> str:
     "Say what an untrained encoder reaches on one data set, beside FIMA and the baseline."
     numbers, verdict = rows.numbers(), rows.verdict("fima", "random_difference")
     fima, floor = numbers["fima"], numbers["random_difference"]
-    return f"{_points(floor)} on {rows.data} (FIMA {_points(fima)}, {_HOW.get(verdict, 'not compared')})"
+    return f"{_points(floor)} on {rows.data} (FIMA {_points(fima)}, {_VERDICT_WORDS.get(verdict, 'not compared')})"
 
 
 def untrained_finding(
@@ -248,7 +254,7 @@ def untrained_finding(
         numbers, verdict = rows.numbers("R@1"), rows.verdict("fima", "random_difference", "R@1")
         if verdict:
             pair = f"{_points(numbers['random_difference'])} to FIMA's {_points(numbers['fima'])}"
-            nearest.append(f"{pair} on {rows.data} (FIMA {_HOW.get(verdict, 'not compared')})")
+            nearest.append(f"{pair} on {rows.data} (FIMA {_VERDICT_WORDS.get(verdict, 'not compared')})")
     words = f"By nearest neighbours (R@1) it has {_in_words(nearest)}. " if nearest else ""
     return Finding("untrained", head, claim, f"{words}{_basis(tables)}.")
 
@@ -277,7 +283,7 @@ def bias_finding(
         for row, name in _FOLLOW.items()
         if (row, "scene") in found and (row, "accuracy") in found
     ]
-    data = _NAMES.get(ground.data_set, ground.data_set)
+    data = _DATA_WORDS.get(ground.data_set, ground.data_set)
     return Finding(
         "ground",
         f"Where ground and motion disagree, FIMA follows {followed}",
@@ -316,7 +322,7 @@ def figure_5b_finding(
             kind = f"a {directions[-1]} {measure}" if directions[-1] else f"a {measure} not told apart"
             words.append(f"{kind} ({one.value:.2f} to {other.value:.2f})")
         outcomes.append(directions == ["smaller", "larger"])
-        data = _NAMES.get(study, study.replace("_", " "))
+        data = _DATA_WORDS.get(study, study.replace("_", " "))
         clauses.append(f"{_in_words(words)} on {data}")
         bases.append(f"{lines[rows[0], 'mean'].n} test videos of {data}")
     if not clauses:
@@ -339,8 +345,12 @@ def findings(
     return [found for ask in asked if (found := ask(reports)) is not None]
 
 
-_ROWS = _SHORT | {"random_rgb": "untrained", "random_difference": "untrained, differences", "supervised": "supervised"}
-_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5 of 101"}
+_TABLE_ROWS = _TERM_NAMES | {
+    "random_rgb": "untrained",
+    "random_difference": "untrained, differences",
+    "supervised": "supervised",
+}
+_DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5 of 101"}
 
 
 def findings_table(
@@ -349,17 +359,17 @@ def findings_table(
     "Put the rows of Table 1 beside each other on every data set."
     tables = read_rows(LOSS_TABLES, reports, _TERMS)
     lines = []
-    for row, name in _ROWS.items():
+    for row, name in _TABLE_ROWS.items():
         line = {"losses": name}
         for rows in tables:
             found = rows.numbers().get(row)
             half = 50 * (found.high - found.low) if found else 0
-            line[_HEADS.get(rows.data, rows.data)] = f"{_points(found)} ±{half:.1f}" if found else "not run"
+            line[_DATA_HEADS.get(rows.data, rows.data)] = f"{_points(found)} ±{half:.1f}" if found else "not run"
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-_SHOWN = {
+_FIGURE_ROWS = {
     "vv": "VV (MoCo)",
     "moco": "VV (MoCo)",
     "vv_vd": "VV + VD",
@@ -387,8 +397,8 @@ def _shown_lines(reports: Path | str | None) -> dict[str, dict[str, Any]]:
     for rows in read_rows([*LOSS_TABLES, *METHOD_TABLES], reports):
         lines = found.setdefault(rows.data, {})
         for row, line in rows.numbers().items():
-            if row in _SHOWN:
-                lines.setdefault(_SHOWN[row], line)
+            if row in _FIGURE_ROWS:
+                lines.setdefault(_FIGURE_ROWS[row], line)
     return found
 
 
@@ -399,7 +409,7 @@ def draw_findings(
     found = _shown_lines(reports)
     if not found:
         raise ValueError(f"reports must hold one of the tables {', '.join(LOSS_TABLES + METHOD_TABLES)}, got none")
-    names = [name for name in dict.fromkeys(_SHOWN.values()) if any(name in lines for lines in found.values())]
+    names = [name for name in dict.fromkeys(_FIGURE_ROWS.values()) if any(name in lines for lines in found.values())]
     with plt.rc_context(figure_style() | {"font.size": 10, "axes.titlesize": 10}):
         figure, axes = plt.subplots(1, len(found), figsize=(5.4, 4.6), sharey=True, squeeze=False, layout="constrained")
         for axis, (data, lines) in zip(axes[0], found.items(), strict=True):
@@ -412,7 +422,7 @@ def draw_findings(
                 axis.plot([100 * line.low, 100 * line.high], [place] * 2, color=colour, lw=2.5, solid_capstyle="butt")
                 axis.plot(100 * line.value, place, "o", color=colour, ms=5)
             axis.axvspan(0, 100 * lines["untrained"].value if "untrained" in lines else 0, color="0.93", zorder=0)
-            axis.set(title=_HEADS.get(data, data).replace(", ", ",\n"), xlim=(0, 100), xticks=(0, 50, 100))
+            axis.set(title=_DATA_HEADS.get(data, data).replace(", ", ",\n"), xlim=(0, 100), xticks=(0, 50, 100))
             axis.grid(axis="y", color="0.9", lw=0.6, zorder=0)
         axes[0, 0].set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
         figure.supxlabel("linear probe, per cent, with 95% intervals; grey: below untrained", fontsize=9)
