@@ -3,7 +3,7 @@
 # make lab     set up, open JupyterLab at the front door
 # make setup   the virtual environment alone (.venv)
 # make export  print fima/ from the notebooks and clean them (before a commit)
-# make readme  execute the front door, nbs/index.ipynb, and its two sisters, and make pages of them: README.md, reports/README.md, nbs/README.md
+# make readme  draw its pictures, execute the front door, nbs/index.ipynb, and its two sisters, and make pages of them: README.md, reports/README.md, nbs/README.md
 # make lock    resolve requirements.txt anew from pyproject.toml
 
 # The first interpreter that is new enough; where there is none, the set-up says so.
@@ -40,6 +40,7 @@ export: setup
 	nbdev_clean
 
 readme: setup
+	python scripts/drawings.py
 	for page in index what_came_out reading; do jupyter nbconvert --log-level WARN --to notebook --execute --inplace nbs/$$page.ipynb \
 	    && nbdev_clean --fname nbs/$$page.ipynb || exit 1; done
 	python scripts/readme.py

@@ -86,7 +86,7 @@ def sidebar():
         sections = [{"section": ROOMS[str(each.relative_to(NBS))][0], "contents": contents(each)} for each in inner]
         return sections + [str(each.relative_to(NBS)) for each in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
 
-    pages = ["index.ipynb", "what_came_out.ipynb", "reading.ipynb", "teaching.ipynb"]
+    pages = ["index.ipynb", "using.ipynb", "what_came_out.ipynb", "reading.ipynb", "teaching.ipynb"]
     return yaml.safe_dump({"website": {"sidebar": {"contents": [*pages, *contents(NBS)]}}}, sort_keys=False)
 
 

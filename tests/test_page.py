@@ -14,7 +14,7 @@ from fima.report.sheets import Links, Number, Sheet, SheetPart, Verdict, write_s
 from fima.study.plan.schema import load_study, repository, study_names
 from helpers import TOP
 
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+PHONE, LAPTOP, DESKTOP = ({"width": w, "height": h} for w, h in ((390, 844), (1200, 800), (1440, 900)))
 EVIL = "<script>alert('from a study file')</script>"
 
 
@@ -337,22 +337,59 @@ def test_faults_are_seen(browser, tmp_path):
     tab.close()
 
 
-def test_wide_tables_scroll_inside_their_box_on_a_phone(browser, reports, text):
-    "The first column stays in sight, and leaves room for the others."
-    tab, _ = visit(browser, reports / "index.html", PHONE)
-    boxes = tab.evaluate("""[...document.querySelectorAll('.scroll')].map(box => {
-        const first = box.querySelector('tbody th'), before = first.getBoundingClientRect();
-        box.scrollLeft = 10_000;
-        const after = first.getBoundingClientRect();
-        return {
-            name: box.getAttribute('aria-labelledby'), wide: box.scrollWidth > box.clientWidth + 1,
-            moved: box.scrollLeft, shift: Math.abs(after.left - before.left),
-            taken: before.width / box.clientWidth, inside: box.getBoundingClientRect().right <= innerWidth,
-        };
-    })""")
-    assert boxes and any(box["wide"] for box in boxes)
-    assert not [box for box in boxes if not box["inside"]]
-    assert not [box for box in boxes if box["wide"] and (box["moved"] == 0 or box["shift"] > 1 or box["taken"] > 0.5)]
+CUT_OFF = """
+const boxes = [...document.querySelectorAll('.scroll')].map(box => ({
+    name: box.getAttribute('aria-labelledby'), wide: box.scrollWidth > box.clientWidth + 1,
+    out: box.getBoundingClientRect().right > innerWidth,
+    folded: getComputedStyle(box.querySelector('thead')).display === 'none',
+    cells: [...box.querySelectorAll('th, td')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length,
+}));
+"""
+
+
+def cut_off(tab):
+    "Tables of which something lies to the right of what is seen, and how many have their rows folded."
+    boxes = tab.evaluate(f"() => {{ {CUT_OFF} return boxes; }}")
+    return [box for box in boxes if box["wide"] or box["out"] or box["cells"]], sum(box["folded"] for box in boxes)
+
+
+def test_no_cell_is_cut_off(browser, reports, text):
+    "A table that is too wide for its place folds its rows, and then says of each number which column it is of."
+    folded = {}
+    for size in (PHONE, {"width": 820, "height": 1180}, LAPTOP, DESKTOP):
+        tab, _ = visit(browser, reports / "index.html", size)
+        faults, folded[size["width"]] = cut_off(tab)
+        assert not faults, size
+        labels = tab.evaluate(
+            "[...document.querySelectorAll('#table_01 td')].map(cell => getComputedStyle(cell, '::before').content)"
+        )
+        tab.close()
+        assert any("R@1" in label for label in labels)
+    assert folded[390] > folded[820] > folded[1200] > 0
+
+
+def test_a_cell_that_is_cut_off_is_seen(browser, reports, text, tmp_path):
+    "The test above rests on this: without folding, tables would be cut off on a telephone."
+    (tmp_path / "index.html").write_text(re.sub(r'<table class="needs-\d+">', "<table>", text))
+    tab, _ = visit(browser, tmp_path / "index.html", PHONE)
+    faults, folded = cut_off(tab)
+    assert faults and not folded
+    tab.close()
+
+
+@pytest.mark.parametrize("size", [PHONE, LAPTOP, DESKTOP], ids=lambda size: f"{size['width']}px")
+def test_the_summary_fits_one_screen(browser, reports, text, size):
+    "With its five findings, its table and its counts; on a wide screen with the numbers of the findings, too."
+    tab = browser.new_page()
+    tab.set_viewport_size(size)
+    tab.goto((reports / "index.html").as_uri(), wait_until="load")
+    summary = tab.evaluate(
+        "(({top, bottom}) => ({top, bottom}))(document.getElementById('summary').getBoundingClientRect())"
+    )
+    assert 0 < summary["top"] < summary["bottom"] <= size["height"]
+    assert tab.locator("#summary li").count() == 5 and tab.locator("#summary table").count() == 1
+    seen = [each.is_visible() for each in tab.locator("#summary li p").all()]
+    assert all(seen) if size != PHONE else not any(seen)
     tab.close()
 
 
