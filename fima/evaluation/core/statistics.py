@@ -11,7 +11,6 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as student
 
 from ...plugins import pandas as pd
 
@@ -206,6 +205,8 @@ def crossed_estimate(
     level: float = 0.95,  # coverage of the interval, in (0, 1)
 ) -> CrossedEstimate:  # mean over videos and seeds
     "Give a mean with an interval and a test against 0 that cover both videos and seeds."
+    from scipy.stats import t as student  # imported late: it takes a second
+
     if not 0 < level < 1:
         raise ValueError(f"level must lie within (0, 1), got {level}")
     pooled = pool_folds(predictions)
