@@ -29,9 +29,10 @@ def prose(path):
 
 
 def headings(path):
-    "List what a link into a notebook can lead to, as GitHub and Jupyter spell it."
+    "List what a link into a notebook can lead to, as GitHub and as Jupyter spell it."
     found = re.findall(r"^#+ (.+)$", prose(path), re.M)
-    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+    github = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found}
+    return github | {heading.replace(" ", "-") for heading in found}
 
 
 def unknown_options(line, known):
@@ -96,6 +97,8 @@ def test_every_word_of_the_glossary_is_linked_in_it_or_from_elsewhere():
     glossary = TOP / "nbs" / "glossary.ipynb"
     entries = re.split(r"^### ", prose(glossary), flags=re.M)[1:]
     assert len(entries) >= 30
+    words = [entry.splitlines()[0] for entry in entries]
+    assert all(re.fullmatch("[a-z -]+", word) for word in words), "a heading that GitHub and Jupyter spell alike"
     assert not [entry.splitlines()[0] for entry in entries if len(entry.split()) < 12]
     linking = [path for path in NOTEBOOKS if re.match(r"\d_", path.parent.name) and "glossary.ipynb#" in prose(path)]
     assert len(linking) >= 15, [name_of(path) for path in linking]
