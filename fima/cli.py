@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['app', 'checkpoint', 'options', 'pretrain_command', 'evaluate_command', 'compare_command', 'checkpoint_import',
-           'checkpoint_export', 'main']
+           'checkpoint_export', 'main', 'typed']
 
 # %% ../nbs/7_commands/04_cli.ipynb #7f1b9063
 import json
+import shlex
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Annotated
 
@@ -193,3 +196,21 @@ def main(
         line, code = str(error), 2
     print("fima: " + "; ".join(part.strip() for part in line.splitlines() if part.strip()), file=sys.stderr)
     return code
+
+# %% ../nbs/7_commands/04_cli.ipynb #fd3074d4
+def typed(
+    line: str,  # what stands behind `fima` in a terminal
+    code: int = 0,  # exit code that it should have
+    shown: dict[str, str] | None = None,  # text, e.g. the path of a scratch folder -> what is printed in its place
+) -> None:
+    "Do what a line of a terminal does and print both; raise RuntimeError where its exit code is another."
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        found = main(shlex.split(line))
+    refusal = [text.split("\r")[-1] for text in err.getvalue().splitlines() if text.startswith("fima: ")]
+    said = "\n".join([out.getvalue().rstrip(), *refusal]).strip()
+    for text, other in (shown or {}).items():
+        said = said.replace(text, other)
+    if found != code:
+        raise RuntimeError(f"fima {line}: exit code {found} in place of {code}: {err.getvalue().strip()[-500:]}")
+    print(f"$ fima {line}\n{said}")

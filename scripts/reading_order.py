@@ -11,7 +11,6 @@ import yaml
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 ROOMS = {  # folder -> heading, what a reader finds there
     "0_plugins": ("Plugins", "how a name in a recipe leads to code, ours or yours"),
-    "1_data": ("Data", "from a file to two augmented clips of known position"),
     "1_data/1_video": ("Video", "containers, checks, exact windows"),
     "1_data/2_sets": ("Sets", "lists, folders and what a data set is called"),
     "1_data/3_sprites": ("Sprites", "the embedded set, generated"),
@@ -27,12 +26,10 @@ ROOMS = {  # folder -> heading, what a reader finds there
         "Training",
         "a recipe says everything that a run computes; a loop that can be stopped anywhere carries it out",
     ),
-    "4_evaluation": ("Evaluation", "what an encoder knows, by named protocols, and how sure that is"),
     "4_evaluation/1_core": ("Core", "clips, features, intervals, records"),
     "4_evaluation/2_protocols": ("Protocols", "linear, retrieval, fine-tuning, probes"),
     "4_evaluation/3_bias": ("Bias", "what is left when motion or background is taken away"),
     "4_evaluation/4_inspect": ("Inspect", "maps, masks, attention, embeddings"),
-    "5_study": ("Study", "batches of runs"),
     "5_study/1_plan": ("Plan", "which runs a study means, what they cost, whether they repeat"),
     "5_study/2_run": ("Run", "jobs, Snakemake, Slurm"),
     "6_report": ("Report", "tables, figures and one page, from finished runs"),
@@ -41,12 +38,30 @@ ROOMS = {  # folder -> heading, what a reader finds there
     "8_course/solutions": ("Solutions", "an answer to every exercise, written from the equations"),
 }
 
+# The rooms in the order in which they are read: the method before containers and lists
+PARTS = {
+    "What is seen": ("1_data/3_sprites", "1_data/4_views"),
+    "The method": ("2_methods/0_encoders", "2_methods"),
+    "Files, lists and flow": ("0_plugins", "1_data/1_video", "1_data/2_sets", "1_data/5_flow"),
+    "A run": ("3_training",),
+    "What an encoder knows": tuple(f"4_evaluation/{room}" for room in ("1_core", "2_protocols", "3_bias", "4_inspect")),
+    "Batches of runs, and what comes of them": ("5_study/1_plan", "5_study/2_run", "6_report", "7_commands"),
+    "The course": ("8_course",),
+}
+SOLUTIONS = "8_course/solutions"  # outside the chain
+HOW_TO = "how_to"  # pages that export nothing; a chain of their own
+FRONT = ("index", "using", "what_came_out", "reading", "how_it_fits", "glossary", "teaching")  # pages above all rooms
+
+
+def inside(room):
+    "List the numbered notebooks of one folder, without those of its sub-folders."
+    return sorted((NBS / room).glob("[0-9][0-9]_*.ipynb"))
+
 
 def notebooks(folder=NBS):
-    "List the component notebooks in the order in which they are read: of a folder, its sub-folders come first."
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and re.match(r"\d_", path.name))
-    here = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    return [notebook for each in inner for notebook in notebooks(each)] + here
+    "List the component notebooks of a folder and its sub-folders in the order in which they are read."
+    rooms = [room for rooms in PARTS.values() for room in rooms if (NBS / room).is_relative_to(folder)]
+    return [notebook for room in rooms for notebook in inside(room)]
 
 
 def title_of(notebook):
@@ -79,26 +94,33 @@ def with_navigation(notebook, line):
 
 
 def sidebar():
-    "Give the site's sidebar: rooms and their notebooks."
+    "Give the site's sidebar: the front pages, what to do, and the rooms in the order in which they are read."
 
-    def contents(folder):
-        inner = sorted(path for path in folder.iterdir() if str(path.relative_to(NBS)) in ROOMS)
-        sections = [{"section": ROOMS[str(each.relative_to(NBS))][0], "contents": contents(each)} for each in inner]
-        return sections + [str(each.relative_to(NBS)) for each in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
+    def section(heading, room):
+        return {"section": heading, "contents": [str(each.relative_to(NBS)) for each in inside(room)]}
 
-    pages = ["index.ipynb", "using.ipynb", "what_came_out.ipynb", "reading.ipynb", "teaching.ipynb"]
-    return yaml.safe_dump({"website": {"sidebar": {"contents": [*pages, *contents(NBS)]}}}, sort_keys=False)
+    parts = [
+        {"section": part, "contents": [section(ROOMS[room][0], room) for room in rooms]}
+        for part, rooms in PARTS.items()
+    ]
+    contents = [
+        *(f"{page}.ipynb" for page in FRONT),
+        section("How to", HOW_TO),
+        *parts,
+        section("Solutions", SOLUTIONS),
+    ]
+    return yaml.safe_dump({"website": {"sidebar": {"contents": contents}}}, sort_keys=False)
+
+
+def chained(order):
+    "Give notebooks that are read one after the other, each with its navigation."
+    neighbours = zip([None, *order[:-1]], order, [*order[1:], None], strict=True)
+    return {here: with_navigation(here, navigation(here, before, after)) for before, here, after in neighbours}
 
 
 def made():
     "Give every file that follows from the order, with its content."
-    order = notebooks()
-    neighbours = zip([None, *order[:-1]], order, [*order[1:], None], strict=True)
-    files = {
-        here: with_navigation(here, navigation(here, *around))
-        for *around, here in ((before, after, here) for before, here, after in neighbours)
-    }
-    return files | {NBS / "sidebar.yml": sidebar()}
+    return chained(notebooks()) | chained(inside(HOW_TO)) | {NBS / "sidebar.yml": sidebar()}
 
 
 if __name__ == "__main__":
