@@ -364,6 +364,7 @@ def read_house(
 
 
 _ROOMS = {
+    "course": "what checks exercises",
     "cli": "the command fima",
     "commands": "its sub-commands",
     "report": "tables, figures, page",
