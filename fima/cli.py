@@ -208,7 +208,7 @@ def typed(
     with redirect_stdout(out), redirect_stderr(err):
         found = main(shlex.split(line))
     refusal = [text.split("\r")[-1] for text in err.getvalue().splitlines() if text.startswith("fima: ")]
-    said = "\n".join([out.getvalue().rstrip(), *refusal]).strip()
+    said = "\n".join([out.getvalue().rstrip(), *refusal]).strip("\n")
     for text, other in (shown or {}).items():
         said = said.replace(text, other)
     if found != code:
