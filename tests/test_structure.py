@@ -188,6 +188,13 @@ def test_component_reads_from_top_to_bottom(path):
     )
 
 
+@each_path(COMPONENTS)
+def test_the_first_text_is_short(path):
+    "The idea comes first: below the title stand at most 300 words; what is folded away does not count."
+    text = "".join(cells(path, "markdown")[1]["source"])
+    assert len(re.sub(r"<details>.*?</details>", "", text, flags=re.S).split()) <= 300
+
+
 @each_path(NOTEBOOKS)
 def test_links_lead_somewhere(path):
     text = "\n".join("".join(cell["source"]) for cell in cells(path, "markdown"))

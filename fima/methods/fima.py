@@ -26,7 +26,7 @@ from .pixel import pixel_chance, pixel_distances, pixel_loss, positive_pairs
 # %% ../../nbs/2_methods/10_fima.ipynb #1e0367b0
 @dataclass(frozen=True)
 class FimaOptions(MomentumOptions):
-    "Hold FIMA's switches and hyper-parameters; but for `pixel_average` the paper's for UCF101 (4.1, App. A.1)."
+    "Hold FIMA's switches and hyper-parameters; but for `query_groups` and `pixel_average` the paper's for UCF101."
 
     instance: bool = True  # L_VV (Eq. 1)
     instance_motion: bool = False  # L_VD (Eq. 2), the baseline of Table 1

@@ -22,7 +22,7 @@ from .momentum import Queue, grouped_forward, key_copy, shuffled_forward, update
 # %% ../../nbs/2_methods/05_moco.ipynb #d3600b35
 @dataclass(frozen=True)
 class MomentumOptions:
-    "Hold what methods with a momentum encoder share; defaults are the paper's for UCF101 (Section 4.1, Appendix A.1)."
+    "Hold what methods with a momentum encoder share; but for `query_groups` the paper's for UCF101 (4.1, App. A.1)."
 
     temperature: float = 0.1  # softmax temperature tau, > 0
     momentum: float = 0.999  # averaging weight of the key encoder, in [0, 1]
@@ -42,7 +42,7 @@ class MomentumOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-MOMENTUM_DEFAULTS = MomentumOptions()  # the paper's
+MOMENTUM_DEFAULTS = MomentumOptions()  # what a recipe leaves out
 
 
 def check_groups(

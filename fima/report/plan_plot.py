@@ -57,7 +57,7 @@ def _add_legend(ax: Axes, states: pd.Series) -> None:
         loc="upper center",
         bbox_to_anchor=(0.3, 0),
         ncols=len(known),
-        fontsize=7,
+        fontsize=8,
         frameon=False,
     )
 
@@ -72,19 +72,23 @@ def draw_plan(
     found = _by_place_of_users(found, studies)
     height = max(len(found), len(studies))
     place = {name: (number + 0.5) * height / len(studies) for number, name in enumerate(studies)}
-    figure, ax = plt.subplots(figsize=(7, 0.6 + 0.17 * height))
+    figure, ax = plt.subplots(figsize=(8.5, 0.6 + 0.2 * height))
+    one_set = found.data.nunique() == 1
     for number, variant in enumerate(found.itertuples()):
         y = (number + 0.5) * height / len(found)
         what = "the base as it is" if variant.varies == "-" else variant.varies
-        ax.text(-0.05, y, f"{what}  ({variant.data})", ha="right", va="center", fontsize=6)
+        what = what if one_set else f"{what}  ({variant.data})"
+        ax.text(-0.05, y, what, ha="right", va="center", fontsize=8)
         its_runs = runs[(runs.data == variant.data) & (runs.varies == variant.varies)].reset_index()
         for state, some in its_runs.groupby("state"):
             ax.plot(0.02 + 0.022 * some.index, [y] * len(some), MARKS[state], color=COLOURS[SHADES[state]], ms=4, ls="")
         for name in variant.needed_by.split(", "):
             ax.plot([0.04 + 0.022 * len(its_runs), 0.9], [y, place[name]], color="0.75", lw=0.5, zorder=0)
     for name, y in place.items():
-        ax.text(0.92, y, name, va="center", fontsize=7)
+        ax.text(0.92, y, name, va="center", fontsize=8)
     _add_legend(ax, runs.state)
+    if one_set:
+        ax.set_title(f"all of them on {found.data.iloc[0]}", fontsize=9)
     ax.set(xlim=(-1.1, 1.25), ylim=(height, 0))
     ax.axis("off")
     return figure

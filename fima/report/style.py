@@ -112,7 +112,8 @@ def show_accuracies(
         title=title,
     )
     if reference:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(2, len(reference)), fontsize=7)
+        below = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 5}  # five lines of text: ticks and label lie between
+        ax.legend(loc="upper center", ncols=min(2, len(reference)), fontsize=7, **below)
     return ax
 
 # %% ../../nbs/6_report/04_style.ipynb #c751a9f5

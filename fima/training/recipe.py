@@ -260,7 +260,7 @@ class EvaluationSettings(Section):
     solver: Literal["logistic", "sgd"] = "logistic"
     # inverse regularisation of the logistic probe; scikit-learn's default, fixed beforehand
     C: float = Field(1.0, gt=0, le=1e12)
-    ks: tuple[int, ...] = (1, 5, 10, 20)  # retrieval ranks (Section 4.1)
+    ks: tuple[int, ...] = (1, 5, 10, 20)  # retrieval ranks (Table 6)
 
     @model_validator(mode="after")
     def _ranks(self):
@@ -443,8 +443,8 @@ PROFILES = {  # name -> dotted names and values, over the published setting
     # as many as key_groups: 3 GPUs, each with BatchNorm of its own
     "paper": {"data.sprites": {}, "method.query_groups": 3},
 }
-# what the released code does where the paper says otherwise; facts: Sections 1 to 3 of the comparison in
-# `data.views.views` and `methods.fima`
+# what the released code does where the paper says otherwise: the tables at the beginning of `data.views.colours`,
+# `data.views.clips`, `methods.pixel` and `methods.fima`
 PRESETS = {
     "paper": {"method.pixel_average": "pixel"},
     "released": {
