@@ -84,8 +84,15 @@ def sidebar():
         sections = [{"section": ROOMS[str(each.relative_to(NBS))][0], "contents": contents(each)} for each in inner]
         return sections + [str(each.relative_to(NBS)) for each in sorted(folder.glob("[0-9][0-9]_*.ipynb"))]
 
+    def filed(folder, heading):
+        return {
+            "section": heading,
+            "contents": [f"{folder}/{each.name}" for each in sorted((NBS / folder).glob("*.ipynb"))],
+        }
+
     pages = ["index.ipynb", "what_came_out.ipynb", "reading.ipynb"]
-    return yaml.safe_dump({"website": {"sidebar": {"contents": [*pages, *contents(NBS)]}}}, sort_keys=False)
+    records = [filed("results", "Results"), filed("studies", "Templates")]
+    return yaml.safe_dump({"website": {"sidebar": {"contents": [*pages, *contents(NBS), *records]}}}, sort_keys=False)
 
 
 def made():
