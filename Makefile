@@ -20,6 +20,9 @@ CUDA_ONLY := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13
 # It checks one format, iri, that no schema here has; without it jsonschema leaves that check out.
 SLOW_TO_IMPORT := rfc3987-syntax lark
 
+# djangocms-katex is taken for the KaTeX inside it; the rest of that package, which needs this, is not used.
+NOT_FOR_FONTS := django-cms
+
 .PHONY: study test lab setup export readme book book-check lock
 
 study: setup
@@ -63,6 +66,7 @@ lock: setup
 	    --no-emit-package torch --excludes .venv/left_out.txt --annotation-style line \
 	    --custom-compile-command 'make lock   (torch, pinned in settings.ini, is installed apart: scripts/environment.py)' \
 	    --output-file requirements.txt
+	printf '%s\n' $(NOT_FOR_FONTS) >> .venv/left_out.txt
 	uv pip compile book/requirements.in --constraint requirements.txt --universal --python-version 3.11 \
 	    --excludes .venv/left_out.txt --annotation-style line \
 	    --custom-compile-command 'make lock   (what `make book` adds to requirements.txt)' \

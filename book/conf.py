@@ -32,16 +32,8 @@ python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 default_role = "code"
 
-# Formulas: MathJax lies beside the pages.
-mathjax_path = "mathjax/MathJax.js"
-mathjax2_config = {
-    "jax": ["input/TeX", "output/SVG"],
-    "extensions": ["tex2jax.js", "TeX/AMSmath.js", "TeX/AMSsymbols.js"],
-    "tex2jax": {"inlineMath": [["\\(", "\\)"]], "processClass": "math"},
-    "SVG": {"font": "STIX-Web", "linebreaks": {"automatic": True}},
-    "showMathMenu": False,
-    "messageStyle": "none",
-}
+# Formulas: Sphinx asks for this file where it would ask for MathJax.
+mathjax_path = "formulas.js"
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -22,10 +23,11 @@ from readme import PAGES, visible  # noqa: E402
 
 # page for reading -> the notebook it was made from
 MADE_FROM = {page: f"nbs/{name}.ipynb" for name, page in PAGES.items()}
-LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
+LINK = re.compile(
+    r"^(?:```|~~~~).*?^(?:```|~~~~)|(!?)\[((?:[^\[\]]|\[[^\[\]]*\](?:\([^)\s]+\))?)*)\]\(([^)\s]+)\)|`[^`\n]+`",
+    re.M | re.S,
+)  # code, in which nothing is a link, is matched too
 TITLE = re.compile(r"^# (.+)\n+(?:> (.+))?", re.M)
-# What of MathJax a formula needs; the rest reads formulas aloud in many languages.
-MATHJAX_LEFT_OUT = shutil.ignore_patterns("a11y", "HTML-CSS", "CommonHTML", "localization", "config")
 
 
 # -- the order ---------------------------------------------------------------------------------------------------------
@@ -122,7 +124,7 @@ class Book:
 
     def __init__(self, folder):
         self.source, self.files = folder / "source", folder / "files"
-        self.chapters, self.others, self.copied = [], [], set()
+        self.others, self.copied = [], set()
 
     def write(self, page, text):
         "Write a page."
@@ -174,6 +176,8 @@ class Book:
 
         def turned(match):
             bang, words, target = match.groups()
+            if target is None:
+                return match[0]
             if not bang:
                 return f"[{LINK.sub(turned, words)}]({self.link(target, home)})"
             path = posixpath.normpath(posixpath.join(posixpath.dirname(home), target))
@@ -182,8 +186,7 @@ class Book:
             self.copy(path, self.source)
             return f"![{words}]({posixpath.relpath(path, posixpath.dirname(home.removeprefix('nbs/')) or '.')})"
 
-        pieces = re.split(r"(^```.*?^```|^~~~.*?^~~~|`[^`\n]+`(?!\]))", text, flags=re.M | re.S)
-        return "".join(piece if count % 2 else LINK.sub(turned, piece) for count, piece in enumerate(pieces))
+        return LINK.sub(turned, text)
 
     def page_by_hand(self, path):
         "Turn the links of a page that is HTML already."
@@ -289,13 +292,14 @@ class Book:
                 self.write(f"{page}.md", f"# {title}\n\n{listed}\n")
                 more.append(page)
         first = self.source / f"{page_of(entries[0])}.md"
-        trees = [toctree(map(page_of, entries[1:]), "Chapters"), toctree(more, "To look things up")]
+        chapters = [toctree(map(page_of, entries[1:]), "Chapters")] if entries[1:] else []
+        trees = [*chapters, toctree(more, "To look things up")]
         first.write_text("\n\n".join([first.read_text().rstrip(), *trees]) + "\n")
 
 
 def stage(folder, entries):
     "Make the sources of the book anew in a folder."
-    for name in ("source", "files", "mathjax"):
+    for name in ("source", "files", "static"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
     Book(folder).make(entries)
@@ -303,12 +307,19 @@ def stage(folder, entries):
 
 def build(folder, *options):
     "Make the pages from the sources in a folder; the exit code is Sphinx's."
-    import jupyter_server_mathjax
-
-    mathjax = Path(jupyter_server_mathjax.__file__).parent / "static"
-    shutil.copytree(mathjax, folder / "mathjax" / "mathjax", ignore=MATHJAX_LEFT_OUT, dirs_exist_ok=True)
+    fonts = find_spec("djangocms_katex").submodule_search_locations[0]  # KaTeX as its makers publish it, in a package
+    katex = Path(fonts) / "static" / "djangocms_katex" / "vendor" / "katex"
+    for name in (
+        "katex.min.js",
+        "katex.min.css",
+        "LICENSE",
+        *(f"fonts/{file.name}" for file in katex.glob("fonts/*.woff2")),
+    ):
+        target = folder / "static" / "katex" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(katex / name, target)
     places = ["-c", TOP / "book", "-D", f"html_extra_path={folder / 'files'}"]
-    places += ["-D", f"html_static_path={TOP / 'book' / '_static'},{folder / 'mathjax'}"]
+    places += ["-D", f"html_static_path={TOP / 'book' / '_static'},{folder / 'static'}"]
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", *places, *options]
     return subprocess.run([*map(str, command), folder / "source", folder / "html"]).returncode
 

@@ -19,7 +19,7 @@ LOOKED_AT = """() => [
     ...[...document.images].filter(each => !each.naturalWidth).map(each => 'picture without content: ' + each.src),
     ...(document.documentElement.scrollWidth > innerWidth
         ? ['the page is ' + document.documentElement.scrollWidth + ' wide'] : []),
-    ...(document.querySelector('.MathJax_Error, [data-mml-node="merror"], .merror') ? ['a formula is wrong'] : []),
+    ...[...document.querySelectorAll('.katex-error')].map(each => 'a wrong formula: ' + each.textContent),
 ]"""
 
 
@@ -81,7 +81,7 @@ def visit(context, file, size=PHONE, scheme="light"):
     )
     tab.goto(file.as_uri(), wait_until="load")
     if tab.query_selector(".math"):
-        tab.wait_for_function("window.MathJax && MathJax.Hub && MathJax.Hub.queue.pending == 0")
+        tab.wait_for_function("document.documentElement.dataset.formulas === 'set'")
     tab.evaluate("document.querySelectorAll('img').forEach(each => each.loading = 'eager')")
     return tab, faults + tab.evaluate(LOOKED_AT)
 
