@@ -124,30 +124,38 @@ class Book:
 
     def __init__(self, folder):
         self.source, self.files = folder / "source", folder / "files"
-        self.others, self.copied = [], set()
+        self.others, self.written = [], {}
 
     def write(self, page, text):
-        "Write a page."
+        "Take a page in."
         file = self.source / page
-        if file.exists():
+        if file in self.written:
             raise ValueError(f"two pages of the book have one name: {page}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        self.written[file] = text.encode()
 
     def copy(self, path, folder):
-        "Copy a file of the repository, once, under its own path."
-        if (folder, path) in self.copied:
-            return
-        self.copied.add((folder, path))
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if path.endswith(".html"):
-            (folder / path).write_text(self.page_by_hand(path))
-        else:
-            shutil.copy(TOP / path, folder / path)
+        "Take a file of the repository in under its own path."
+        if folder / path not in self.written:
+            self.written[folder / path] = None  # it may link to itself
+            by_hand = path.endswith(".html")
+            self.written[folder / path] = self.page_by_hand(path).encode() if by_hand else (TOP / path).read_bytes()
+
+    def save(self):
+        "Write what was taken in, touching nothing that is there already, and remove everything else."
+        for file, content in self.written.items():
+            if not (file.is_file() and file.read_bytes() == content):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+        for folder in (self.source, self.files):
+            for file in folder.rglob("*"):
+                if file.is_file() and file not in self.written:
+                    file.unlink()
 
     def place(self, path):
         "Give where a path of the repository is found in the book, and whether that is a page; None if nowhere."
         path = MADE_FROM.get(path, path)
+        if path in MADE_FROM.values():
+            return path.removeprefix("nbs/").replace(".ipynb", ".md"), True
         if (TOP / path).is_dir():
             return self.folder_page(path), True
         if not (TOP / path).is_file():
@@ -291,17 +299,16 @@ class Book:
                 listed = toctree([path.removesuffix(".md") for path in sorted(paths)], words="shown")
                 self.write(f"{page}.md", f"# {title}\n\n{listed}\n")
                 more.append(page)
-        first = self.source / f"{page_of(entries[0])}.md"
         chapters = [toctree(map(page_of, entries[1:]), "Chapters")] if entries[1:] else []
-        trees = [*chapters, toctree(more, "To look things up")]
-        first.write_text("\n\n".join([first.read_text().rstrip(), *trees]) + "\n")
+        trees = "\n\n".join([*chapters, toctree(more, "To look things up")])
+        self.written[self.source / f"{page_of(entries[0])}.md"] += f"\n\n{trees}\n".encode()
+        self.save()
 
 
 def stage(folder, entries):
-    "Make the sources of the book anew in a folder."
+    "Make the sources of the book in a folder; what has not changed stays, so that Sphinx does not read it again."
     for name in ("source", "files", "static"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     Book(folder).make(entries)
 
 
@@ -318,7 +325,7 @@ def build(folder, *options):
         target = folder / "static" / "katex" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(katex / name, target)
-    places = ["-c", TOP / "book", "-D", f"html_extra_path={folder / 'files'}"]
+    places = ["-c", TOP / "book", "-d", folder / "read", "-D", f"html_extra_path={folder / 'files'}"]
     places += ["-D", f"html_static_path={TOP / 'book' / '_static'},{folder / 'static'}"]
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", *places, *options]
     return subprocess.run([*map(str, command), folder / "source", folder / "html"]).returncode
