@@ -49,6 +49,7 @@ PARTS = {
     "The course": ("8_course",),
 }
 SOLUTIONS = "8_course/solutions"  # outside the chain
+FILED = {"results": "Results", "studies": "Templates"}  # folder -> heading; in the order of their names
 HOW_TO = "how_to"  # pages that export nothing; a chain of their own
 FRONT = ("index", "using", "what_came_out", "reading", "how_it_fits", "glossary", "teaching")  # pages above all rooms
 
@@ -99,6 +100,9 @@ def sidebar():
     def section(heading, room):
         return {"section": heading, "contents": [str(each.relative_to(NBS)) for each in inside(room)]}
 
+    def filed(folder):
+        return [f"{folder}/{each.name}" for each in sorted((NBS / folder).glob("*.ipynb"))]
+
     parts = [
         {"section": part, "contents": [section(ROOMS[room][0], room) for room in rooms]}
         for part, rooms in PARTS.items()
@@ -108,6 +112,7 @@ def sidebar():
         section("How to", HOW_TO),
         *parts,
         section("Solutions", SOLUTIONS),
+        *({"section": heading, "contents": filed(folder)} for folder, heading in FILED.items()),
     ]
     return yaml.safe_dump({"website": {"sidebar": {"contents": contents}}}, sort_keys=False)
 
