@@ -1740,6 +1740,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fima/report/encoder_page.py'),
                                           'fima.report.encoder_page.report_encoder': ( '6_report/encoder_page.html#report_encoder',
                                                                                        'fima/report/encoder_page.py'),
+                                          'fima.report.encoder_page.sources_table': ( '6_report/encoder_page.html#sources_table',
+                                                                                      'fima/report/encoder_page.py'),
                                           'fima.report.encoder_page.sure_lines': ( '6_report/encoder_page.html#sure_lines',
                                                                                    'fima/report/encoder_page.py')},
             'fima.report.figures': { 'fima.report.figures.Drawn': ('6_report/figures.html#drawn', 'fima/report/figures.py'),
