@@ -7,7 +7,7 @@ __all__ = ['FEW_GROUPS', 'REFERENCES', 'READINGS', 'EncoderFindings', 'measure_e
            'group_count', 'sure_words', 'Comparison', 'compare_references', 'verdict_words', 'time_words',
            'ground_words', 'foreground_words']
 
-# %% ../../nbs/6_report/17_encoder_findings.ipynb #153337de
+# %% ../../nbs/6_report/17_encoder_findings.ipynb #f6174e81
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ from ..training.fingerprint import code_fingerprint, template_cells, template_fi
 from ..training.trace import weights_digest
 from ..training.weights import load_encoder
 
-# %% ../../nbs/6_report/17_encoder_findings.ipynb #05213bc2
+# %% ../../nbs/6_report/17_encoder_findings.ipynb #b8e3d619
 class EncoderFindings(NamedTuple):
     "Hold what was measured of one encoder."
 
@@ -55,6 +55,8 @@ def _check_shared(
             raise ValueError(
                 f"{kind} must name {name}, by which floors and ceiling are measured too, got {given[kind]}"
             )
+    if 1 not in given["ks"]:
+        raise ValueError(f"ks must hold 1, which floors and ceiling are measured by too, got {given['ks']}")
 
 
 def _there(
@@ -111,7 +113,9 @@ def measure_encoder(
     shared = {name: changes[name] for name in ("modality", "fraction") if name in changes}
     probed, _ = request_evaluation(checkpoint, "bias", split, data, shared, folder / "bias")
     opened = _open(checkpoint, given)
-    given |= dict(folder=str(folder / "protocols"), ks=[k for k in given["ks"] if k <= len(opened.rows("train"))])
+    given["folder"] = str(folder / "protocols")
+    if "ks" not in changes:
+        given["ks"] = [k for k in given["ks"] if k <= len(opened.rows("train"))]
     probed["clips_per_video"] = min(2, given["clips"])
     records = {}
     asked = {"protocols": given, "bias": probed}
@@ -129,7 +133,7 @@ def measure_encoder(
     source = origin.get("file", checkpoint.resolve().name)
     return EncoderFindings(source, folder, opened, untrained, sampling, **records, references=references, origin=origin)
 
-# %% ../../nbs/6_report/17_encoder_findings.ipynb #352dbee7
+# %% ../../nbs/6_report/17_encoder_findings.ipynb #5f776222
 FEW_GROUPS = 10  # below so many a percentile interval tends to be too narrow
 
 
@@ -178,7 +182,7 @@ def sure_words(
         words.append(f"{groups} groups only: rough")
     return ", ".join(words)
 
-# %% ../../nbs/6_report/17_encoder_findings.ipynb #2deee81b
+# %% ../../nbs/6_report/17_encoder_findings.ipynb #58a12848
 REFERENCES = {  # column of the record -> words, and the encoder's reading that it is compared with
     "mean_frame": ("nearest neighbour on the mean frame", "retrieval_paper_hit_1"),
     "motion": ("nearest neighbour on hand-made motion", "retrieval_paper_hit_1"),
@@ -244,7 +248,7 @@ def verdict_words(
                 sentences.append(f"By its {name} it {how} {_listed([f'the {each}' for each in named])}.")
     return " ".join(sentences)
 
-# %% ../../nbs/6_report/17_encoder_findings.ipynb #66514ec6
+# %% ../../nbs/6_report/17_encoder_findings.ipynb #a817e7ce
 def _points(estimate: dict[str, float]) -> str:
     "Write a loss in points with its interval."
     return f"{100 * estimate['value']:.1f} points [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
