@@ -1660,6 +1660,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'fima/report/encoder_findings.py'),
                                               'fima.report.encoder_findings._points': ( '6_report/encoder_findings.html#_points',
                                                                                         'fima/report/encoder_findings.py'),
+                                              'fima.report.encoder_findings._references': ( '6_report/encoder_findings.html#_references',
+                                                                                            'fima/report/encoder_findings.py'),
                                               'fima.report.encoder_findings._there': ( '6_report/encoder_findings.html#_there',
                                                                                        'fima/report/encoder_findings.py'),
                                               'fima.report.encoder_findings.compare_references': ( '6_report/encoder_findings.html#compare_references',

@@ -119,14 +119,14 @@ def anothers(module_work, tmp_path_factory):
         "fc.bias": torch.zeros(400),
     }
     torch.save({name: value.contiguous() for name, value in state.items()}, place / "theirs.pth")
-    import_checkpoint(place / "theirs.pth", place / "run", crop_size=32, frames_per_clip=8, stride=1)
+    import_checkpoint(place / "theirs.pth", place / "run", crop_size=32, frames_per_clip=4, stride=2)
     lists = {"train": [], "test": []}
     generator = np.random.default_rng(0)
-    for number in range(12):
-        split, axis = ("train", "test")[number // 6], number % 2
+    for number in range(10):
+        split, axis = ("test", "train")[number >= 4], number % 2
         frames = np.repeat(generator.integers(0, 120, (1, 48, 48, 3), dtype=np.uint8), 16, axis=0)
         for time, frame in enumerate(frames):
-            place_of = [16 + 2 * (number // 2 % 3), 8 + time]
+            place_of = [16 + 2 * (number // 2 % 2), 8 + time]
             row, column = place_of[::-1] if axis else place_of
             frame[row : row + 12, column : column + 12] = 230
         name = f"{('across', 'down')[axis]}/{number}.mp4"
@@ -151,7 +151,8 @@ def test_anothers_weights(call, anothers):
     assert done.stdout.strip() == str(page)
     text = check_page(page, anothers / "report")
     assert str(anothers) not in text and "not known here" in text and "Where the decoder looks" not in text
-    assert "median masks" in text and "6 groups of test videos" in text and "fc.weight" in text
+    assert "no comparison can be told apart, whatever its size" in text  # of 16 sign patterns none is rare enough
+    assert "median masks" in text and "4 groups of test videos" in text and "fc.weight" in text
     again = call(*words_for(anothers, "--change", "linear=[paper]"))
     check_refusal(again, "linear must name logistic")
 
@@ -170,7 +171,6 @@ def test_the_page_opens_without_a_fault(browser, ours, size, scheme):  # noqa: F
     [
         (["/nowhere"], "nowhere"),
         ([TOP / "tests"], "holds no finished encoder"),
-        ([TOP / "tests", "--videos", "/nowhere"], "nowhere"),
         ([TOP / "tests", "--change", "linear"], "--change must look like name=value"),
     ],
     ids=str,

@@ -11,6 +11,8 @@ __all__ = ['FEW_GROUPS', 'REFERENCES', 'READINGS', 'EncoderFindings', 'measure_e
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from ..evaluation.core.record import Opened, evaluated_data, open_run
 from ..evaluation.core.record_format import read_metrics
 from ..evaluation.core.statistics import paired_test
 from ..plugins import pandas as pd
-from .references import measure_references, untrained_like
+from . import references
 from .results import holm
 from ..study.plan.requests import request_evaluation
 from ..study.run.jobs import Kernel, execute
@@ -80,6 +82,22 @@ def _there(
     return metrics if same and all(metrics.get(name) == value for name, value in wanted.items()) else None
 
 
+def _references(opened: Opened, folder: Path, sampling: ClipSampling, progress: bool) -> dict[str, Any]:
+    "Read the record of floors and ceiling, or make it where weights, videos, code or settings are others."
+    file, source = folder / "metrics.json", Path(references.__file__).read_bytes()
+    protocols = code_fingerprint(opened.recipe, template_cells("protocols"), tested=opened.about.name)
+    code = sha256(source + protocols.encode()).hexdigest()[:16]
+    if file.exists() and not is_torn(file):
+        metrics = read_metrics(file)
+        wanted = dict(
+            weights=weights_digest(opened.encoder), data_fingerprint=opened.data.content, references_code=code
+        )
+        settings = {name: metrics["settings"][name] for name in asdict(sampling)}
+        if settings == asdict(sampling) and all(metrics.get(name) == value for name, value in wanted.items()):
+            return metrics
+    return references.measure_references(opened, folder, sampling, progress, code)
+
+
 def _of_import(checkpoint: Path) -> dict[str, Any]:
     "Read what became of an imported file; empty where a run was trained here, or a lone file is read."
     file = checkpoint / "metrics.json"
@@ -128,10 +146,10 @@ def measure_encoder(
                 execute(template_file(template), notebook, parameters, held, progress)
                 records[template] = read_metrics(folder / template / "metrics.json")
     sampling = ClipSampling(given["clips"], given["fraction"], given.get("crops", 1), given["modality"])
-    references = measure_references(opened, folder / "references", sampling, progress)
-    untrained, origin = untrained_like(opened, folder / "references" / "untrained"), _of_import(checkpoint)
+    floors = _references(opened, folder / "references", sampling, progress)
+    untrained, origin = references.untrained_like(opened, folder / "references" / "untrained"), _of_import(checkpoint)
     source = origin.get("file", checkpoint.resolve().name)
-    return EncoderFindings(source, folder, opened, untrained, sampling, **records, references=references, origin=origin)
+    return EncoderFindings(source, folder, opened, untrained, sampling, **records, references=floors, origin=origin)
 
 # %% ../../nbs/6_report/17_encoder_findings.ipynb #5f776222
 FEW_GROUPS = 10  # below so many a percentile interval tends to be too narrow

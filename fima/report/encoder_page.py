@@ -353,9 +353,9 @@ def _short_list(caption: str, head: Sequence[str], lines: Sequence[Sequence[Any]
 def _clips_in_words(found: EncoderFindings) -> str:
     "Say what the encoder was fed with."
     views, sampling = found.opened.recipe.views, found.sampling
+    clips = f"{sampling.clips} {'clip' if sampling.clips == 1 else 'clips'} a video"
     return (
-        f"{sampling.modality}, {sampling.clips} clips of {views.frames_per_clip} frames, stride {views.stride}, "
-        f"{views.crop_size} pixels"
+        f"{sampling.modality}, {clips}, {views.frames_per_clip} frames, stride {views.stride}, {views.crop_size} pixels"
     )
 
 
@@ -387,7 +387,8 @@ def provenance_table(
         ("fima", f"{metrics['code_version']}, commit {metrics['commit'] or 'not known'}"),
         ("code, fingerprint (protocols, bias)", f"{metrics['code']}, {found.bias['code']}"),
         ("Python and libraries", _libraries(metrics)),
-        ("device", f"{metrics['device']}, {metrics['threads']} threads"),
+        ("device", metrics["device"]),
+        ("threads", metrics["threads"]),
         ("time to measure", f"{sum(each['seconds'] for each in (metrics, found.bias, found.references)):.0f} s"),
         ("untrained encoder, weights", found.references["untrained"]),
     ]
@@ -401,12 +402,12 @@ def provenance_lists(
     left_out = [[video["path"], video["reason"]] for video in found.protocols["left_out"]]
     not_probed = [[video["path"], video["probes"], video["reason"]] for video in found.bias["not_probed"]]
     used = [list(pair) for pair in found.origin.get("used", {}).items()]
-    unused = [[name] for name in found.origin.get("left_out", [])]
+    unused = [[name] for name in found.origin.get("left_out", []) if not name.endswith("num_batches_tracked")]
     return [
         _short_list("Videos left out", ("video", "reason"), left_out),
         _short_list("Videos that could not be changed", ("video", "probe", "reason"), not_probed),
         _short_list("Tensors of the file that were used", ("name in the file", "name here"), used),
-        _short_list("Tensors of the file that were not used", ("name in the file",), unused),
+        _short_list("Tensors of the file that were not used, counters aside", ("name in the file",), unused),
     ]
 
 
@@ -454,6 +455,12 @@ def caution_words(
         words.append(
             f"Only {groups} groups of test videos: intervals draw whole groups, and with so few they are rough and "
             "tend to be too narrow."
+        )
+    smallest = min(1.0, len(REFERENCES) * 2.0 ** (1 - groups))
+    if smallest >= 0.05:
+        words.append(
+            f"With {groups} groups no comparison can be told apart, whatever its size: the smallest adjusted p-value that "
+            f"the test can give is {smallest:.2f}."
         )
     return words
 

@@ -162,6 +162,7 @@ def measure_references(
     folder: Path | str,  # of the record, made if absent
     sampling: ClipSampling = PAPER_SAMPLING,  # clips and squares; its modality is that of the maps
     progress: bool = True,  # show bars
+    code: str = "",  # fingerprint of what computes them, recorded
     # the record: columns mean_frame, motion, untrained_MODALITY_linear, untrained_MODALITY_hit_1, map, map_untrained,
     # map_middle; `chance`: guess, largest_class, hit_1
 ) -> dict[str, Any]:
@@ -203,4 +204,5 @@ def measure_references(
         floats=list(maps),
         chance=chance,
         untrained=weights_digest(untrained.encoder),
+        references_code=code,
     )
