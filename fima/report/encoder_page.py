@@ -459,8 +459,8 @@ def caution_words(
     smallest = min(1.0, len(REFERENCES) * 2.0 ** (1 - groups))
     if smallest >= 0.05:
         words.append(
-            f"With {groups} groups no comparison can be told apart, whatever its size: the smallest adjusted p-value that "
-            f"the test can give is {smallest:.2f}."
+            f"With {groups} groups no comparison can be told apart, whatever its size: the smallest adjusted p-value "
+            f"that the test can give is {smallest:.2f}."
         )
     return words
 
