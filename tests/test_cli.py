@@ -40,6 +40,7 @@ def ends(result, code):
         ["data", "make"],
         ["pretrain"],
         ["evaluate"],
+        ["report"],
         ["compare"],
         ["checkpoint"],
         ["checkpoint", "import"],
