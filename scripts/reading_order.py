@@ -49,7 +49,7 @@ PARTS = {
     "The course": ("8_course",),
 }
 SOLUTIONS = "8_course/solutions"  # outside the chain
-FILED = {"results": "Results", "studies": "Templates"}  # folder -> heading; in the order of their names
+FILED = {"play": "Play", "results": "Results", "studies": "Templates"}  # folder -> heading; in the order of their names
 HOW_TO = "how_to"  # pages that export nothing; a chain of their own
 FRONT = ("index", "using", "what_came_out", "reading", "how_it_fits", "glossary", "teaching")  # pages above all rooms
 
