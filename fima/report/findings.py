@@ -158,7 +158,7 @@ def ordering_finding(
     return Finding(
         "ordering",
         f"The paper's ordering of loss terms (Table 1) {holds}",
-        f"claims supported by the linear probe are {counted}.",
+        f"the linear probe supports {counted} claims.",
         " ".join(filter(None, caveats)),
     )
 
@@ -220,7 +220,7 @@ def rivals_finding(
     places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
     told = _in_words([f"{_VERDICT_WORDS[how]} on {_in_words(where)}" for how, where in places.items() if where])
     if told:
-        rest.append(f"FIMA on the same frames is, beside IIC, {told}.")
+        rest.append(f"Beside IIC, FIMA on the same frames is {told}.")
     return Finding("rivals", head, f"{claim}.", " ".join([*rest, f"No method was tuned here. {_basis(tables)}."]))
 
 # %% ../../nbs/6_report/11_findings.ipynb #624287ea
@@ -333,7 +333,7 @@ def figure_5b_finding(
         f"Figure 5b {verb}",
         f"beside VV + VD, FIMA's similarity of RGB and motion features has {'; '.join(clauses)}; "
         "the paper sees a smaller mean and a larger deviation.",
-        f"{'; '.join(bases)}; one seed and one split each. Directions are told where the 95% intervals do not overlap.",
+        f"{'; '.join(bases)}; one seed and one split each. We state a direction only where the 95% intervals do not overlap.",
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #90c62d6d
