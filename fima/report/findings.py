@@ -333,7 +333,8 @@ def figure_5b_finding(
         f"Figure 5b {verb}",
         f"beside VV + VD, FIMA's similarity of RGB and motion features has {'; '.join(clauses)}; "
         "the paper sees a smaller mean and a larger deviation.",
-        f"{'; '.join(bases)}; one seed and one split each. We state a direction only where the 95% intervals do not overlap.",
+        f"{'; '.join(bases)}; one seed and one split each. "
+        "We state a direction only where the 95% intervals do not overlap.",
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #90c62d6d
