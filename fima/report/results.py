@@ -197,7 +197,7 @@ def _compare_claim(results: pd.DataFrame, claim: Claim, template: str, measure: 
         line |= paired_test(one.correct, two.correct, one.group)._asdict() | dict(n=len(one))
     else:
         both = better.merge(worse, on=["path", "group", "seed"], suffixes=("", "_worse"))
-        found = crossed_estimate(both.assign(correct=both.correct - both.correct_worse))
+        found = crossed_estimate(both.assign(correct=both.correct - both.correct_worse), least=-1.0)
         line |= dict(difference=found.value, low=found.low, high=found.high, p=found.p, seen=found.seen, n=found.n)
     line["agree"] = int((np.sign(of_seeds) == np.sign(line["difference"])).sum())
     return line

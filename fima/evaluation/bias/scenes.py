@@ -75,6 +75,9 @@ def scene_table(
     train, test = (np.flatnonzero(catalog.split == split) for split in ("train", "test"))
     if not (len(train) and len(test)):
         raise ValueError(f"catalog must hold training and test videos, got {len(train)} and {len(test)}")
+    torn = catalog.groupby("group").label.nunique()
+    if torn.max() > 1:
+        raise ValueError(f"groups must be of one class each, got {torn.max()} classes in {torn.idxmax()}")
     scenes, labels = features["scene"], catalog.label.to_numpy()
     centre = scenes[train].mean(0)
     groups = catalog.group.to_numpy()

@@ -203,6 +203,7 @@ def crossed_estimate(
     # one row per tested video and seed: columns path, group, correct (in [-1, 1]), seed; others are ignored
     predictions: pd.DataFrame,
     level: float = 0.95,  # coverage of the interval, in (0, 1)
+    least: float = 0.0,  # smallest value that there can be; -1 for a difference of two accuracies
 ) -> CrossedEstimate:  # mean over videos and seeds
     "Give a mean with an interval and a test against 0 that cover both videos and seeds."
     from scipy.stats import t as student  # imported late: it takes a second
@@ -215,19 +216,19 @@ def crossed_estimate(
     (S, G), weights = cells.shape, sizes / sizes.sum()
     of_seeds, of_groups = cells @ weights, cells.mean(0)
     mean = float(of_seeds.mean())
-    of_videos = float(G / (G - 1) * (weights**2 * (of_groups - mean) ** 2).sum())
-    variance, freedom = of_videos, float(G - 1)
+    equal = float(1 / (weights**2).sum())  # so many groups of one size say as much as these
+    of_videos = float(equal / (equal - 1) * (weights**2 * (of_groups - mean) ** 2).sum())
+    variance, freedom = of_videos, equal - 1
     if S > 1:
         over_seeds = float(of_seeds.var(ddof=1) / S)
         rest = cells - of_groups - (of_seeds - mean)[:, None]
-        of_cells = float(G / (G - 1) * (weights**2 * rest**2).sum() / (S * (S - 1)))
+        of_cells = float(equal / (equal - 1) * (weights**2 * rest**2).sum() / (S * (S - 1)))
         variance = max(over_seeds + of_videos - of_cells, over_seeds, of_videos)
-        parts = over_seeds**2 / (S - 1) + of_videos**2 / (G - 1)
+        parts = over_seeds**2 / (S - 1) + of_videos**2 / (equal - 1)
         freedom = variance**2 / parts if parts else freedom
     error = variance**0.5
     margin = error * student.ppf((1 + level) / 2, freedom)
     p = 2 * student.sf(abs(mean) / error, freedom) if error else (2.0 ** (1 - G) if mean else 1.0)
     seen = error * (student.ppf(0.975, freedom) + student.ppf(0.8, freedom))
-    least = -1.0 if predictions.correct.min() < 0 else 0.0
     low, high = max(mean - margin, least), min(mean + margin, 1.0)
     return CrossedEstimate(mean, float(low), float(high), len(pooled), S, float(p), error, freedom, float(seen))

@@ -69,13 +69,14 @@ class Conv3d(nn.Conv3d):
             return self._convolve(maps)
 
     def _convolve(self, maps: Tensor) -> Tensor:
+        mixed = torch.is_autocast_enabled("cpu")  # bf16: what is kept has another type than what was computed
         if maps.device.type == "cpu" and self._is_plain and _is_channels_last(maps):
             if self.kernel_size == self.stride == (1, 1, 1) and self.padding == (0, 0, 0):
                 return _pointwise(maps, self.weight, self.bias)
             if self.kernel_size[1:] == self.stride[1:] == (1, 1) and self.padding[1:] == (0, 0):
-                temporal = _Temporal.apply if self.stride[0] == 1 else _temporal
+                temporal = _Temporal.apply if self.stride[0] == 1 and not mixed else _temporal
                 return temporal(maps, self.weight, self.bias, self.stride[0], self.padding[0])
-            if _SLOW_WEIGHTS and self.kernel_size[0] == 1 and not isinstance(self.padding, str):
+            if _SLOW_WEIGHTS and not mixed and self.kernel_size[0] == 1 and not isinstance(self.padding, str):
                 return _Spatial.apply(maps, self.weight, self.bias, self.stride, self.padding)
         return super().forward(maps)
 
