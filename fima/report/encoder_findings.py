@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW_GROUPS', 'REFERENCES', 'READINGS', 'EncoderFindings', 'measure_encoder', 'NumberRead', 'read_number',
-           'group_count', 'sure_words', 'AgainstFloor', 'compare_references', 'verdict_words', 'time_words',
+           'group_count', 'sure_words', 'ReferenceComparison', 'compare_references', 'verdict_words', 'time_words',
            'ground_words', 'foreground_words']
 
 # %% ../../nbs/6_report/17_encoder_findings.ipynb #f6174e81
@@ -45,14 +45,14 @@ class EncoderFindings(NamedTuple):
     origin: dict[str, Any]  # of an imported encoder: what became of its file; else empty
 
 
-_SAME_PROTOCOL = {"linear": "logistic", "retrieval": "paper"}  # protocols by which references are measured
+_SHARED_PROTOCOLS = {"linear": "logistic", "retrieval": "paper"}  # protocols by which references are measured
 
 
 def _check_shared(
     given: dict[str, Any],  # parameters of the template of protocols
 ) -> None:
     "Refuse protocols without those that the references share."
-    for kind, name in _SAME_PROTOCOL.items():
+    for kind, name in _SHARED_PROTOCOLS.items():
         if name not in given.get(kind, name):
             raise ValueError(
                 f"{kind} must name {name}, by which floors and ceiling are measured too, got {given[kind]}"
@@ -212,7 +212,7 @@ REFERENCES = {  # column of the record -> words, and the encoder's reading that 
 READINGS = {"linear_logistic": "linear probe", "retrieval_paper_hit_1": "nearest training video (R@1)"}
 
 
-class AgainstFloor(NamedTuple):
+class ReferenceComparison(NamedTuple):
     "Hold the encoder against one reference."
 
     reference: str  # column of the record of references
@@ -233,7 +233,7 @@ def _aligned(found: EncoderFindings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def compare_references(
     found: EncoderFindings,  # measured encoder
-) -> list[AgainstFloor]:
+) -> list[ReferenceComparison]:
     "Test the encoder against every reference, paired by video, p-values adjusted."
     ours, theirs = _aligned(found)
     tests = [paired_test(ours[reading], theirs[name], ours.group) for name, (_, reading) in REFERENCES.items()]
@@ -242,18 +242,18 @@ def compare_references(
         REFERENCES.items(), tests, holm([test.p for test in tests]), strict=True
     ):
         verdict = "not told apart" if p >= 0.05 else "above" if test.difference > 0 else "below"
-        made.append(AgainstFloor(name, words, reading, test.difference, test.low, test.high, float(p), verdict))
+        made.append(ReferenceComparison(name, words, reading, test.difference, test.low, test.high, float(p), verdict))
     return made
 
 
-def _in_a_row(words: Sequence[str]) -> str:
+def _in_words(words: Sequence[str]) -> str:
     "Join words for a sentence."
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def verdict_words(
-    compared: Sequence[AgainstFloor],  # of one encoder
+    compared: Sequence[ReferenceComparison],  # of one encoder
 ) -> str:
     "Say in a few sentences what the encoder is above, below or not told apart from."
     sentences = []
@@ -263,11 +263,11 @@ def verdict_words(
             named = [one.words for one in of_reading if one.verdict == verdict]
             if named:
                 how = "is not told apart from" if verdict.startswith("not") else f"is {verdict}"
-                sentences.append(f"By its {name} it {how} {_in_a_row([f'the {each}' for each in named])}.")
+                sentences.append(f"By its {name} it {how} {_in_words([f'the {each}' for each in named])}.")
     return " ".join(sentences)
 
 # %% ../../nbs/6_report/17_encoder_findings.ipynb #a817e7ce
-def _in_points(estimate: dict[str, float]) -> str:
+def _points(estimate: dict[str, float]) -> str:
     "Write a loss in points with its interval."
     return f"{100 * estimate['value']:.1f} points [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
@@ -286,9 +286,7 @@ def time_words(
         verdict = "that frames change matters to it; that their order does cannot be told"
     else:
         verdict = "no use of time can be told"
-    return (
-        f"Time: shuffled frames cost {_in_points(shuffled)}, one frame repeated costs {_in_points(frozen)}: {verdict}."
-    )
+    return f"Time: shuffled frames cost {_points(shuffled)}, one frame repeated costs {_points(frozen)}: {verdict}."
 
 
 def ground_words(

@@ -31,7 +31,7 @@ from ..plugins import pandas as pd
 from fima.report.encoder_findings import (
     READINGS,
     REFERENCES,
-    AgainstFloor,
+    ReferenceComparison,
     EncoderFindings,
     NumberRead,
     compare_references,
@@ -178,7 +178,7 @@ def look_strips(
     return strips
 
 
-def _in_colour(picture: np.ndarray, cell: int, size: tuple[int, int]) -> np.ndarray:
+def _mark_cell(picture: np.ndarray, cell: int, size: tuple[int, int]) -> np.ndarray:
     "Draw a square around a cell of the feature map."
     height, width = (len(picture) // side for side in size)
     left, top = cell % size[1] * width, cell // size[1] * height
@@ -208,7 +208,7 @@ def attention_strips(
         for cell, what in zip(points[place], ("a point that moves", "a point that stands"), strict=True):
             looked = overlay(target, attention[place, cell].reshape(size))
             strip.append(
-                picture_of(_in_colour(source, int(cell), size), f"{row['class']}: {what}, marked", what, "asked")
+                picture_of(_mark_cell(source, int(cell), size), f"{row['class']}: {what}, marked", what, "asked")
             )
             strip.append(picture_of(looked, f"{row['class']}: where the decoder looks for {what}", "looked for there"))
         strips.append(strip)
@@ -220,7 +220,7 @@ def _plain_table(caption: str, head: Sequence[str], lines: Sequence[Sequence[Any
     return Table(caption, [dress(name) for name in head], [[dress(cell) for cell in line] for line in lines])
 
 
-def _sure_table(
+def _bar_table(
     caption: str,
     head: Sequence[str],  # of the columns before the number
     lines: Sequence[tuple[list[Any], NumberRead | None]],  # cells before the number; lines without one are left out
@@ -246,11 +246,11 @@ def floors_table(
             if of_reading == reading:
                 lines.append(([words, name], read_number(found, "references", column, by_reading[reading])))
     head = ("what", "read by")
-    return _sure_table("The encoder and what to hold it against", head, lines, group_count(found.references))
+    return _bar_table("The encoder and what to hold it against", head, lines, group_count(found.references))
 
 
 def compared_table(
-    compared: Sequence[AgainstFloor],  # of one encoder
+    compared: Sequence[ReferenceComparison],  # of one encoder
 ) -> Table:
     "List the paired comparisons."
     lines = []
@@ -272,7 +272,7 @@ def protocols_table(
     for name, line in zip(names, table.itertuples(), strict=True):
         number = read_number(found, "protocols", name, line.chance)
         lines.append(([f"{line.kind}: {line.protocol}", line.measure], number))
-    return _sure_table("Accuracy under every protocol", ("protocol", "measure"), lines, groups)
+    return _bar_table("Accuracy under every protocol", ("protocol", "measure"), lines, groups)
 
 
 def sources_table(
@@ -309,7 +309,7 @@ def relies_table(
         ([shown, asked], read_number(found, "bias", name, chance[kind]))
         for name, (shown, asked, kind) in _RELIES.items()
     ]
-    return _sure_table("One probe, changed videos", ("shown", "asked"), lines, group_count(found.bias))
+    return _bar_table("One probe, changed videos", ("shown", "asked"), lines, group_count(found.bias))
 
 
 def losses_table(
@@ -338,17 +338,17 @@ def agreement_table(
     }
     lines = [([name], read_number(found, "references", column, 0.5)) for column, name in words.items()]
     caption = "Does the map pick what moves?"
-    return _sure_table(caption, ("map",), lines, group_count(found.references), "area under the ROC curve x 100")
+    return _bar_table(caption, ("map",), lines, group_count(found.references), "area under the ROC curve x 100")
 
 # %% ../../nbs/6_report/18_encoder_page.ipynb #7e402d5b
-_SHOWN_TABLES = 30  # lines of a list, at most; more are counted
+_LIST_LINES = 30  # lines of a list, at most; more are counted
 
 
 def _short_list(caption: str, head: Sequence[str], lines: Sequence[Sequence[Any]]) -> Table:
     "List the first lines, and count the others."
-    shown = list(lines[:_SHOWN_TABLES])
-    if len(lines) > _SHOWN_TABLES:
-        shown.append([f"and {len(lines) - _SHOWN_TABLES} more", *[""] * (len(head) - 1)])
+    shown = list(lines[:_LIST_LINES])
+    if len(lines) > _LIST_LINES:
+        shown.append([f"and {len(lines) - _LIST_LINES} more", *[""] * (len(head) - 1)])
     return _plain_table(caption, head, shown)
 
 
