@@ -246,7 +246,7 @@ def compare_references(
     return made
 
 
-def _in_words(words: Sequence[str]) -> str:
+def _put_in_words(words: Sequence[str]) -> str:
     "Join words for a sentence."
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
@@ -263,11 +263,11 @@ def verdict_words(
             named = [one.words for one in of_reading if one.verdict == verdict]
             if named:
                 how = "is not told apart from" if verdict.startswith("not") else f"is {verdict}"
-                sentences.append(f"By its {name} it {how} {_in_words([f'the {each}' for each in named])}.")
+                sentences.append(f"By its {name} it {how} {_put_in_words([f'the {each}' for each in named])}.")
     return " ".join(sentences)
 
 # %% ../../nbs/6_report/17_encoder_findings.ipynb #a817e7ce
-def _points(estimate: dict[str, float]) -> str:
+def _in_points(estimate: dict[str, float]) -> str:
     "Write a loss in points with its interval."
     return f"{100 * estimate['value']:.1f} points [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
@@ -286,7 +286,9 @@ def time_words(
         verdict = "that frames change matters to it; that their order does cannot be told"
     else:
         verdict = "no use of time can be told"
-    return f"Time: shuffled frames cost {_points(shuffled)}, one frame repeated costs {_points(frozen)}: {verdict}."
+    return (
+        f"Time: shuffled frames cost {_in_points(shuffled)}, one frame repeated costs {_in_points(frozen)}: {verdict}."
+    )
 
 
 def ground_words(
