@@ -35,8 +35,9 @@ def citations(text):
         pattern = rf"{OTHERS}\b(?:{word})[ \n]\(?({NUMBER}(?:(?:, | and | or | to |–){NUMBER})*)"
         for match in re.finditer(pattern, text):
             for number in re.findall(NUMBER, match[1]):
-                if not (known is not APPENDICES and number in ("A", "I")):  # a word: "a figure. A table"
-                    found.append((match[0], number, number in known))
+                if known is APPENDICES or number not in ("A", "I"):  # else a word: "a figure. A table"
+                    there = APPENDICES if number[0].isalpha() else known  # "Table 3d and D.2"
+                    found.append((match[0], number, number in there))
     return found
 
 
@@ -76,6 +77,7 @@ def test_nothing_is_cited_that_the_paper_does_not_have():
         "Fig. 12",
         "App. A.5",
         "Appendix E",
+        "Table 3d and D.5",
     ],
 )
 def test_a_wrong_number_is_noticed(text):
@@ -84,7 +86,15 @@ def test_a_wrong_number_is_noticed(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["(Section 3.3)", "Eq. 1, 8 and 10", "Tables 1 to 5 and 7", "Fig. 5b", "App. D.4", "Section 4.1, Appendix A.3"],
+    [
+        "(Section 3.3)",
+        "Eq. 1, 8 and 10",
+        "Tables 1 to 5 and 7",
+        "Fig. 5b",
+        "Table 3d and D.2",
+        "App. D.4",
+        "Section 4.1, Appendix A.3",
+    ],
 )
 def test_a_right_number_passes(text):
     found = citations(f"as in {text} of the paper")
