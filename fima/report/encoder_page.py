@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..evaluation.core.record import Opened, run_features
@@ -44,10 +43,9 @@ from fima.report.encoder_findings import (
     time_words,
     verdict_words,
 )
-from .page_cells import Cell, Table, dress
+from .page_cells import Cell, Table, dress, fill_template
 from .references import middle_maps
 from .style import overlay
-from ..study.plan.schema import results_folder
 from ..study.run.jobs import Kernel
 from ..training.checkpoint import write_text
 from ..training.fingerprint import writable
@@ -518,14 +516,7 @@ def encoder_page(
     "Compose the page about an encoder."
     compared, metrics, recipe = compare_references(found), found.protocols, found.opened.recipe
     left = len({line["path"] for line in found.bias["not_probed"]})
-    environment = Environment(
-        loader=FileSystemLoader(results_folder()),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("encoder.html").render(
+    values = dict(
         title=f"{found.source}: {recipe.encoder.name} on {metrics['data_set']}",
         lead=f"Weights {weights_fingerprint(found.opened.encoder)}, split {metrics['split']}: what it knows, above "
         "what, and how sure that is.",
@@ -554,6 +545,7 @@ def encoder_page(
         lists=provenance_lists(found),
         recipe=recipe_text(found),
     )
+    return fill_template("encoder.html", values)
 
 
 def report_encoder(
@@ -572,7 +564,7 @@ def report_encoder(
             raise ValueError(f"--file must be a .html file, got {file}")
         writable(file.parent, "--file")
     found = measure_encoder(Path(checkpoint), data, split, changes, folder, kernel, progress)
-    text = encoder_page(found) + "\n"
+    text = encoder_page(found)
     assert len(text.encode()) < LARGEST, f"a page must stay below {LARGEST:,} bytes, got {len(text.encode()):,}"
     page = file or found.folder / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plugins import pandas as pd
 from .sheets import Sheet, read_sheet
-from .style import COLOURS, figure_style
 from ..study.plan.schema import reports_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['LOSS_TABLES', 'METHOD_TABLES', 'Finding', 'SheetRows', 'read_rows', 'ordering_finding', 'rivals_finding',
@@ -407,6 +406,10 @@ def draw_findings(
     reports: Path | str | None = None,  # reports folder
 ) -> Figure:
     "Draw accuracy by the linear probe with 95% intervals: a panel for each data set, a line for each row."
+    import matplotlib.pyplot as plt  # only here: the page, which is made of sentences, need not wait for it
+
+    from fima.report.style import COLOURS, figure_style
+
     found = _shown_lines(reports)
     if not found:
         raise ValueError(f"reports must hold one of the tables {', '.join(LOSS_TABLES + METHOD_TABLES)}, got none")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..study.plan.schema import Study, load_study, reports_folder, results_folder, study_names
@@ -27,9 +26,9 @@ from fima.report.page_cells import (
     PagePart,
     Table,
     dress,
+    fill_template,
     mark_up_sheet,
     mark_up_table,
-    needed_width,
     read_figure,
 )
 from .sheets import Sheet, SheetPart, Verdict, read_sheet
@@ -263,20 +262,6 @@ def _small_table(reports: Path) -> list[Table]:
     return [mark_up_table(SheetPart(words, table))] if len(table.columns) > 1 else []
 
 
-def _fill_template(values: dict[str, Any]) -> str:
-    "Fill the template of the page, which escapes whatever it is given."
-    environment = Environment(
-        loader=FileSystemLoader(results_folder()),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["needed_width"] = needed_width
-    values |= {"widths": range(3, 301, 3)}  # in rem, as `needed_width` gives them
-    return environment.get_template("page.html").render(**values) + "\n"
-
-
 def build_page(
     reports: Path | str | None = None,  # reports folder; None: the repository's
     profile: str = "",  # scale; empty: each study's own
@@ -300,5 +285,5 @@ def build_page(
 
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
-    write_text(page, _fill_template(values))
+    write_text(page, fill_template("page.html", values))
     return page
