@@ -2674,6 +2674,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fima.training.log': { 'fima.training.log.Log': ('3_training/log.html#log', 'fima/training/log.py'),
                                    'fima.training.log.Log.__init__': ('3_training/log.html#log.__init__', 'fima/training/log.py'),
                                    'fima.training.log.Log.add': ('3_training/log.html#log.add', 'fima/training/log.py'),
+                                   'fima.training.log.Log.close': ('3_training/log.html#log.close', 'fima/training/log.py'),
                                    'fima.training.log.Log.read': ('3_training/log.html#log.read', 'fima/training/log.py'),
                                    'fima.training.log.Log.settle': ('3_training/log.html#log.settle', 'fima/training/log.py'),
                                    'fima.training.log.Log.write': ('3_training/log.html#log.write', 'fima/training/log.py'),

@@ -100,7 +100,7 @@ def process(scenario):
             if scenario == "terminated": os.kill(os.getpid(), signal.SIGTERM)
             if "killed" in scenario: os.kill(os.getpid(), signal.SIGKILL)
             if scenario == "raising": raise KeyError("the second process has no such key")
-            if scenario == "hanging": time.sleep(14)
+            if scenario == "hanging": time.sleep(30)
         return take(*given)
     pretrain.build_method, pretrain.take_step = keep, troubled
     if scenario == "variants":
@@ -113,7 +113,7 @@ def process(scenario):
         return 0
     recipe = work / "refused.json" if scenario == "refused" else work / "variants" / "fima.json"
     folder = work / scenario.removesuffix(", again")
-    minutes = "0.1" if scenario == "hanging" else "5"
+    minutes = "0.3" if scenario == "hanging" else "5"
     intervals = ["--log-interval", "1", "--checkpoint-interval", "2"]
     return launch.worker_main([str(recipe), str(folder), "--device", "cpu", *intervals, "--minutes", minutes])
 
@@ -148,7 +148,7 @@ def python(*words):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as process:
         try:
-            process.said = process.communicate(timeout=120)[0]
+            process.said = process.communicate(timeout=300)[0]
         finally:
             process.terminate()
     return process

@@ -72,6 +72,10 @@ class Log:
         "Wait until every line is on the disk: a checkpoint leans on them."
         to_disk(self.file)
 
+    def close(self) -> None:
+        "Wait until TensorBoard's thread has written what it was given, and end it."
+        self.board.close()
+
     def write(
         self,
         step: int,  # steps done

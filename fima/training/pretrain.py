@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -285,7 +285,8 @@ class TrainingLoop:
     def run(self) -> dict[str, Any]:  # what metrics.json says of the training
         "Take the steps that are left; raise Stopped when told to stop."
         self.start()
-        with stop_requests() as stop_requested, self.progress_bar() as bar:
+        log = closing(self.log_file) if self.writes else nullcontext()
+        with log, stop_requests() as stop_requested, self.progress_bar() as bar:
             for raw in self.remaining_batches():
                 fetched = time.perf_counter()
                 seconds_data = fetched - self.clock
