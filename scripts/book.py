@@ -171,13 +171,17 @@ class Book:
     def link(self, target, home):
         "Turn a link of a file of the repository into one of its page in the book."
         path, _, anchor = target.partition("#")
-        if "://" in target or not path or target.startswith(("mailto:", "attachment:", "data:")):
+        if target == f"#{anchor}":  # a heading of the same page: Jupyter keeps its capitals, Sphinx does not
+            return target.lower()
+        if "://" in target or target.startswith(("mailto:", "attachment:", "data:")):
             return target
         place = self.place(posixpath.normpath(posixpath.join(posixpath.dirname(home), path)))
         if not place:
             return target
         where = posixpath.relpath(place[0], posixpath.dirname(home.removeprefix("nbs/")) or ".")
-        return (where if place[1] else f"site:{where}") + (f"#{anchor}" if anchor else "")
+        if place[1]:
+            return where + (f"#{anchor.lower()}" if anchor else "")
+        return f"site:{where}" + (f"#{anchor}" if anchor else "")
 
     def linked(self, text, home):
         "Turn all links of a text; a picture lies beside the pages."

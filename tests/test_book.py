@@ -103,6 +103,9 @@ def test_links_of_the_sources_lead_to_what_is_there(staged):
             folder = staged.parent / "files" / file.parent.relative_to(staged) if site else file.parent
             if "://" not in target and not (folder / target.removeprefix("site:")).resolve().exists():
                 wrong.append(f"{file.relative_to(staged)}: {target}")
+        for anchor in re.findall(r"\]\((?!\w+:)[^)\s]*#([^)\s]+)\)", text):  # Sphinx names headings in small letters
+            if anchor != anchor.lower():
+                wrong.append(f"{file.relative_to(staged)}: #{anchor}")
     assert not wrong, "\n".join(wrong)
 
 
