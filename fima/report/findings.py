@@ -40,8 +40,12 @@ class Finding(NamedTuple):
     head: str  # what came out, without a number
     caveat: str  # sentences on what it rests and what it does not show; they stand before the numbers
     numbers: str  # sentences with its numbers
+    rest: str = ""  # further ones, which the page of results folds
 
-    said = property(lambda self: f"{self.caveat} {self.numbers}", doc="Give what stands behind the head.")
+    said = property(
+        lambda self: " ".join(filter(None, (self.caveat, self.numbers, self.rest))),
+        doc="Give what stands behind the head.",
+    )
 
 
 class SheetRows(NamedTuple):
@@ -161,13 +165,13 @@ def ordering_finding(
     holds = "fails in part" if (every.verdict == "contradicted").any() else holds
     counted = _in_words([f"{_tally(_claims(rows))} on {rows.data}" for rows in tables])
     nearest = [f"{_tally(_claims(rows, 'R@1'))} on {rows.data}" for rows in tables if len(_claims(rows, "R@1"))]
-    sentences = [f"Orderings of the paper that the linear probe supports: {counted}.", *map(_not_supported, tables)]
-    sentences += [f"By nearest neighbours (R@1): {_in_words(nearest)}." if nearest else ""]
+    rest = [*map(_not_supported, tables), f"By nearest neighbours (R@1): {_in_words(nearest)}." if nearest else ""]
     return Finding(
         "ordering",
         f"The paper's ordering of loss terms (Table 1) {holds}",
         _basis(tables),
-        " ".join(filter(None, sentences)),
+        f"Orderings of the paper that the linear probe supports: {counted}.",
+        " ".join(filter(None, rest)),
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #95ed37b2
@@ -228,15 +232,16 @@ def rivals_finding(
     steps = [words for words in map(_same_frames, tables) if words]
     beaten = any(rows.verdict("fima", row) == "contradicted" for rows in tables for row in _RIVALS)
     head = "FIMA is not the best method here" if beaten else "No other method beats FIMA"
-    sentences = [_rivals(rows) for rows in tables]
+    rest = []
     if steps:
-        sentences.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
+        rest.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
     places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
     told = [f"{_VERDICT_WORDS[how]} IIC on {_in_words(where)}" for how, where in places.items() if where]
     if told:
-        sentences.append(f"With the same frames FIMA is {_in_words(told)}.")
-    sentences += [_fewer_seeds(rows, read_rows(LOSS_TABLES, reports)) for rows in tables]
-    return Finding("rivals", head, f"No method was tuned here. {_basis(tables)}", " ".join(filter(None, sentences)))
+        rest.append(f"With the same frames FIMA is {_in_words(told)}.")
+    rest += [_fewer_seeds(rows, read_rows(LOSS_TABLES, reports)) for rows in tables]
+    caveat = f"No method was tuned here. {_basis(tables)}"
+    return Finding("rivals", head, caveat, " ".join(map(_rivals, tables)), " ".join(filter(None, rest)))
 
 # %% ../../nbs/6_report/11_findings.ipynb #624287ea
 def _floor(rows: SheetRows, heading: str = "linear probe") -> str:
@@ -267,9 +272,8 @@ def untrained_finding(
     if below:
         sentences.append(f"VV alone is below untrained weights on RGB clips on {_in_words(below)}.")
     nearest = [_floor(rows, "R@1") for rows in tables if rows.verdict("fima", "random_difference", "R@1")]
-    if nearest:
-        sentences.append(f"By nearest neighbours (R@1) it reaches {_in_words(nearest)}.")
-    return Finding("untrained", head, _basis(tables), " ".join(sentences))
+    rest = f"By nearest neighbours (R@1) it reaches {_in_words(nearest)}." if nearest else ""
+    return Finding("untrained", head, _basis(tables), " ".join(sentences), rest)
 
 # %% ../../nbs/6_report/11_findings.ipynb #1cd582ff
 _FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained", "supervised": "supervised"}
@@ -337,7 +341,7 @@ def figure_5b_finding(
             words.append(f"{kind} ({one.value:.2f} to {other.value:.2f})")
         outcomes.append(directions == ["smaller", "larger"])
         data = _DATA_WORDS.get(study, study.replace("_", " "))
-        clauses.append(f"On {data} the {_in_words(words, 'and the')}.")
+        clauses.append(f"On {data} FIMA's {_in_words(words, 'and its')}.")
         bases.append(f"{lines[rows[0], 'mean'].n} test videos of {data}")
     if not clauses:
         return None
