@@ -52,7 +52,7 @@ def own_registries():
     for registry, entries in before.values():
         registry.entries = entries
     for named in set(plugins._plugins) - loaded:
-        sys.modules.pop(plugins._plugins.pop(named).name, None)  # where it is still there
+        sys.modules.pop(plugins._plugins.pop(named).name, None)  # a notebook may have forgotten it itself
 
 
 @pytest.fixture(scope="session")

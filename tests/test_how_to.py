@@ -8,6 +8,8 @@ from functools import cache
 import pytest
 
 from fima.cli import main
+from fima.study.plan.plan import expand
+from fima.study.plan.schema import load_study
 from helpers import NOTEBOOKS, TOP, each_path, load_script, name_of
 
 PAGES = sorted((TOP / "nbs" / "how_to").glob("*.ipynb"))
@@ -115,3 +117,13 @@ def test_all_twenty_questions_have_an_answer_and_a_place():
     found = re.findall(r"^\*\*(\d+) [^*]+\*\* (.+)$", prose(TOP / "nbs" / "reading.ipynb"), re.M)
     assert [int(number) for number, _ in found] == list(range(1, 21))
     assert all(len(answer.split()) >= 20 and ".ipynb)" in answer for _, answer in found)
+
+
+def test_the_method_of_the_eighteenth_answer_joins_a_study(tmp_path, monkeypatch):
+    "Its two files, as they are printed, give a plan with a run for each row and seed."
+    answer = prose(TOP / "nbs" / "reading.ipynb").split("**18 ")[1].split("**19 ")[0]
+    for kind, name in (("python", "mine.py"), ("yaml", "mine.yaml")):
+        (tmp_path / name).write_text(re.search(rf"```{kind}\n(.*?)```", answer, re.S)[1])
+    monkeypatch.setenv("FIMA_PLUGINS", str(tmp_path / "mine.py"))
+    runs = expand(load_study(tmp_path / "mine.yaml"))
+    assert [run.row.name for run in runs].count("agree") == 3 and len(runs) == 9

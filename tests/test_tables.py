@@ -21,7 +21,7 @@ from fima.study.run.jobs import Kernel, execute
 from fima.report.result_plots import keep_figure, show_rows
 from fima.study.plan.plan import expand
 from fima.report.page_cells import mark_up_sheet
-from fima.report.sheets import Number, Sheet, SheetPart, Verdict, read_sheet, render_sheet
+from fima.report.sheets import Number, Sheet, SheetPart, Verdict, excerpt, read_sheet, render_sheet
 from fima.report.tables import keep, lay_out_published, tabulate
 from fima.training.checkpoint import write_json
 from fima.training.fingerprint import studies_folder
@@ -192,6 +192,18 @@ def test_untrained_encoders_are_a_floor(tmp_path):
     assert len(floor) == 10
     assert floor["VV + Pix + Fra (FIMA) > random encoder"] == Verdict("supported")
     assert floor["VV > random encoder, difference clips"] == Verdict("contradicted")
+
+
+@pytest.mark.parametrize(
+    ("study", "whose"), [("table_09", "the paper"), ("mcl", "MCL's paper"), ("mcl_ut", "MCL's paper")]
+)
+def test_orderings_are_headed_by_whose_they_are(study, whose, tmp_path):
+    plant(study, tmp_path, dict.fromkeys(rows_of(study), 0.4))
+    tabled = tabulate(study, tmp_path, "smoke")
+    sheet = read_sheet(keep(tabled)[0])
+    assert [part.heading for part in sheet.parts if part.claims == "paper"] == [f"Orderings that {whose} claims"]
+    assert any(note.startswith(f"Orderings that {whose} claims, tested here") for note in sheet.notes)
+    assert f"Orderings that {whose} claims, tested here" in excerpt(study, "", reports=tmp_path)
 
 
 def test_a_row_that_the_paper_has_not_shows_a_dash(tmp_path):

@@ -293,7 +293,7 @@ def excerpt(
     tables = [table.drop(columns="runs", errors="ignore") for table in shown]  # the links to the runs stay in the file
     if but:
         tables = [table[[not re.search(but, str(cell)) for cell in table.iloc[:, 0]]] for table in tables]
-    tested = [note for note in sheet.notes if note.startswith("Orderings that the paper claims")]
+    tested = [note for note in sheet.notes if note.startswith("Orderings that ")]
     printed = [table_to_markdown(table) for table in tables]
     return "\n\n".join([f"**{inert(sheet.title)}**", *map(inert, sheet.notes[:2]), *printed, *map(inert, tested)])
 

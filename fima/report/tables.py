@@ -337,7 +337,9 @@ class Tabled(NamedTuple):
 
 
 def _stated_by(study: Study) -> str:
-    "Head the orderings of a study: the paper's, or those of whoever wrote the study."
+    "Head the orderings of a study: a paper's, or those of whoever wrote the study."
+    if study.claimed_by:
+        return f"Orderings that {study.claimed_by} claims"
     return "Orderings that this study of yours states" if is_own(study) else "Orderings that the paper claims"
 
 
@@ -514,8 +516,8 @@ def tabulate(
 
 
 def _claims_kind(study: Study) -> str:  # "paper" or "study"
-    "Tell whose orderings a study file holds: the paper's, or those of whoever wrote the study."
-    return "study" if is_own(study) else "paper"
+    "Tell whose orderings a study file holds: a paper's, or those of whoever wrote the study."
+    return "study" if is_own(study) and not study.claimed_by else "paper"
 
 
 def _heading_of(tabled: Tabled) -> str:

@@ -186,11 +186,11 @@ class Evaluated(_Strict):
 
 
 class Claim(_Strict):
-    "State an ordering that the paper claims."
+    "State an ordering that a paper claims."
 
     better: str  # name of a row
     worse: str  # name of a row
-    words: str  # what the paper says of it
+    words: str  # what that paper says of it
     evaluations: list[str] = []  # names of the evaluations it is about; none: all
 
 
@@ -231,7 +231,8 @@ class Study(_Strict):
     data: Videos | None = None  # videos of one's own, or a subset of a named set, for every row
     every_seed: bool = False  # keep all seeds and factor values at profile smoke, too
     published: str = Field("", pattern=f"^$|{_NAME}")  # its table in nbs/results/published.csv
-    claims: list[Claim] = []  # orderings of the paper, tested on our runs
+    claims: list[Claim] = []  # orderings of a paper, tested on our runs
+    claimed_by: str = ""  # whose orderings they are, e.g. "MCL's paper"; empty: the FIMA paper's
     reference: dict[str, dict[str, float]] = {}  # evaluation -> name of a reference line -> accuracy in [0, 1]
     untouched: list[int] = []  # splits on which no setting was chosen; they are shown apart too
     notes: list[str] = []  # sentences printed with its table
