@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,7 +59,7 @@ class SheetRows(NamedTuple):
     ) -> dict[str, Any]:  # name of a row -> its line: value, low, high, n, seeds, ...
         "Give the numbers of a measure that were made."
         lines = self.sheet.numbers.itertuples()
-        return {line.row: line for line in lines if line.heading == heading and not isnan(line.value)}
+        return {line.row: line for line in lines if line.heading == heading and pd.notna(line.value)}
 
     def verdict(
         self,
@@ -328,7 +327,7 @@ def figure_5b_finding(
         numbers = read_sheet(file).numbers
         if not {"row", "measure", "value", "low", "high"} <= set(numbers.columns):
             continue  # a table of other things
-        lines = {(line.row, line.measure): line for line in numbers.itertuples() if not isnan(line.value)}
+        lines = {(line.row, line.measure): line for line in numbers.itertuples() if pd.notna(line.value)}
         rows = ("VV + Pix + Fra (FIMA)", "VV + VD")
         if not {(row, measure) for row in rows for measure in ("mean", "deviation")} <= set(lines):
             continue
