@@ -115,7 +115,8 @@ def predictions(
 def _interval(rows: pd.DataFrame, pooled: pd.DataFrame) -> dict[str, float]:
     "Give the mean over videos and seeds and its interval: over both, or over videos where there is one seed."
     if rows.seed.nunique() > 1:
-        estimate = crossed_estimate(rows)
+        can_be_negative = bool((rows.correct < 0).any())  # what a change costs, or a cosine
+        estimate = crossed_estimate(rows, least=-1.0 if can_be_negative else 0.0)
     else:
         estimate = cluster_bootstrap(pooled.correct, pooled.group)
     return dict(value=estimate.value, low=estimate.low, high=estimate.high)
