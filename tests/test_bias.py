@@ -410,6 +410,25 @@ def test_one_table_holds_accuracy_bias_and_cost(tmp_path, capsys):
     assert "## Methods and cost" in text and "## Beside FIMA, by the linear probe" in text and "same frames" not in text
 
 
+@pytest.mark.parametrize("apart", [1, 2])
+def test_scenes_of_too_few_groups_are_one_line(tmp_path, capsys, monkeypatch, apart):
+    "Of one group whose scene misleads no interval can be drawn, of two one can."
+    monkeypatch.setenv("FIMA_DATA", str(tmp_path))  # the videos are not here
+    study, reports = study_file(tmp_path, "planted_scenes"), tmp_path / "reports"
+    plant(study, reports)
+    scenes = pd.DataFrame(planted_videos(0))[["path", "label", "group"]]
+    scenes["disagrees"] = scenes.group.isin([f"g{number}" for number in range(apart)])
+    scenes["scene"] = np.where(scenes.disagrees, (scenes.label + 1) % 3, scenes.label)
+    scenes["nearest_scene"], scenes["nearest_motion"] = scenes.scene, scenes.label
+    (reports / "tables").mkdir()
+    scenes.to_csv(reports / "tables" / "planted_scenes_scenes.csv", index=False)
+    space = run_cells("results/ucf101_5", studies=[study], reports=str(reports))
+    assert ("too few groups" in capsys.readouterr().out) == (apart == 1)
+    assert len(space["by_scene"]) == (0 if apart == 1 else len(METHODS) + 2)
+    text = (reports / "tables" / "planted_scenes.md").read_text()
+    assert ("## Where the scene is another class's" in text) == (apart == 2)
+
+
 def test_nothing_run_leaves_files_alone(tmp_path, capsys):
     study, kept = study_file(tmp_path, "planted_none"), tmp_path / "reports" / "tables" / "bias.md"
     kept.parent.mkdir(parents=True)

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from fima.methods.encoders.encoders import build_encoder
+from fima.report.sheets import read_sheet
 from fima.study.plan.schema import load_study
 from fima.study.plan.plan import expand
 from fima.training.pretrain import pretrain
 from fima.training.recipe import make_recipe
 from fima.training.weights import import_checkpoint
-from helpers import VV, contents, run_cells
+from helpers import TOP, VV, contents, run_cells
 
 pytestmark = pytest.mark.usefixtures("module_work")
 
@@ -96,6 +97,20 @@ def test_study_shows_runs_of_two_data_sets(figure):
     assert {(run.recipe.data.split, run.recipe.seed) for run in shown} == {(1, 0)}
     claims = ["claims_of_figures"] if figure == "figure_07" else []  # once, after the last figure that claims something
     assert load_study(figure).results == [figure, *claims]
+
+
+def test_readings_come_from_the_records_given(tmp_path, capsys):
+    "A reading whose figure is not in this folder says so, whatever is published or lies in one's own."
+    run_cells("results/claims_of_figures", reports=str(tmp_path))
+    assert "not run" in capsys.readouterr().out and not contents(tmp_path)
+    (tmp_path / "tables").mkdir()
+    shutil.copy(TOP / "reports" / "tables" / "figure_03.json", tmp_path / "tables")
+    table = run_cells("results/claims_of_figures", reports=str(tmp_path))["table"]
+    published = read_sheet(TOP / "reports" / "tables" / "claims_of_figures.json").parts[0].table
+    drawn = table["in these runs"] != "not run"
+    assert table[drawn].map(str).values.tolist() == published[:1].map(str).values.tolist()  # Figure 3, motion sprites
+    assert len(table) == len(published) and set(table.verdict[~drawn].map(str)) == {"not run"}
+    assert not table[["should be larger", "than"]][~drawn].map(lambda cell: "[" in cell).any(axis=None)
 
 
 def test_attention_needs_the_decoder(runs, tmp_path, capsys):

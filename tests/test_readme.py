@@ -46,7 +46,7 @@ def test_readme_begins_with_what_came_out():
     "The sentences are those that the tables give now."
     found = findings(TOP / "reports")
     assert len(found) == 5
-    places = [README.index(f"**{each.head}.** {each.said}") for each in found]
+    places = [README.index(f"**{each.head}.** {each.caveat} {each.numbers}") for each in found]
     assert places == sorted(places) and places[0] < README.index("images/method.svg") < README.index("make study")
 
 

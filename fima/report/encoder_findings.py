@@ -163,7 +163,8 @@ class NumberRead(NamedTuple):
     value: float
     low: float  # of its 95% interval
     high: float
-    n: int  # videos
+    n: int  # videos that were asked
+    groups: int  # groups of these videos, which the interval draws from
     chance: float | None = None  # what a guess reaches; None: no such thing
 
 
@@ -174,30 +175,35 @@ def read_number(
     chance: float | None = None,  # what a guess reaches
 ) -> NumberRead | None:  # None where the record has no such number
     "Read a number out of a record."
-    estimate = getattr(found, record)["estimates"].get(name)
-    return NumberRead(record, name, **estimate, chance=chance) if estimate else None
+    metrics = getattr(found, record)
+    estimate = metrics["estimates"].get(name)
+    if not estimate:
+        return None
+    return NumberRead(record, name, **estimate, groups=group_count(metrics, name), chance=chance)
 
 
 def group_count(
     metrics: dict[str, Any],  # a record
+    name: str = "accuracy",  # of an estimate
 ) -> int:
-    "Count the groups of test videos that intervals draw from."
-    return len(set(metrics["videos"]["group"]))
+    "Count the groups of the test videos that a question was put to; a probe cannot ask every video."
+    videos = metrics["videos"]
+    answers = videos.get(name, videos["group"])  # every video has the accuracy, which is no column
+    return len({group for group, answer in zip(videos["group"], answers, strict=True) if answer is not None})
 
 
 def sure_words(
     number: NumberRead,  # of a record
-    groups: int,  # of test videos
 ) -> str:
     "Say how sure a number is."
     if number.low == number.high:
-        return f"all {groups} groups agree, so that the interval says nothing"
+        return f"all {number.groups} groups agree, so that the interval says nothing"
     words = [f"± {50 * (number.high - number.low):.0f} points"]
     if number.chance is not None:
         above, below = number.low > number.chance, number.high < number.chance
         words.insert(0, "above chance" if above else "below chance" if below else "not told from chance")
-    if groups < FEW_GROUPS:
-        words.append(f"{groups} groups only: rough")
+    if number.groups < FEW_GROUPS:
+        words.append(f"{number.groups} groups only: rough")
     return ", ".join(words)
 
 # %% ../../nbs/6_report/17_encoder_findings.ipynb #58a12848

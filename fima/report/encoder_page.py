@@ -86,13 +86,13 @@ def mark_bar(
     return bar.format(Markup("").join(parts))
 
 
-def _number_cells(number: NumberRead, groups: int) -> list[Cell]:
+def _number_cells(number: NumberRead) -> list[Cell]:
     "Give the four cells of a number: itself, its bar, n, how sure."
     return [
         Cell(mark_number(number), f"{100 * number.value:.1f}", "number"),
         Cell(mark_bar(number), "", "bar"),
         dress(number.n),
-        dress(sure_words(number, groups))._replace(kind="sure"),
+        dress(sure_words(number))._replace(kind="sure"),
     ]
 
 # %% ../../nbs/6_report/18_encoder_page.ipynb #a5ddb1d7
@@ -222,11 +222,10 @@ def _bar_table(
     caption: str,
     head: Sequence[str],  # of the columns before the number
     lines: Sequence[tuple[list[Any], NumberRead | None]],  # cells before the number; lines without one are left out
-    groups: int,  # of test videos
     unit: str = "per cent",
 ) -> Table:
     "Lay out numbers with bars, n and how sure."
-    body = [[*(dress(cell) for cell in cells), *_number_cells(number, groups)] for cells, number in lines if number]
+    body = [[*(dress(cell) for cell in cells), *_number_cells(number)] for cells, number in lines if number]
     words = (*head, f"{unit} [95% interval]", "0 to 100", "n", "how sure")
     return Table(caption, [dress(name) for name in words], body)
 
@@ -244,7 +243,7 @@ def floors_table(
             if of_reading == reading:
                 lines.append(([words, name], read_number(found, "references", column, by_reading[reading])))
     head = ("what", "read by")
-    return _bar_table("The encoder and what to hold it against", head, lines, group_count(found.references))
+    return _bar_table("The encoder and what to hold it against", head, lines)
 
 
 def compared_table(
@@ -264,13 +263,12 @@ def protocols_table(
     found: EncoderFindings,  # measured encoder
 ) -> Table:
     "List every protocol with its number and where it comes from."
-    lines, groups = [], group_count(found.protocols)
-    table = protocol_table(found.protocols)
+    lines, table = [], protocol_table(found.protocols)
     names = [name for name in found.protocols["estimates"] if name != "accuracy"]
     for name, line in zip(names, table.itertuples(), strict=True):
         number = read_number(found, "protocols", name, line.chance)
         lines.append(([f"{line.kind}: {line.protocol}", line.measure], number))
-    return _bar_table("Accuracy under every protocol", ("protocol", "measure"), lines, groups)
+    return _bar_table("Accuracy under every protocol", ("protocol", "measure"), lines)
 
 
 def sources_table(
@@ -307,7 +305,7 @@ def relies_table(
         ([shown, asked], read_number(found, "bias", name, chance[kind]))
         for name, (shown, asked, kind) in _RELIES.items()
     ]
-    return _bar_table("One probe, changed videos", ("shown", "asked"), lines, group_count(found.bias))
+    return _bar_table("One probe, changed videos", ("shown", "asked"), lines)
 
 
 def losses_table(
@@ -336,7 +334,7 @@ def agreement_table(
     }
     lines = [([name], read_number(found, "references", column, 0.5)) for column, name in words.items()]
     caption = "Does the map pick what moves?"
-    return _bar_table(caption, ("map",), lines, group_count(found.references), "area under the ROC curve x 100")
+    return _bar_table(caption, ("map",), lines, "area under the ROC curve x 100")
 
 # %% ../../nbs/6_report/18_encoder_page.ipynb #7e402d5b
 _LIST_LINES = 30  # lines of a list, at most; more are counted

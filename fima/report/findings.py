@@ -5,13 +5,15 @@
 # %% ../../nbs/6_report/11_findings.ipynb #01b68283
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plugins import pandas as pd
 from .sheets import Sheet, read_sheet
-from ..study.plan.schema import reports_folder
+from ..study.plan.schema import reports_folder, runs_folder
+from ..training.old_names import LATER_FIELDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +54,7 @@ class SheetRows(NamedTuple):
 
     sheet: Sheet
     data: str  # name of its data set, in words
+    reports: Path  # folder that it and the runs behind it lie in
 
     def numbers(
         self,
@@ -82,6 +85,14 @@ class SheetRows(NamedTuple):
         line = next(iter(self.numbers().values()))
         return f"{line.n} test videos of {self.data}, {line.seeds} seed{'s' if line.seeds > 1 else ''}"
 
+    def pixel_averages(self) -> list[str]:  # e.g. ["video"]; empty: no row has the term, or no recipe is here
+        "Read from the recipes of the rows how L_Pix was averaged."
+        names = {name for line in self.numbers().values() for name in str(getattr(line, "run_ids", "")).split()}
+        files = [runs_folder(self.reports) / name / "recipe.json" for name in sorted(names)]
+        methods = [json.loads(file.read_text())["method"] for file in files if file.exists()]
+        shown = [method for method in methods if method["name"] == "fima" and method["pixel"]]
+        return sorted({method.get("pixel_average", LATER_FIELDS["method", "pixel_average"]) for method in shown})
+
 
 def read_rows(
     names: Iterable[str],  # of tables
@@ -97,7 +108,7 @@ def read_rows(
             if not {"row", "label", "heading", "value", "data_set"} <= set(sheet.numbers.columns):
                 continue  # a table of other things
             data = sheet.numbers.data_set.iloc[0]
-            rows = SheetRows(sheet, _DATA_WORDS.get(data, data.replace("_", " ")))
+            rows = SheetRows(sheet, _DATA_WORDS.get(data, data.replace("_", " ")), folder.parent)
             if rows.numbers() and set(needed) <= set(rows.numbers()):
                 found.append(rows)
     return found
@@ -113,9 +124,24 @@ def _points(line: Any) -> str:
     return f"{100 * line.value:.1f}"
 
 
+_AVERAGES = {"video": "within each video first, as in the released code,", "pixel": "over all pixels, as in the paper,"}
+
+
+def _averages(tables: Sequence[SheetRows]) -> str:
+    "Say how L_Pix was averaged on which data set; empty where it was alike everywhere."
+    places = {}
+    for table in tables:
+        for average in table.pixel_averages():
+            places.setdefault(average, dict.fromkeys([table.data]))[table.data] = None
+    if len(places) < 2:
+        return ""
+    words = [f"{_AVERAGES.get(name, name)} on {_in_words(list(where))}" for name, where in places.items()]
+    return f" L_Pix is not averaged alike: {_in_words(words)}."
+
+
 def _basis(tables: Sequence[SheetRows]) -> str:
-    "Say what several tables rest on."
-    return f"Measured on {'; '.join(dict.fromkeys(table.basis() for table in tables))}."
+    "Say what several tables rest on, and in what their rows differ."
+    return f"Measured on {'; '.join(dict.fromkeys(table.basis() for table in tables))}.{_averages(tables)}"
 
 # %% ../../nbs/6_report/11_findings.ipynb #178d4408
 _TERMS = ("vv", "vv_vd", "vv_pix", "vv_fra", "fima")
@@ -190,7 +216,8 @@ def _rivals(rows: SheetRows) -> str:
     beaten = [row for row in ahead if rows.verdict("fima", row) == "contradicted"]
     shown = beaten or ahead
     if not shown:
-        return f"On {rows.data} no method lies above FIMA."
+        run = "" if "iic" in others else f" (run: {_in_words(list(dict.fromkeys(others.values())))})"
+        return f"On {rows.data} no method lies above FIMA{run}."
     who, values = (_in_words([each(row) for row in shown]) for each in (others.get, lambda row: _points(numbers[row])))
     verb = "beat" if beaten else "lie above"
     verb = verb if len(shown) > 1 else {"beat": "beats", "lie above": "lies above"}[verb]
@@ -231,16 +258,16 @@ def rivals_finding(
     steps = [words for words in map(_same_frames, tables) if words]
     beaten = any(rows.verdict("fima", row) == "contradicted" for rows in tables for row in _RIVALS)
     head = "FIMA is not the best method here" if beaten else "No other method beats FIMA"
-    rest = []
+    numbers, rest = [*map(_rivals, tables)], []
     if steps:
-        rest.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
+        numbers.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
     places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
     told = [f"{_VERDICT_WORDS[how]} IIC on {_in_words(where)}" for how, where in places.items() if where]
     if told:
         rest.append(f"With the same frames FIMA is {_in_words(told)}.")
     rest += [_fewer_seeds(rows, read_rows(LOSS_TABLES, reports)) for rows in tables]
     caveat = f"No method was tuned here. {_basis(tables)}"
-    return Finding("rivals", head, caveat, " ".join(map(_rivals, tables)), " ".join(filter(None, rest)))
+    return Finding("rivals", head, caveat, " ".join(numbers), " ".join(filter(None, rest)))
 
 # %% ../../nbs/6_report/11_findings.ipynb #624287ea
 def _floor(rows: SheetRows, heading: str = "linear probe") -> str:

@@ -115,7 +115,8 @@ def predictions(
 def _interval(rows: pd.DataFrame, pooled: pd.DataFrame) -> dict[str, float]:
     "Give the mean over videos and seeds and its interval: over both, or over videos where there is one seed."
     if rows.seed.nunique() > 1:
-        estimate = crossed_estimate(rows)
+        can_be_negative = bool((rows.correct < 0).any())  # what a change costs, or a cosine
+        estimate = crossed_estimate(rows, least=-1.0 if can_be_negative else 0.0)
     else:
         estimate = cluster_bootstrap(pooled.correct, pooled.group)
     return dict(value=estimate.value, low=estimate.low, high=estimate.high)
@@ -199,7 +200,8 @@ def _compare_claim(results: pd.DataFrame, claim: Claim, template: str, measure: 
         both = better.merge(worse, on=["path", "group", "seed"], suffixes=("", "_worse"))
         found = crossed_estimate(both.assign(correct=both.correct - both.correct_worse), least=-1.0)
         line |= dict(difference=found.value, low=found.low, high=found.high, p=found.p, seen=found.seen, n=found.n)
-    line["agree"] = int((np.sign(of_seeds) == np.sign(line["difference"])).sum())
+    ways = np.sign(of_seeds.round(12))  # what rounding left of 0 goes no way
+    line["agree"] = int(((ways == np.sign(line["difference"])) & (ways != 0)).sum())
     return line
 
 
@@ -208,8 +210,9 @@ def compare_rows(
     claims: Sequence[Claim],  # the orderings
     template: str,  # name of a template
     measure: str = "accuracy",  # as in `predictions`
-    # a line per claim: difference, low, high, p, seen (smallest true difference that so many seeds and videos tell from
-    # 0 in 80 of 100 cases), n, seeds, agree (seeds whose own difference has the sign of the whole), p_holm, verdict
+    # a line per claim: difference, low, high, p, seen (about the smallest true difference that so many seeds and videos
+    # tell from 0 in 80 of 100 cases, by p), n, seeds, agree (seeds whose own difference goes the way of the whole; one
+    # of 0 goes neither way), p_holm, verdict
 ) -> pd.DataFrame:
     "Test each claim on the videos and seeds of both rows, pooled over folds; of one seed alone it stays open."
     table = pd.DataFrame(

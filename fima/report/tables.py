@@ -375,8 +375,9 @@ def _seeds_note(seeds: int) -> str:
         return "With one seed nothing is known of the spread between seeds, and every ordering stays open."
     return (
         "Intervals and tests cover seeds and whole groups of test videos (shooting sequences of UT-Interaction); "
-        "spread is the standard deviation over seeds, of the first of our columns. *Would see*: the true difference, "
-        "in points, that so many seeds and videos tell from none in 80 of 100 studies (by p before correction)."
+        "spread is the standard deviation over seeds, of the first of our columns. *Would see*: about the true "
+        "difference, in points, that so many seeds and videos tell from none in 80 of 100 studies, before Holm's "
+        "correction, which asks for more."
     )
 
 

@@ -97,10 +97,11 @@ def at_chance(
     rows: list[dict],  # lines of a log
     terms: list[str],  # names of the contrastive terms
 ) -> list[str]:  # names of those at chance
-    "Name the terms whose mean over the last fifth of the run is not below 98% of the chance value."
+    "Name the terms whose mean over the last fifth of a run is not below 98% of a chance value other than 0."
     end = rows[-max(1, round(0.2 * len(rows))) :]
 
     def mean(name):
         return np.mean([row[name] for row in end])
 
-    return [name for name in terms if rows and mean(name) > 0.98 * mean(f"{name}_chance")]
+    compared = [name for name in terms if rows and mean(f"{name}_chance") > 0]
+    return [name for name in compared if mean(name) > 0.98 * mean(f"{name}_chance")]

@@ -48,7 +48,7 @@ class CrossedEstimate(NamedTuple):
     p: float  # two-sided p-value of "the value is 0", in (0, 1]
     error: float  # standard error
     freedom: float  # degrees of freedom of Student's t
-    seen: float  # smallest true value that such a sample tells from 0 in 80 of 100 cases
+    seen: float  # about the smallest true value that one such test, uncorrected, tells from 0 in 80 of 100 cases
 
 
 class SeedSummary(NamedTuple):
@@ -225,7 +225,8 @@ def crossed_estimate(
         of_cells = float(equal / (equal - 1) * (weights**2 * rest**2).sum() / (S * (S - 1)))
         variance = max(over_seeds + of_videos - of_cells, over_seeds, of_videos)
         parts = over_seeds**2 / (S - 1) + of_videos**2 / (equal - 1)
-        freedom = variance**2 / parts if parts else freedom
+        fewest = min(S - 1, equal - 1)
+        freedom = max(variance**2 / parts, fewest) if parts else freedom
     error = variance**0.5
     margin = error * student.ppf((1 + level) / 2, freedom)
     p = 2 * student.sf(abs(mean) / error, freedom) if error else (2.0 ** (1 - G) if mean else 1.0)

@@ -110,19 +110,24 @@ class _Temporal(torch.autograd.Function):
     def backward(ctx, gradient):
         maps, weight = ctx.saved_tensors
         ours, given = _frames(gradient.contiguous(memory_format=CHANNELS_LAST)), _frames(maps)
-        of_maps, of_weight = given.new_zeros(given.shape), []
-        for place in range(weight.shape[2]):
+        wants_maps, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        of_maps, of_weight = given.new_zeros(given.shape) if wants_maps else None, []
+        for place in range(weight.shape[2] if wants_maps or wants_weight else 0):
             shift, tap = place - ctx.padding, weight[:, :, place, 0, 0]
             first, last = max(0, -shift), min(ours.shape[1], given.shape[1] - shift)
             of_tap = torch.zeros_like(tap)
             for video in range(len(ours) if last > first else 0):
                 rows = ours[video, first:last].flatten(0, 1)
-                of_maps[video, first + shift : last + shift].flatten(0, 1).addmm_(rows, tap)
-                of_tap = torch.addmm(of_tap, rows.mT, given[video, first + shift : last + shift].flatten(0, 1))
+                if wants_maps:
+                    of_maps[video, first + shift : last + shift].flatten(0, 1).addmm_(rows, tap)
+                if wants_weight:
+                    of_tap = torch.addmm(of_tap, rows.mT, given[video, first + shift : last + shift].flatten(0, 1))
             of_weight.append(of_tap)
-        of_maps = of_maps.unflatten(2, maps.shape[3:]).movedim(-1, 1)
+        of_maps = of_maps.unflatten(2, maps.shape[3:]).movedim(-1, 1) if wants_maps else None
+        of_bias = gradient.sum((0, 2, 3, 4)) if wants_bias else None
+        if not wants_weight:
+            return of_maps, None, of_bias, None, None
         of_weight = torch.stack(of_weight, 2)[..., None, None].contiguous(memory_format=CHANNELS_LAST)
-        of_bias = gradient.sum((0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
         return of_maps, of_weight, of_bias, None, None
 
 
@@ -141,14 +146,17 @@ class _Spatial(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         maps, weight = ctx.saved_tensors
-        bias = [len(weight)] if ctx.needs_input_grad[2] else None
+        wants_maps, *wants = ctx.needs_input_grad[:3]
+        bias = [len(weight)] if wants[1] else None
         back = torch.ops.aten.convolution_backward
-        of_maps = None
-        if ctx.needs_input_grad[0]:
+        of_maps = of_weight = of_bias = None
+        if wants_maps:
             of_maps = back(gradient, maps, weight, None, *ctx.options, [True, False, False])[0]
-        usual = gradient.contiguous(), maps.contiguous(), weight.contiguous()
-        _, of_weight, of_bias = back(*usual, bias, *ctx.options, [False, True, bias is not None])
-        return of_maps, of_weight.contiguous(memory_format=CHANNELS_LAST), of_bias, None, None
+        if any(wants):
+            usual = gradient.contiguous(), maps.contiguous(), weight.contiguous()
+            _, of_weight, of_bias = back(*usual, bias, *ctx.options, [False, *wants])
+        of_weight = of_weight.contiguous(memory_format=CHANNELS_LAST) if wants[0] else None
+        return of_maps, of_weight, of_bias, None, None
 
 # %% ../../../nbs/2_methods/0_encoders/01_layers.ipynb #bc279d6d
 _WORTH_MAKING_AGAIN = 2**22  # bytes; of smaller maps all is kept
