@@ -195,7 +195,8 @@ def test_untrained_encoders_are_a_floor(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("study", "whose"), [("table_09", "the paper"), ("mcl", "MCL's paper"), ("mcl_ut", "MCL's paper")]
+    ("study", "whose"),
+    [("table_09", "the paper"), ("mcl", "MCL's paper"), ("mcl_ut", "MCL's paper"), ("ask_foreground", "this study")],
 )
 def test_orderings_are_headed_by_whose_they_are(study, whose, tmp_path):
     plant(study, tmp_path, dict.fromkeys(rows_of(study), 0.4))

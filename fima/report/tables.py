@@ -516,8 +516,10 @@ def tabulate(
     )
 
 
-def _claims_kind(study: Study) -> str:  # "paper" or "study"
-    "Tell whose orderings a study file holds: a paper's, or those of whoever wrote the study."
+def _claims_kind(study: Study) -> str:  # "paper", "study" or "own"
+    "Tell whose orderings a study file holds: a paper's, those of whoever wrote the study, or questions of ours."
+    if study.claimed_by == "this study":
+        return "own"
     return "study" if is_own(study) and not study.claimed_by else "paper"
 
 

@@ -232,7 +232,7 @@ class Study(_Strict):
     every_seed: bool = False  # keep all seeds and factor values at profile smoke, too
     published: str = Field("", pattern=f"^$|{_NAME}")  # its table in nbs/results/published.csv
     claims: list[Claim] = []  # orderings of a paper, tested on our runs
-    claimed_by: str = ""  # whose orderings they are, e.g. "MCL's paper"; empty: the FIMA paper's
+    claimed_by: str = ""  # whose orderings they are, e.g. "MCL's paper", "this study"; empty: the FIMA paper's
     reference: dict[str, dict[str, float]] = {}  # evaluation -> name of a reference line -> accuracy in [0, 1]
     untouched: list[int] = []  # splits on which no setting was chosen; they are shown apart too
     notes: list[str] = []  # sentences printed with its table
