@@ -212,7 +212,7 @@ def draw_method(
             ("frame", "$L_{Fra}$  (Eq. 10)\nsame moment"),
         )
         for x, (name, words) in zip(_COLUMNS, losses, strict=True):
-            words = f"{words}\nnegatives: {shapes.negatives[name]}"
+            words = f"{words}\nkeys: {shapes.negatives[name] + 1}"
             draw_box(axes, (x, 3.31, _ONE, 0.62), words, "loss", 9.5)
         _draw_keys(axes, shapes, 0.96)
         notes = (

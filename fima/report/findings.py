@@ -400,7 +400,7 @@ _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5
 
 def findings_table(
     reports: Path | str | None = None,  # reports folder
-) -> pd.DataFrame:  # per cent by the linear probe, e.g. "70.1 ±2.9": half the width of the interval
+) -> pd.DataFrame:  # per cent by the linear probe and its interval in whole numbers, e.g. "70.1 [57, 83]"
     "Put the rows of Table 1 beside each other on every data set."
     tables = read_rows(LOSS_TABLES, reports, _TERMS)
     lines = []
@@ -408,8 +408,8 @@ def findings_table(
         line = {"losses": name}
         for rows in tables:
             found = rows.numbers().get(row)
-            half = 50 * (found.high - found.low) if found else 0
-            line[_DATA_HEADS.get(rows.data, rows.data)] = f"{_points(found)} ±{half:.1f}" if found else "not run"
+            interval = f"[{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else ""
+            line[_DATA_HEADS.get(rows.data, rows.data)] = f"{_points(found)} {interval}" if found else "not run"
         lines.append(line)
     return pd.DataFrame(lines)
 
