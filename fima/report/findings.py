@@ -140,8 +140,8 @@ def _averages(tables: Sequence[SheetRows]) -> str:
 
 
 def _basis(tables: Sequence[SheetRows]) -> str:
-    "Say what several tables rest on, and in what their rows differ."
-    return f"Measured on {'; '.join(dict.fromkeys(table.basis() for table in tables))}.{_averages(tables)}"
+    "Say what several tables rest on."
+    return f"Measured on {'; '.join(dict.fromkeys(table.basis() for table in tables))}."
 
 # %% ../../nbs/6_report/11_findings.ipynb #178d4408
 _TERMS = ("vv", "vv_vd", "vv_pix", "vv_fra", "fima")
@@ -194,7 +194,7 @@ def ordering_finding(
     return Finding(
         "ordering",
         f"The paper's ordering of loss terms (Table 1) {holds}",
-        _basis(tables),
+        f"{_basis(tables)}{_averages(tables)}",
         f"Orderings of the paper that the linear probe supports: {counted}.",
         " ".join(filter(None, rest)),
     )
@@ -248,6 +248,17 @@ def _fewer_seeds(rows: SheetRows, whole: Sequence[SheetRows]) -> str:
     return ""
 
 
+def _higher_means(tables: Sequence[SheetRows]) -> str:
+    "Say which methods have a higher mean than FIMA's on some data sets; empty: none."
+    places = {}
+    for rows in tables:
+        numbers = rows.numbers()
+        for row in _RIVALS:
+            if row in numbers and rows.verdict("fima", row) and numbers[row].value > numbers["fima"].value:
+                places.setdefault(_RIVALS[row], []).append(rows.data)
+    return _in_words([f"{name} has the higher mean on {_in_words(where)}" for name, where in places.items()])
+
+
 def rivals_finding(
     reports: Path | str | None = None,  # reports folder
 ) -> Finding | None:  # None: no table compares FIMA with others
@@ -257,7 +268,9 @@ def rivals_finding(
         return None
     steps = [words for words in map(_same_frames, tables) if words]
     beaten = any(rows.verdict("fima", row) == "contradicted" for rows in tables for row in _RIVALS)
-    head = "FIMA is not the best method here" if beaten else "No other method beats FIMA"
+    ahead = _higher_means(tables)
+    head = "FIMA is not the best method here" if beaten else "No other method is shown to beat FIMA"
+    head += f"; {ahead}" if ahead and not beaten else ""
     numbers, rest = [*map(_rivals, tables)], []
     if steps:
         numbers.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
@@ -278,6 +291,13 @@ def _floor(rows: SheetRows, heading: str = "linear probe") -> str:
     return f"{_points(floor)} on {rows.data} (FIMA, {_points(fima)}, is {words})"
 
 
+def _plain_floor(rows: SheetRows) -> str:
+    "Say how MoCo lies to untrained weights on RGB clips on one data set."
+    numbers, verdict = rows.numbers(), rows.verdict("vv", "random_rgb")
+    words = f"{_VERDICT_WORDS[verdict]} it" if verdict in _VERDICT_WORDS else "not compared with it"
+    return f"{_points(numbers['random_rgb'])} on {rows.data} (VV, {_points(numbers['vv'])}, is {words})"
+
+
 def untrained_finding(
     reports: Path | str | None = None,  # reports folder
 ) -> Finding | None:  # None: no table has both
@@ -286,17 +306,13 @@ def untrained_finding(
     tables = read_rows(LOSS_TABLES, reports, needed)
     if not tables:
         return None
-    below = [
-        f"{rows.data} ({_points(rows.numbers()['vv'])} against {_points(rows.numbers()['random_rgb'])})"
-        for rows in tables
-        if rows.verdict("vv", "random_rgb") == "contradicted"
+    beaten = [rows.data for rows in tables if rows.verdict("fima", "random_difference") == "supported"]
+    where = {0: "on no data set", len(tables): "on every data set"}.get(len(beaten), f"only on {_in_words(beaten)}")
+    head = f"FIMA is shown to beat an untrained encoder fed frame differences {where}"
+    sentences = [
+        f"By the linear probe the untrained encoder reaches {_in_words([*map(_floor, tables)])}.",
+        f"Fed RGB clips it reaches {_in_words([*map(_plain_floor, tables)])}.",
     ]
-    beaten = all(rows.verdict("fima", "random_difference") == "supported" for rows in tables)
-    floor = "an untrained encoder fed frame differences"
-    head = f"FIMA beats {floor}" if beaten else f"{floor.capitalize()} is hard to beat"
-    sentences = [f"By the linear probe it reaches {_in_words([*map(_floor, tables)])}."]
-    if below:
-        sentences.append(f"VV alone is below untrained weights on RGB clips on {_in_words(below)}.")
     nearest = [_floor(rows, "R@1") for rows in tables if rows.verdict("fima", "random_difference", "R@1")]
     rest = f"By nearest neighbours (R@1) it reaches {_in_words(nearest)}." if nearest else ""
     return Finding("untrained", head, _basis(tables), " ".join(sentences), rest)
@@ -390,26 +406,23 @@ def findings(
     return [found for ask in asked if (found := ask(reports)) is not None]
 
 
-_TABLE_ROWS = _TERM_NAMES | {
-    "random_rgb": "untrained",
-    "random_difference": "untrained, differences",
-    "supervised": "supervised",
-}
+_TABLE_ROWS = {name: name for name in ("VV + VD", "VV + Fra", "VV + Pix", "FIMA", "FIMA, same frames", "IIC")}
+_TABLE_ROWS = {"VV (MoCo)": "VV"} | _TABLE_ROWS
+_TABLE_ROWS |= {name: name for name in ("untrained", "untrained, differences", "supervised")}
 _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5 of 101"}
 
 
 def findings_table(
     reports: Path | str | None = None,  # reports folder
 ) -> pd.DataFrame:  # per cent by the linear probe and its interval in whole numbers, e.g. "70.1 [57, 83]"
-    "Put the rows of Table 1 beside each other on every data set."
-    tables = read_rows(LOSS_TABLES, reports, _TERMS)
-    lines = []
+    "Put Table 1's rows, its best rival's and FIMA's of the same frames beside each other on every data set."
+    shown, lines = _shown_lines(reports), []
     for row, name in _TABLE_ROWS.items():
-        line = {"losses": name}
-        for rows in tables:
-            found = rows.numbers().get(row)
-            interval = f"[{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else ""
-            line[_DATA_HEADS.get(rows.data, rows.data)] = f"{_points(found)} {interval}" if found else "not run"
+        line = {"row": name}
+        for data, found in shown.items():
+            number = found.get(row)
+            interval = f"[{100 * number.low:.0f}, {100 * number.high:.0f}]" if number else ""
+            line[_DATA_HEADS.get(data, data)] = f"{_points(number)} {interval}" if number else "not run"
         lines.append(line)
     return pd.DataFrame(lines)
 
