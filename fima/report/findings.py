@@ -225,13 +225,14 @@ def _rivals(rows: SheetRows) -> str:
     return f"On {rows.data} {who} {verb} FIMA ({values} to {_points(own)}{sure})."
 
 
-def _same_frames(rows: SheetRows) -> str:
-    "Say what cutting both views from the same frames does on one data set; empty where it was not tried."
-    numbers, steps = rows.numbers(), []
-    for name, row, same in (("FIMA", "fima", "fima_same"), ("MoCo", "moco", "moco_same"), ("MoCo", "vv", "vv_same")):
-        if row in numbers and same in numbers:
-            steps.append(f"{name} from {_points(numbers[row])} to {_points(numbers[same])}")
-    return f"{_in_words(steps)} on {rows.data}" if steps else ""
+def _same_frames(tables: Sequence[SheetRows], pairs: Sequence[tuple[str, str]]) -> str:
+    "Say what cutting both views from the same frames does to a method; empty where it was not tried."
+    steps = []
+    for rows in tables:
+        numbers = rows.numbers()
+        both = [(numbers[one], numbers[same]) for one, same in pairs if one in numbers and same in numbers]
+        steps += [f"from {_points(one)} to {_points(same)} on {rows.data}" for one, same in both]
+    return _in_words(steps)
 
 
 def _fewer_seeds(rows: SheetRows, whole: Sequence[SheetRows]) -> str:
@@ -266,14 +267,15 @@ def rivals_finding(
     tables = [rows for rows in read_rows(METHOD_TABLES, reports, ["fima"]) if rows.verdict("fima", "iic")]
     if not tables:
         return None
-    steps = [words for words in map(_same_frames, tables) if words]
     beaten = any(rows.verdict("fima", row) == "contradicted" for rows in tables for row in _RIVALS)
     ahead = _higher_means(tables)
     head = "FIMA is not the best method here" if beaten else "No other method is shown to beat FIMA"
     head += f"; {ahead}" if ahead and not beaten else ""
     numbers, rest = [*map(_rivals, tables)], []
-    if steps:
-        numbers.append(f"IIC cuts both views from the same frames; that choice alone takes {'; '.join(steps)}.")
+    if steps := _same_frames(tables, [("fima", "fima_same")]):
+        numbers.append(f"IIC cuts both views from the same frames; that choice alone takes FIMA {steps}.")
+    if steps := _same_frames(tables, [("moco", "moco_same"), ("vv", "vv_same")]):
+        rest.append(f"It takes MoCo {steps}.")
     places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
     told = [f"{_VERDICT_WORDS[how]} IIC on {_in_words(where)}" for how, where in places.items() if where]
     if told:
@@ -309,13 +311,11 @@ def untrained_finding(
     beaten = [rows.data for rows in tables if rows.verdict("fima", "random_difference") == "supported"]
     where = {0: "on no data set", len(tables): "on every data set"}.get(len(beaten), f"only on {_in_words(beaten)}")
     head = f"FIMA is shown to beat an untrained encoder fed frame differences {where}"
-    sentences = [
-        f"By the linear probe the untrained encoder reaches {_in_words([*map(_floor, tables)])}.",
-        f"Fed RGB clips it reaches {_in_words([*map(_plain_floor, tables)])}.",
-    ]
+    numbers = f"By the linear probe the untrained encoder reaches {_in_words([*map(_floor, tables)])}."
+    rest = f"Fed RGB clips it reaches {_in_words([*map(_plain_floor, tables)])}."
     nearest = [_floor(rows, "R@1") for rows in tables if rows.verdict("fima", "random_difference", "R@1")]
-    rest = f"By nearest neighbours (R@1) it reaches {_in_words(nearest)}." if nearest else ""
-    return Finding("untrained", head, _basis(tables), " ".join(sentences), rest)
+    rest += f" By nearest neighbours (R@1), fed differences, it reaches {_in_words(nearest)}." if nearest else ""
+    return Finding("untrained", head, _basis(tables), numbers, rest)
 
 # %% ../../nbs/6_report/11_findings.ipynb #1cd582ff
 _FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained", "supervised": "supervised"}
@@ -414,7 +414,7 @@ _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5
 
 def findings_table(
     reports: Path | str | None = None,  # reports folder
-) -> pd.DataFrame:  # per cent by the linear probe and its interval in whole numbers, e.g. "70.1 [57, 83]"
+) -> pd.DataFrame:  # whole per cent by the linear probe and its interval, e.g. "70 [57, 83]"
     "Put Table 1's rows, its best rival's and FIMA's of the same frames beside each other on every data set."
     shown, lines = _shown_lines(reports), []
     for row, name in _TABLE_ROWS.items():
@@ -422,7 +422,7 @@ def findings_table(
         for data, found in shown.items():
             number = found.get(row)
             interval = f"[{100 * number.low:.0f}, {100 * number.high:.0f}]" if number else ""
-            line[_DATA_HEADS.get(data, data)] = f"{_points(number)} {interval}" if number else "not run"
+            line[_DATA_HEADS.get(data, data)] = f"{100 * number.value:.0f} {interval}" if number else "not run"
         lines.append(line)
     return pd.DataFrame(lines)
 
