@@ -2645,6 +2645,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fima/training/fingerprint.py'),
                                            'fima.training.fingerprint._resolve': ( '3_training/fingerprint.html#_resolve',
                                                                                    'fima/training/fingerprint.py'),
+                                           'fima.training.fingerprint._resolved': ( '3_training/fingerprint.html#_resolved',
+                                                                                    'fima/training/fingerprint.py'),
                                            'fima.training.fingerprint._templates': ( '3_training/fingerprint.html#_templates',
                                                                                      'fima/training/fingerprint.py'),
                                            'fima.training.fingerprint.code_fingerprint': ( '3_training/fingerprint.html#code_fingerprint',

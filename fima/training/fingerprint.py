@@ -82,13 +82,14 @@ def _registers(node: ast.stmt) -> bool:
 
 def _mentioned(node: ast.AST) -> set[str]:
     "List the names, dotted ones too, that code mentions outside the annotations of parameters."
-    for each in ast.walk(node):
+    names, waiting = set(), [node]
+    while waiting:
+        each = waiting.pop()
         if isinstance(each, ast.arg):
             each.annotation = None
         if isinstance(each, ast.FunctionDef):
             each.returns = None
-    names = set()
-    for each in ast.walk(node):
+        waiting += ast.iter_child_nodes(each)
         if isinstance(each, ast.Name):
             names.add(each.id)
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name):
@@ -168,7 +169,7 @@ def _resolve(found: _ModuleCode, module: str, used: str) -> tuple[str, str] | No
         home, name = f"{home}.{name}", rest  # a module was imported
     elif not name:
         name = rest
-    return (home, name) if name and _module(home) else None
+    return (home, name) if name and _file(home).is_file() else None
 
 
 def _led_to(found: _ModuleCode, module: str, names: set[str]) -> list[tuple[str, str]]:
@@ -275,10 +276,16 @@ def studies_folder() -> Path:
     return root / "nbs" / "studies" if root else Path(fima.__file__).parent / "templates"
 
 
+@lru_cache(maxsize=None)
+def _resolved(named: str, here: str) -> Path:
+    "Resolve a path that is named from a folder; plans ask for the same one many thousand times."
+    return Path(here, named).resolve()
+
+
 def own_folder() -> Path:
     "Give the folder that a user's runs, tables and figures land in: FIMA_RUNS, or runs/ of the repository, or ./runs."
     if named := os.environ.get("FIMA_RUNS"):
-        return Path(named).resolve()
+        return _resolved(named, os.getcwd())
     return (checkout() or Path.cwd()) / "runs"
 
 

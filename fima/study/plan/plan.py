@@ -114,12 +114,8 @@ class Run(NamedTuple):
         # its metrics.json, and the reports folder that it lies in; where there is none, where it will lie
     ) -> tuple[Path, Path]:
         "Find a record: where the run is made, or among the published ones."
-        places = record_places(reports)
-        for place in places:
-            file = runs_folder(place) / self.run_id / name / "metrics.json"
-            if file.exists():
-                return file, place
-        return runs_folder(places[0]) / self.run_id / name / "metrics.json", places[0]
+        files = [(runs_folder(place) / self.run_id / name / "metrics.json", place) for place in record_places(reports)]
+        return next((found for found in files if found[0].exists()), files[0])
 
     def has_weights(
         self,
@@ -175,16 +171,18 @@ def _expanded(study: Study) -> list[Run]:
     if base is None and study.data:
         base = default_base(study.data.name, study.base.profile)
     runs = []
-    for row, values, seed in product(study.rows, product(*study.factors.values()), study.seeds):
+    for row, values in product(study.rows, product(*study.factors.values())):
         factors = dict(zip(study.factors, values, strict=True))
-        overrides = own | study.base.overrides | row.overrides | factors | {"seed": seed}
+        overrides = own | study.base.overrides | row.overrides | factors | {"seed": study.seeds[0]}
         try:
             recipe = settled(make_recipe(study.base.profile, study.base.preset, overrides, base, row.method or None))
             check_used(recipe, row.overrides)
             evaluations = [resolve(evaluated, row, recipe) for evaluated in study.evaluations]
-            runs.append(Run(row, recipe, factors, evaluations, study.name, recipe.run_id))
         except ValueError as error:
             raise ValueError(f"{study.name}, row {row.name}: {error}") from None
+        for seed in study.seeds:  # nothing else of a recipe depends on it
+            seeded = recipe.model_copy(update={"seed": seed})
+            runs.append(Run(row, seeded, factors, evaluations, study.name, seeded.run_id))
     return runs
 
 # %% ../../../nbs/5_study/1_plan/04_plan.ipynb #33d9b833
@@ -220,6 +218,8 @@ def _run_verdicts(
     sources: tuple | None = None,  # of `sources_state`, where many are asked for
 ) -> list[str]:  # of each record that is there: "same code", "unverified", "identical", ...
     "Say what is known of the records of a run."
+    if not any((runs_folder(place) / run.run_id).exists() for place in record_places(reports)):
+        return []  # most runs of a large plan
     return [
         verification(file, run.recipe, place, template, sources)
         for file, template, place in records(run, reports)
