@@ -310,15 +310,16 @@ def untrained_finding(
         return None
     beaten = [rows.data for rows in tables if rows.verdict("fima", "random_difference") == "supported"]
     where = {0: "on no data set", len(tables): "on every data set"}.get(len(beaten), f"only on {_in_words(beaten)}")
-    head = f"FIMA is shown to beat an untrained encoder fed frame differences {where}"
-    numbers = f"By the linear probe the untrained encoder reaches {_in_words([*map(_floor, tables)])}."
+    head = f"By the linear probe FIMA is shown to beat an untrained encoder fed frame differences {where}"
+    numbers = f"The untrained encoder reaches {_in_words([*map(_floor, tables)])}."
     rest = f"Fed RGB clips it reaches {_in_words([*map(_plain_floor, tables)])}."
     nearest = [_floor(rows, "R@1") for rows in tables if rows.verdict("fima", "random_difference", "R@1")]
     rest += f" By nearest neighbours (R@1), fed differences, it reaches {_in_words(nearest)}." if nearest else ""
     return Finding("untrained", head, _basis(tables), numbers, rest)
 
 # %% ../../nbs/6_report/11_findings.ipynb #1cd582ff
-_FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained", "supervised": "supervised"}
+_FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained"}
+_FOLLOW |= {"random_difference": "untrained and fed differences", "supervised": "supervised"}
 
 
 def bias_finding(
@@ -343,14 +344,15 @@ def bias_finding(
         if (row, "scene") in found and (row, "accuracy") in found
     ]
     data, seeds = _DATA_WORDS.get(background.data_set, background.data_set), background.seeds
-    beside = f" Beside it, in the same order: {'; '.join(others)}." if others else ""
+    beside = f" In the same order: {'; '.join(others)}." if others else ""
     return Finding(
         "background",
         f"Where background and motion disagree, FIMA follows {followed}",
-        "Only generated videos can put this question so plainly. "
+        "Generated videos alone put it so plainly: the probe learns where background and motion both tell the class, "
+        "and is tested where they disagree. "
         f"Measured on {background.n} test videos of {data}, {seeds} seed{'s' if seeds > 1 else ''}.",
-        f"A linear probe on its features names the background in {_points(background)} and the motion in "
-        f"{_points(motion)} per cent of these videos.{beside}",
+        f"On FIMA's features it names the background in {_points(background)} and the motion in {_points(motion)} "
+        f"per cent.{beside}",
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #d747e626
@@ -391,7 +393,7 @@ def figure_5b_finding(
     return Finding(
         "figure 5b",
         f"Figure 5b {verb}",
-        f"Measured on {' and '.join(bases)}, one seed and one split each; numbers whose 95% intervals overlap are not "
+        f"Measured on {' and '.join(bases)}, one seed and split each; where 95% intervals overlap, numbers are not "
         "told apart.",
         "In the paper FIMA's features of RGB and of motion are less alike than those of VV + VD: their similarity has "
         f"a smaller mean and a larger deviation. {' '.join(clauses)}",
