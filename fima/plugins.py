@@ -129,6 +129,14 @@ class Registry(Mapping):
     ):
         self.kind, self.home, self.settings = kind, home, settings
         self.entries: dict[str, Entry] = {}
+        self.held: dict[str, str] = {}  # names that stand for something else than an entry -> for what
+
+    def hold(
+        self,
+        names: Mapping[str, str],  # name -> what holds it, for messages
+    ) -> None:
+        "Keep names that this package uses without an entry, so that nobody's entry shadows them."
+        self.held |= names
 
     def add(
         self,
@@ -155,6 +163,10 @@ class Registry(Mapping):
             thing=None if isinstance(target, str) else target,
         )
         there = self.entries.get(name)
+        if not there and name in self.held:
+            raise ValueError(
+                f"the name {name} is taken by {self.held[name]}: give the {self.kind} {entry.target} another"
+            )
         if there and there.target != entry.target:
             raise ValueError(
                 f"{self.kind} {name} is registered already, as {there.target}; got it again as {entry.target}"
@@ -177,6 +189,7 @@ class Registry(Mapping):
         "Register what stands below."
 
         def decorate(thing):
+            importlib.import_module(self.home)  # this package's own names come first
             self.add(name, thing, options, **facts)
             return thing
 

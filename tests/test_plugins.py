@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from fima.methods.registry import method_names
+from fima.training.pretrain import pretrain
+from fima.training.recipe import make_recipe
 from helpers import FIMA, check_refusal, write_study
 
 METHOD = """
@@ -115,6 +119,19 @@ def test_a_method_and_an_encoder_from_outside_become_a_row_of_a_table(plugins, t
     assert "not run" not in text.split("##")[1]
     assert "the paper claims" not in text
     assert "this study of yours states" in text
+    page = (tmp_path / "index.html").read_text()
+    summary = re.sub(r"<[^>]*>", "", page[page.index('id="summary"') : page.index("<nav")])
+    assert "their method: 3 of 3 runs and 3 of 3 evaluations are there; of what it states: 1 open." in summary
+    assert summary.index("their method") < summary.index("The studies that come with the package")
+    assert "Nothing has been run" not in summary
+    assert 'href="tables/theirs.md"' in page and page.index('id="theirs"') < page.index('id="table_01"')
+    file = tmp_path / "theirs.yaml"
+    again = fima("study", "run", file, "--reports", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == [
+        f"table of theirs: {tmp_path / 'tables' / 'theirs.md'}",
+        f"tables and figures: {tmp_path / 'index.html'}",
+    ]
     folder = tmp_path / "runs" / rows["vicreg"]["run_id"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["plugins"]) == {"fima_plugin_their_method", "fima_plugin_their_encoder"}
@@ -178,6 +195,10 @@ def test_a_module_that_a_plugin_imports_from_beside_it_is_part_of_it(tmp_path):
             "method iic is registered already",
         ),
         (
+            "from fima.plugins import register_method\n@register_method('moco_vd')\nclass Mine: pass\n",
+            "the name moco_vd is taken by the recipe moco_vd of this package",
+        ),
+        (
             "from fima.plugins import register_method\n@register_method('my method')\nclass Mine: pass\n",
             "the name of a method must be letters, digits and _, got 'my method'",
         ),
@@ -190,7 +211,7 @@ def test_a_module_that_a_plugin_imports_from_beside_it_is_part_of_it(tmp_path):
             "encoder mine must be a torch module with `channels`",
         ),
     ],
-    ids=["no such import", "taken", "no name", "no method", "no encoder"],
+    ids=["no such import", "taken", "a recipe's", "no name", "no method", "no encoder"],
 )
 def test_a_plugin_that_cannot_be_used_is_refused_in_one_line(plugins, text, said):
     plugins[0].write_text(text)
@@ -216,3 +237,95 @@ def test_a_file_named_relative_reaches_processes_that_work_elsewhere(tmp_path, m
         env=os.environ | {"FIMA_PLUGINS": "absent.py"},
     )
     assert "absent.py cannot be loaded: ValueError: there is no such file" in done.stderr
+
+
+@pytest.mark.parametrize("name", [*method_names(), "supervised", "random", "imported"])
+def test_no_name_of_this_package_is_shadowed(name):
+    "In a process that has imported nothing else: what is refused does not hang on what was imported before."
+    code = f"from fima.plugins import register_method\nregister_method({name!r})(type('Mine', (), {{}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode and name in done.stderr.splitlines()[-1] and "Mine" in done.stderr.splitlines()[-1]
+
+
+def test_a_cell_that_registers_a_method_may_be_run_again():
+    code = (
+        "from fima.plugins import METHODS, register_method\n"
+        "for width in (1, 2):\n"
+        "    @register_method('mine', recipe={'method.dim': width})\n"
+        "    class Mine: size = width\n"
+        "print(METHODS['mine'].load().size, METHODS['mine'].facts['recipe'])"
+    )
+    assert python(code) == "2 {'method.dim': 2}"
+
+
+KEYED = """
+from fima.methods.instance import info_nce, pool
+from fima.methods.moco import Momentum
+from fima.plugins import register_method
+
+@register_method("keyed")
+class Keyed(Momentum):
+    "Find the key of the target view."
+
+    def forward(self, batch, generator=None):
+        self.follow()
+        query = self.projectors["instance"](pool(self.query_map(batch.source.rgb)))
+        key = self.key_projectors["instance"](pool(self.key_map(batch.target.rgb, generator)))
+        loss = info_nce(query, key, self.queues["instance"].keys, self.options.temperature)
+        self.remember("instance", key)
+        return {"keyed": loss}
+"""
+STILL = "did not follow in two steps"
+
+
+@pytest.mark.parametrize(
+    "change, overrides, still",
+    [
+        (("", ""), [], ""),
+        (("self.follow()", "pass"), [], "key_encoder, key_projectors of Keyed"),
+        (
+            ("self.follow()", "update_key(self.key_encoder, self.encoder, 0.9)"),
+            [],
+            "warning: key_projectors of Keyed",
+        ),
+        (("self.follow()", "pass"), ["--change", "method.momentum=1"], ""),
+        (("", ""), ["--change", "method.momentum=1"], ""),
+    ],
+    ids=["follows", "forgets", "forgets the heads", "stands on purpose", "follows by nothing"],
+)
+def test_a_key_encoder_that_nobody_moves_is_told_once(tmp_path, change, overrides, still):
+    file = tmp_path / "keyed.py"
+    file.write_text("from fima.methods.momentum import update_key\n" + KEYED.replace(*change))
+    words = ["--profile", "smoke", "--method", "keyed", *overrides, "--folder", tmp_path / "run"]
+    done = fima("pretrain", *words, FIMA_PLUGINS=str(file))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(STILL) == bool(still)
+    assert still in done.stderr
+
+
+@pytest.mark.parametrize("method", [*method_names(), "supervised"])
+def test_no_method_of_this_package_is_said_to_stand_still(tmp_path, method, capfd):
+    recipe = make_recipe(
+        "smoke", **({"overrides": {"method.name": method}} if method == "supervised" else {"method": method})
+    )
+    pretrain(recipe, tmp_path / "run", device="cpu", progress=False)
+    assert STILL not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "read, need",
+    [
+        ("source.difference", "'difference', 'rgb'"),
+        ("target.sub_differences", "'rgb', 'sub_clips'"),
+        ("source.motion", "'motion', 'rgb'"),
+    ],
+)
+def test_a_field_that_needs_do_not_name_is_refused_in_one_line(tmp_path, read, need):
+    file = tmp_path / "keyed.py"
+    file.write_text(KEYED.replace("batch.source.rgb", f"batch.{read}"))
+    words = ["--profile", "smoke", "--method", "keyed", "--folder", tmp_path / "run"]
+    name = read.split(".")[1]
+    said = f"view.{name} was not computed: the method's class must state it, needs = frozenset({{{need}}})"
+    done = fima("pretrain", *words, FIMA_PLUGINS=str(file))
+    last = done.stderr.splitlines()[-1]  # progress bars come before it
+    assert done.returncode == 2 and last.startswith(f"fima: {said}") and "Traceback" not in done.stderr

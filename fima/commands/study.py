@@ -142,6 +142,17 @@ def study_plan(
     print(file)
 
 # %% ../../nbs/7_commands/03_study.ipynb #0445e6d5
+def _tables_of(
+    names: list[str],  # studies by name or file
+    folder: Path,  # reports folder
+) -> list[str]:  # a line each
+    "Say where the tables of studies lie, of those that have one of their name."
+    from fima.study.plan.schema import load_study
+
+    files = {name: folder / "tables" / f"{name}.md" for name in (load_study(name).name for name in names)}
+    return [f"table of {name}: {file}" for name, file in files.items() if file.exists()]
+
+
 @command(study, "run", "names", data=video_changes)
 def study_run(
     names: list[str] | None = None,  # studies by name, or paths of study files
@@ -187,6 +198,8 @@ def study_run(
         if publish:
             print(*make_public(names, profile), sep="\n")
     if results:
+        if not all:
+            print("".join(f"{line}\n" for line in _tables_of(names, reports_folder(reports, profile))), end="")
         print(f"tables and figures: {reports_folder(reports, profile) / 'index.html'}")
     enough = ["done", "recorded", "unverified", "outdated"] if recorded else ["done", "recorded", "unverified"]
     asked = table[table.seed.isin(few)] if few else table

@@ -199,5 +199,5 @@ class Mcl(Momentum):
             )
         if self.own.order and batch.order is None:
             raise ValueError("batch must say in `order` whether the others come after the source, got None")
-        if self.own.aligned and batch.source.motion is None:
+        if self.own.aligned and not batch.source.has("motion"):
             raise ValueError("batch must hold a motion map of the source view for the alignment, got None")

@@ -35,6 +35,9 @@ STRUCTURE: dict[str, dict[str, Any]] = {  # name of a method -> dotted names and
     # the published gradient maps; the faults that a training meets are mended
     "mcl": {"method.name": "mcl", "views.tubelets": {}, "views.target": "same", "method.options.map": "released"},
 }
+METHODS.hold({name: f"the recipe {name} of this package (fima --method {name})" for name in STRUCTURE})
+METHODS.hold({"imported": "encoders whose weights come from a file"})
+VIEW_CHANGES.hold({"none": "views that nothing changes"})
 
 # %% ../../nbs/2_methods/18_registry.ipynb #0666b039
 _MOCO_SETTINGS = {

@@ -100,7 +100,8 @@ def make_report(
     for study in loaded:
         if _needs_plain_table(study):
             made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    made.append(build_page(folder, profile or _page_profile(loaded, folder)))
+    own = [study for study in loaded if is_own(study)]
+    made.append(build_page(folder, profile or _page_profile(loaded, folder), own))
     if failed:
         raise JobError("; ".join(failed))
     return made

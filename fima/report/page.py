@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PageEntry', 'Artefact', 'owner', 'page_words', 'artefacts', 'ClaimVerdict', 'claim_verdicts', 'verdict_tables',
-           'source_links', 'build_page']
+           'source_links', 'OwnStudy', 'build_page']
 
 # %% ../../nbs/6_report/12_page.ipynb #d041428e
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 from markupsafe import Markup
 
-from ..study.plan.schema import Study, load_study, reports_folder, results_folder, study_names
+from ..study.plan.schema import Study, is_own, load_study, reports_folder, results_folder, study_names
 from ..training.fingerprint import checkout, studies_folder
 from .provenance import Record, hours_of, listing, overview, provenance_tables, read_records, state_words
 from .results import VERDICTS
@@ -117,7 +117,8 @@ def artefacts(
     reports: Path,  # reports folder
     titles: dict[str, str],  # name of a study -> title
     found: dict[str, list[Record]],  # name of a study -> its records
-) -> list[Artefact]:  # tables of the paper, figures of the paper, ours
+    yours: Sequence[str] = (),  # names of the user's studies
+) -> list[Artefact]:  # the user's, tables of the paper, figures of the paper, ours
     "Gather the files of every artefact."
     words = page_words()
     files = sorted([*(reports / "tables").glob("*.*"), *(reports / "figures").glob("*.png")])
@@ -125,7 +126,7 @@ def artefacts(
     owners = {file: owner(file.stem, titles) for file in files}
     titles = _with_unnamed(titles, owners)
     made = []
-    for name in sorted(titles, key=lambda name: _page_order(name, words["ours"])):
+    for name in sorted(titles, key=lambda name: (name not in yours, *_page_order(name, words["ours"]))):
         its_files = [file for file in files if owners[file] == name]
         tables = [file for file in its_files if file.suffix == ".json"]
         pictures = [file for file in its_files if file.suffix == ".png"]
@@ -154,6 +155,7 @@ class ClaimVerdict(NamedTuple):
     measure: str
     verdict: str  # one of VERDICTS
     of_paper: bool  # or a check of our own
+    yours: bool = False  # of a study of the user's
 
 
 def claim_verdicts(
@@ -165,14 +167,15 @@ def claim_verdicts(
     for one in shown:
         tested = [part for entry in one.shown if entry.sheet for part in entry.sheet.parts if part.claims]
         verdicts = []
+        yours = one.name in studies and is_own(studies[one.name])
         for part in tested:
             for line in part.table.to_dict("records"):
                 words = [str(line.get(name, "")) for name in ("claim", "rows", "measure", "verdict")]
-                verdicts.append(ClaimVerdict(one.name, one.title, *words, part.claims == "paper"))
+                verdicts.append(ClaimVerdict(one.name, one.title, *words, part.claims == "paper" and not yours, yours))
         if not verdicts and one.name in studies:
             for claim in studies[one.name].claims:
                 rows = f"{claim.better} > {claim.worse}"
-                verdicts.append(ClaimVerdict(one.name, one.title, claim.words, rows, "", "not run", True))
+                verdicts.append(ClaimVerdict(one.name, one.title, claim.words, rows, "", "not run", not yours, yours))
         found += verdicts
     return found
 
@@ -201,8 +204,11 @@ def verdict_tables(
     if not found:
         return []
     of_papers = [one for one in found if one.of_paper]
-    our_own = [one for one in found if not one.of_paper]
+    our_own = [one for one in found if not one.of_paper and not one.yours]
+    of_user = [one for one in found if one.yours]
     tables = []
+    if of_user:
+        tables.append(_counts_by_study("What your studies state, by study", of_user))
     if of_papers:
         tables.append(_counts_by_study("Orderings that the papers claim, by study", of_papers))
     if our_own:
@@ -228,27 +234,59 @@ def source_links(
     return [(file.name, Path(relpath(file, reports)).as_posix()) for file in files if file.exists()]
 
 
-def _group(shown: Sequence[Artefact]) -> list[tuple[str, list[Artefact]]]:
-    "Part artefacts into the paper's tables, its figures, and our own studies, each group with its heading."
+def _group(shown: Sequence[Artefact], yours: Sequence[str]) -> list[tuple[str, list[Artefact]]]:
+    "Part artefacts into the user's studies, the paper's tables, its figures, and our own studies, with headings."
     groups = {"Tables of the paper": [], "Figures of the paper": [], "Our own studies": []}
     headings = list(groups)
     for one in shown:
-        place, _ = _page_order(one.name, ())
-        groups[headings[place]].append(one)
-    return list(groups.items())
+        if one.name not in yours:
+            groups[headings[_page_order(one.name, ())[0]]].append(one)
+    return [("Your studies", [one for one in shown if one.name in yours]), *groups.items()]
 
 
-def _page_summary(records: Sequence[Record], answers: Sequence[ClaimVerdict]) -> dict[str, Any]:
-    "Sum records and verdicts up, as the template names it."
+class OwnStudy(NamedTuple):
+    "Sum up a study of the user's for the head of the page."
+
+    name: str
+    title: str
+    state: str  # e.g. "2 of 8 runs and 3 of 24 evaluations are there"
+    verdicts: str  # of its claims, e.g. "1 supported, 2 open"; "" where it states none
+    table: str  # from the reports folder; "" where none was made
+
+
+def _own_studies(
+    shown: Sequence[Artefact],  # what is on the page
+    answers: Sequence[ClaimVerdict],  # of `claim_verdicts`
+    yours: Sequence[str],  # names of the user's studies
+) -> list[OwnStudy]:
+    "Sum up the user's studies."
+    made = []
+    for one in shown:
+        if one.name not in yours:
+            continue
+        verdicts = [answer.verdict for answer in answers if answer.artefact == one.name]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
+        table = next((file for file in one.files if file.endswith(".md")), "")
+        made.append(OwnStudy(one.name, one.title, one.state, counts, table))
+    return made
+
+
+def _page_summary(
+    records: Sequence[Record],  # of every study
+    answers: Sequence[ClaimVerdict],  # of every study
+    counted: Sequence[Record],  # of the studies that come with the package
+) -> dict[str, Any]:
+    "Sum records and verdicts up, as the template names it; the counts are those of the package's studies."
     made = [record for record in records if record.metrics]
+    ours = [record for record in counted if record.metrics]
     of_papers = [one for one in answers if one.of_paper]
     return dict(
         provenance=provenance_tables(made),
         verdict_tables=verdict_tables(answers),
         verdicts={name: sum(one.verdict == name for one in of_papers) for name in VERDICTS},
-        hours=hours_of(made),
-        made=len(made),
-        expected=len(records),
+        hours=hours_of(ours),
+        made=len(ours),
+        expected=len(counted),
         data=listing((record.recipe.data.title for record in made), 9),
         profiles=listing((record.recipe.profile for record in made), 9),
         devices=listing((record.metrics.get("device") for record in made), 9),
@@ -265,17 +303,23 @@ def _small_table(reports: Path) -> list[Table]:
 def build_page(
     reports: Path | str | None = None,  # reports folder; None: the repository's
     profile: str = "",  # scale; empty: each study's own
+    own: Sequence[Study] = (),  # the user's studies, which come first
 ) -> Path:  # index.html
     "Write the page of all tables and figures; the same files give the same page."
     folder = reports_folder(reports, profile or None)
-    studies = {name: load_study(name, profile or None) for name in study_names()}
+    yours = [study.name for study in own]
+    studies = {study.name: study for study in own}
+    studies |= {name: load_study(name, profile or None) for name in study_names() if name not in yours}
     titles = {name: study.title for name, study in studies.items()}
     found = {name: read_records(study, folder) if fits(study) else [] for name, study in studies.items()}
     each_once = {record.file: record for records in found.values() for record in records}
+    counted = {record.file: record for name, records in found.items() if name not in yours for record in records}
 
-    shown = artefacts(folder, titles, found)
-    values = _page_summary(list(each_once.values()), claim_verdicts(shown, studies)) | dict(
-        groups=_group(shown),
+    shown = artefacts(folder, titles, found, yours)
+    answers = claim_verdicts(shown, studies)
+    values = _page_summary(list(each_once.values()), answers, list(counted.values())) | dict(
+        yours=_own_studies(shown, answers, yours),
+        groups=_group(shown, yours),
         overview=overview({one.name: found[one.name] for one in shown if found.get(one.name)}, titles),
         sources={one.name: source_links(one.name, studies.get(one.name), folder) for one in shown},
         profile=profile,

@@ -372,7 +372,10 @@ def _smoke_note(profile: str) -> str:
 def _seeds_note(seeds: int) -> str:
     "Say what is known of the spread between seeds."
     if seeds < 2:
-        return "With one seed nothing is known of the spread between seeds, and every ordering stays open."
+        return (
+            "With one seed nothing is known of the spread between seeds: *spread* and *would see* stay empty, and "
+            "every ordering stays open."
+        )
     return (
         "Intervals and tests cover seeds and whole groups of test videos (shooting sequences of UT-Interaction); "
         "spread is the standard deviation over seeds, of the first of our columns. *Would see*: about the true "
@@ -398,7 +401,8 @@ def _columns_note() -> str:
     "Say what the columns of the tables hold."
     return (
         "n counts videos beside the numbers and tested items beside the orderings (the motion probe asks two clips of "
-        "a video). at_chance: terms whose loss stayed where nothing is learnt; left_out: files that could not be read. "
+        "a video). *Seeds agree*: how many seeds, each by itself, go the way of the whole. at_chance: terms whose loss "
+        "stayed where nothing is learnt; left_out: files that could not be read. "
         "Links: s = seed, f = split."
     )
 

@@ -77,7 +77,7 @@ def _registers(node: ast.stmt) -> bool:
     if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
         return False
     registries = ("METHODS", "ENCODERS", "VIEW_CHANGES", "DATA_SETS")
-    return ast.unparse(node.value.func) in [f"{registry}.add" for registry in registries]
+    return ast.unparse(node.value.func) in [f"{registry}.{call}" for registry in registries for call in ("add", "hold")]
 
 
 def _mentioned(node: ast.AST) -> set[str]:

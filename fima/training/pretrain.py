@@ -34,6 +34,7 @@ from ..data.views.views import Modalities, RawBatch, to_device
 from ..methods.base import LOOP_COLUMNS, Method, check_method
 from ..methods.distributed import rank, world_size
 from ..methods.encoders.encoders import build_encoder, map_size
+from ..methods.momentum import key_states
 from ..plugins import plugin_digests
 from fima.training.checkpoint import (
     drop_checkpoints,
@@ -291,6 +292,7 @@ class TrainingLoop:
                 fetched = time.perf_counter()
                 seconds_data = fetched - self.clock
                 metrics = self.step(raw)
+                self.warn_of_still_keys()
                 stopping = any_rank(stop_requested() or self.done == self.options.stop_after)
                 ending = stopping or self.done == self.total
                 if self.writes:
@@ -314,6 +316,7 @@ class TrainingLoop:
     def start(self) -> None:
         "Read the newest checkpoint, and open trace and log where it ends."
         self.done, pending = load_checkpoint(self.folder, self.method, self.optimiser)  # steps
+        self.keys = key_states(self.method)  # before the first step of this call
         self.model = wrap_ddp(self.method)
         if self.writes:
             drop_checkpoints(self.folder, but=self.done)
@@ -360,6 +363,20 @@ class TrainingLoop:
         reduce_statistics(self.method)
         self.done += 1
         return metrics
+
+    def warn_of_still_keys(self) -> None:
+        "Warn, after the second step of a run, of key networks that no step has moved, unless a momentum of 1 says so."
+        if self.done != 2 or not self.writes or getattr(self.method.options, "momentum", None) == 1:
+            return
+        now = key_states(self.method)
+        still = [name for name, state in self.keys.items() if now.get(name) == state]
+        if still:
+            tqdm.write(
+                f"{self.recipe.run_id}: warning: {', '.join(still)} of {type(self.method).__name__} did not follow in "
+                "two steps: keys stay those of an untrained network; let forward begin with self.follow() (or set "
+                "method.momentum=1 if that is meant)",
+                file=sys.stderr,
+            )
 
     def log(
         self,

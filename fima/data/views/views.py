@@ -121,14 +121,47 @@ class RawBatch(NamedTuple):
     order: Any = None  # Where the others lie in time: 1 after the source, 0 before it, int64 (B,), or None
 
 
-class View(NamedTuple):
-    "One view as a method reads it; what was not asked for is None."
+class _ViewFields(NamedTuple):
+    "Hold a view's tensors; what was not asked for is None."
 
     rgb: Tensor | None  # Colour clip, normalised, (B, 3, T, H, W)
     difference: Tensor | None  # Difference clip, (B, 3, T, H, W)
     sub_differences: Tensor | None  # Difference clips of the sub-clips, (B, S, 3, T, H, W)
     box: Tensor  # Where rgb and difference were cut, (B, 4)
     motion: Tensor | None = None  # Motion map of the same crop, (B, T', H', W')
+
+
+_NEED_OF = {"rgb": "rgb", "difference": "difference", "sub_differences": "sub_clips", "motion": "motion"}
+
+
+def _computed(name: str) -> property:
+    "Read a field of a view; refuse, in one line, one that nobody asked for."
+
+    def read(view):
+        value = view[_ViewFields._fields.index(name)]
+        if value is not None:
+            return value
+        asked = ", ".join(repr(need) for need in sorted({"rgb", _NEED_OF[name]}))
+        where = "batch.source alone has it" if name == "motion" else "views in batch.others have rgb alone"
+        raise ValueError(
+            f"view.{name} was not computed: the method's class must state it, needs = frozenset({{{asked}}}) ({where})"
+        )
+
+    return property(read)
+
+
+class View(_ViewFields):
+    "One view as a method reads it: a field that its `needs` do not name raises ValueError."
+
+    __slots__ = ()
+    rgb, difference, sub_differences, motion = map(_computed, _NEED_OF)
+
+    def has(
+        self,
+        name: str,  # of a field
+    ) -> bool:
+        "Tell whether a field was computed."
+        return self[self._fields.index(name)] is not None
 
 
 class Batch(NamedTuple):
