@@ -259,6 +259,18 @@ def test_no_file_names_a_path_of_this_machine():
     assert not found
 
 
+def test_no_output_names_a_temporary_folder():
+    "Such a path differs in every execution."
+    temporary = re.compile(r"/tmp/tmp[a-z0-9_]+")
+    assert temporary.search("PosixPath('/tmp/tmp8a_c/tables')")
+    found = {}
+    for path in sorted((TOP / "nbs").rglob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        if hits := temporary.findall(json.dumps([cell.get("outputs", []) for cell in cells])):
+            found[name_of(path)] = hits[0]
+    assert not found
+
+
 def test_no_large_or_binary_file_but_figures():
     allowed = (".png", ".svg", ".gif", ".jpg")
     for path in tracked():
