@@ -64,6 +64,22 @@ class SheetRows(NamedTuple):
         lines = self.sheet.numbers.itertuples()
         return {line.row: line for line in lines if line.heading == heading and pd.notna(line.value)}
 
+    def compared(
+        self,
+        better: str,  # name of a row
+        worse: str,  # name of another
+        heading: str = "linear probe",  # of a measure
+    ) -> Any:  # its line: "ours: difference" in points, over the seeds that both have; verdict; None: it is not there
+        "Find a comparison of two rows."
+        labels = dict(zip(self.sheet.numbers.row, self.sheet.numbers.label, strict=True))
+        asked = f"{labels.get(better)} > {labels.get(worse)}"
+        for part in self.sheet.parts:
+            if {"rows", "measure", "verdict"} <= set(part.table.columns):
+                found = part.table[(part.table["rows"] == asked) & (part.table["measure"] == heading)]
+                if len(found):
+                    return found.iloc[0]
+        return None
+
     def verdict(
         self,
         better: str,  # name of a row
@@ -71,19 +87,26 @@ class SheetRows(NamedTuple):
         heading: str = "linear probe",  # of a measure
     ) -> str:  # one of `report.results.VERDICTS`; "": the table does not compare them
         "Find what came out of a comparison."
-        labels = dict(zip(self.sheet.numbers.row, self.sheet.numbers.label, strict=True))
-        asked = f"{labels.get(better)} > {labels.get(worse)}"
-        for part in self.sheet.parts:
-            if {"rows", "measure", "verdict"} <= set(part.table.columns):
-                found = part.table[(part.table["rows"] == asked) & (part.table["measure"] == heading)]
-                if len(found):
-                    return str(found.verdict.iloc[0])
-        return ""
+        line = self.compared(better, worse, heading)
+        return "" if line is None else str(line.verdict)
 
-    def basis(self) -> str:  # e.g. "600 test videos of motion sprites, 3 seeds"
+    def ahead(
+        self,
+        row: str,  # name of a row
+        other: str,  # name of the one that a claim or question has before it
+    ) -> bool:
+        "Tell whether a row has the higher mean by the linear probe, over the seeds that both have."
+        line = self.compared(other, row)
+        return line is not None and line["ours: difference"].value is not None and line["ours: difference"].value < 0
+
+    def basis(self) -> str:  # e.g. "600 test videos of motion sprites, 1 to 3 seeds": not all rows have as many
         "Say how many videos and seeds the numbers rest on."
-        line = next(iter(self.numbers().values()))
-        return f"{line.n} test videos of {self.data}, {line.seeds} seed{'s' if line.seeds > 1 else ''}"
+        lines = self.numbers().values()
+        seeds = sorted({line.seeds for line in lines})
+        counted = (
+            f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        )
+        return f"{max(line.n for line in lines)} test videos of {self.data}, {counted}"
 
     def pixel_averages(self) -> list[str]:  # e.g. ["video"]; empty: no row has the term, or no recipe is here
         "Read from the recipes of the rows how L_Pix was averaged."
@@ -163,19 +186,24 @@ def _tally(claims: pd.DataFrame) -> str:
 
 
 def _not_supported(rows: SheetRows) -> str:
-    "List the orderings of one data set that are not supported; of one seed, where all are open, count their signs."
+    "List the orderings of one data set that are not supported; where many are open, count their signs."
     claims = _claims(rows)
     if (claims.seeds < 2).all():
         agree = int((claims.difference > 0).sum())
         return (
             f"On {rows.data} one seed was run, which leaves all open; {agree} of {len(claims)} have the paper's sign."
         )
-    doubtful = []
-    for line in claims.query("verdict != 'supported'").itertuples():
-        gap = f"{100 * line.difference:.1f} [{100 * line.low:.1f}, {100 * line.high:.1f}]"
+    doubtful, listed = [], claims.query("verdict != 'supported'")
+    opened = listed[listed.verdict == "open"]
+    if len(opened) > 3:
+        agree = int((opened.difference > 0).sum())
+        doubtful.append(f"{len(opened)} left open, {agree} of them with the paper's sign")
+        listed = listed[listed.verdict != "open"]
+    for line in listed.itertuples():
+        gap = f"{100 * line.difference:.1f} points [{100 * line.low:.1f}, {100 * line.high:.1f}]"
         verdict = "" if line.verdict == "open" else f", {line.verdict}"
         doubtful.append(f"{_TERM_NAMES[line.better]} over {_TERM_NAMES[line.worse]} ({gap}{verdict})")
-    return f"Not supported on {rows.data}, in points: {_in_words(doubtful)}." if doubtful else ""
+    return f"Not supported on {rows.data}: {_in_words(doubtful)}." if doubtful else ""
 
 
 def ordering_finding(
@@ -208,21 +236,27 @@ _RIVALS |= {"moco_vd": "MoCo + VD", "vv_vd": "MoCo + VD"}
 _VERDICT_WORDS = {"supported": "above", "contradicted": "below", "open": "not told apart from"}
 
 
+def _lead(rows: SheetRows, row: str) -> str:
+    "Print by how many points a row lies above FIMA, with the interval."
+    gap = rows.compared("fima", row)["ours: difference"]
+    return f"{-gap.value:.1f} [{-gap.high:.1f}, {-gap.low:.1f}]"
+
+
 def _rivals(rows: SheetRows) -> str:
     "Say which other methods lie above FIMA on one data set, by the linear probe."
-    numbers, own = rows.numbers(), rows.numbers()["fima"]
+    numbers = rows.numbers()
     others = {row: name for row, name in _RIVALS.items() if row in numbers and rows.verdict("fima", row)}
-    ahead = [row for row in others if numbers[row].value > own.value]
+    ahead = [row for row in others if rows.ahead(row, "fima")]
     beaten = [row for row in ahead if rows.verdict("fima", row) == "contradicted"]
     shown = beaten or ahead
     if not shown:
         run = "" if "iic" in others else f" (run: {_in_words(list(dict.fromkeys(others.values())))})"
         return f"On {rows.data} no method lies above FIMA{run}."
-    who, values = (_in_words([each(row) for row in shown]) for each in (others.get, lambda row: _points(numbers[row])))
+    who, gaps = (_in_words([each(row) for row in shown]) for each in (others.get, lambda row: _lead(rows, row)))
     verb = "beat" if beaten else "lie above"
     verb = verb if len(shown) > 1 else {"beat": "beats", "lie above": "lies above"}[verb]
-    sure = "" if beaten else "; the test leaves it open"
-    return f"On {rows.data} {who} {verb} FIMA ({values} to {_points(own)}{sure})."
+    sure = "" if beaten else " (open)"
+    return f"On {rows.data} {who} {verb} FIMA by {gaps} points{sure}."
 
 
 def _same_frames(tables: Sequence[SheetRows], pairs: Sequence[tuple[str, str]]) -> str:
@@ -231,6 +265,7 @@ def _same_frames(tables: Sequence[SheetRows], pairs: Sequence[tuple[str, str]]) 
     for rows in tables:
         numbers = rows.numbers()
         both = [(numbers[one], numbers[same]) for one, same in pairs if one in numbers and same in numbers]
+        both = [(one, same) for one, same in both if one.seeds == same.seeds]  # their means are over the same seeds
         steps += [f"from {_points(one)} to {_points(same)} on {rows.data}" for one, same in both]
     return _in_words(steps)
 
@@ -255,7 +290,7 @@ def _higher_means(tables: Sequence[SheetRows]) -> str:
     for rows in tables:
         numbers = rows.numbers()
         for row in _RIVALS:
-            if row in numbers and rows.verdict("fima", row) and numbers[row].value > numbers["fima"].value:
+            if row in numbers and rows.ahead(row, "fima"):
                 places.setdefault(_RIVALS[row], []).append(rows.data)
     return _in_words([f"{name} has the higher mean on {_in_words(where)}" for name, where in places.items()])
 
