@@ -1942,6 +1942,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fima.report.findings._fewer_seeds': ( '6_report/findings.html#_fewer_seeds',
                                                                              'fima/report/findings.py'),
                                       'fima.report.findings._floor': ('6_report/findings.html#_floor', 'fima/report/findings.py'),
+                                      'fima.report.findings._gap': ('6_report/findings.html#_gap', 'fima/report/findings.py'),
                                       'fima.report.findings._higher_means': ( '6_report/findings.html#_higher_means',
                                                                               'fima/report/findings.py'),
                                       'fima.report.findings._in_words': ('6_report/findings.html#_in_words', 'fima/report/findings.py'),

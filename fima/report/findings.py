@@ -74,7 +74,7 @@ class SheetRows(NamedTuple):
         labels = dict(zip(self.sheet.numbers.row, self.sheet.numbers.label, strict=True))
         asked = f"{labels.get(better)} > {labels.get(worse)}"
         for part in self.sheet.parts:
-            if {"rows", "measure", "verdict"} <= set(part.table.columns):
+            if {"rows", "measure", "verdict", "ours: difference"} <= set(part.table.columns):
                 found = part.table[(part.table["rows"] == asked) & (part.table["measure"] == heading)]
                 if len(found):
                     return found.iloc[0]
@@ -97,11 +97,15 @@ class SheetRows(NamedTuple):
     ) -> bool:
         "Tell whether a row has the higher mean by the linear probe, over the seeds that both have."
         line = self.compared(other, row)
-        return line is not None and line["ours: difference"].value is not None and line["ours: difference"].value < 0
+        return line is not None and line["ours: difference"].value < 0  # NaN, not run, is not
 
-    def basis(self) -> str:  # e.g. "600 test videos of motion sprites, 1 to 3 seeds": not all rows have as many
+    def basis(
+        self,
+        rows: Iterable[str] = (),  # names of the rows that are spoken of; none: all
+    ) -> str:  # e.g. "600 test videos of motion sprites, 1 to 3 seeds": not all rows have as many
         "Say how many videos and seeds the numbers rest on."
-        lines = self.numbers().values()
+        asked = set(rows)
+        lines = [line for row, line in self.numbers().items() if row in asked or not asked]
         seeds = sorted({line.seeds for line in lines})
         counted = (
             f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
@@ -162,9 +166,9 @@ def _averages(tables: Sequence[SheetRows]) -> str:
     return f" L_Pix is not averaged alike: {_in_words(words)}."
 
 
-def _basis(tables: Sequence[SheetRows]) -> str:
+def _basis(tables: Sequence[SheetRows], rows: Iterable[str] = ()) -> str:
     "Say what several tables rest on."
-    return f"Measured on {'; '.join(dict.fromkeys(table.basis() for table in tables))}."
+    return f"Measured on {'; '.join(dict.fromkeys(table.basis(rows) for table in tables))}."
 
 # %% ../../nbs/6_report/11_findings.ipynb #178d4408
 _TERMS = ("vv", "vv_vd", "vv_pix", "vv_fra", "fima")
@@ -222,7 +226,7 @@ def ordering_finding(
     return Finding(
         "ordering",
         f"The paper's ordering of loss terms (Table 1) {holds}",
-        f"{_basis(tables)}{_averages(tables)}",
+        f"{_basis(tables, _TERMS)}{_averages(tables)}",
         f"Orderings of the paper that the linear probe supports: {counted}.",
         " ".join(filter(None, rest)),
     )
@@ -234,6 +238,12 @@ _RIVALS |= {"moco_vd": "MoCo + VD", "vv_vd": "MoCo + VD"}
 
 # how a row that was claimed to be better lies to the other
 _VERDICT_WORDS = {"supported": "above", "contradicted": "below", "open": "not told apart from"}
+
+
+def _gap(line: Any) -> str:
+    "Print the difference of a comparison in points, with its interval."
+    gap = line["ours: difference"]
+    return f"{gap.value:.1f} [{gap.low:.1f}, {gap.high:.1f}]"
 
 
 def _lead(rows: SheetRows, row: str) -> str:
@@ -263,10 +273,10 @@ def _same_frames(tables: Sequence[SheetRows], pairs: Sequence[tuple[str, str]]) 
     "Say what cutting both views from the same frames does to a method; empty where it was not tried."
     steps = []
     for rows in tables:
-        numbers = rows.numbers()
-        both = [(numbers[one], numbers[same]) for one, same in pairs if one in numbers and same in numbers]
-        both = [(one, same) for one, same in both if one.seeds == same.seeds]  # their means are over the same seeds
-        steps += [f"from {_points(one)} to {_points(same)} on {rows.data}" for one, same in both]
+        for one, same in pairs:
+            line = rows.compared(same, one)
+            if line is not None and pd.notna(line["ours: difference"].value):
+                steps.append(f"{_gap(line)} on {rows.data}{' (open)' if str(line.verdict) == 'open' else ''}")
     return _in_words(steps)
 
 
@@ -308,9 +318,11 @@ def rivals_finding(
     head += f"; {ahead}" if ahead and not beaten else ""
     numbers, rest = [*map(_rivals, tables)], []
     if steps := _same_frames(tables, [("fima", "fima_same")]):
-        numbers.append(f"IIC cuts both views from the same frames; that choice alone takes FIMA {steps}.")
+        numbers.append(
+            f"IIC cuts both views from the same frames; that choice alone moves FIMA, in points, by {steps}."
+        )
     if steps := _same_frames(tables, [("moco", "moco_same"), ("vv", "vv_same")]):
-        rest.append(f"It takes MoCo {steps}.")
+        rest.append(f"It moves MoCo by {steps}.")
     places = {how: [rows.data for rows in tables if rows.verdict("fima_same", "iic") == how] for how in _VERDICT_WORDS}
     told = [f"{_VERDICT_WORDS[how]} IIC on {_in_words(where)}" for how, where in places.items() if where]
     if told:
@@ -350,7 +362,7 @@ def untrained_finding(
     rest = f"Fed RGB clips it reaches {_in_words([*map(_plain_floor, tables)])}."
     nearest = [_floor(rows, "R@1") for rows in tables if rows.verdict("fima", "random_difference", "R@1")]
     rest += f" By nearest neighbours (R@1), fed differences, it reaches {_in_words(nearest)}." if nearest else ""
-    return Finding("untrained", head, _basis(tables), numbers, rest)
+    return Finding("untrained", head, _basis(tables, needed), numbers, rest)
 
 # %% ../../nbs/6_report/11_findings.ipynb #1cd582ff
 _FOLLOW = {"moco": "MoCo", "iic": "IIC", "random_rgb": "untrained"}
@@ -379,15 +391,15 @@ def bias_finding(
         if (row, "scene") in found and (row, "accuracy") in found
     ]
     data, seeds = _DATA_WORDS.get(background.data_set, background.data_set), background.seeds
-    beside = f" In the same order: {'; '.join(others)}." if others else ""
+    beside = f" Background and motion by others: {'; '.join(others)}." if others else ""
     return Finding(
         "background",
         f"Where background and motion disagree, FIMA follows {followed}",
-        "Generated videos alone put it so plainly: the probe learns where background and motion both tell the class, "
-        "and is tested where they disagree. "
+        "Only generated videos disagree by design: the probe learns where background and motion both tell the class, "
+        "and is tested where they do not agree. "
         f"Measured on {background.n} test videos of {data}, {seeds} seed{'s' if seeds > 1 else ''}.",
-        f"On FIMA's features it names the background in {_points(background)} and the motion in {_points(motion)} "
-        f"per cent.{beside}",
+        f"On FIMA's features the probe names the background in {_points(background)} and the motion in "
+        f"{_points(motion)} per cent.{beside}",
     )
 
 # %% ../../nbs/6_report/11_findings.ipynb #d747e626
@@ -452,7 +464,7 @@ _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5
 def findings_table(
     reports: Path | str | None = None,  # reports folder
 ) -> pd.DataFrame:  # whole per cent by the linear probe and its interval, e.g. "70 [57, 83]"
-    "Put Table 1's rows, its best rival's and FIMA's of the same frames beside each other on every data set."
+    "Put Table 1's rows, IIC's and FIMA's of the same frames beside each other on every data set."
     shown, lines = _shown_lines(reports), []
     for row, name in _TABLE_ROWS.items():
         line = {"row": name}
