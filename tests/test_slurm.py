@@ -38,8 +38,9 @@ def option(*names):
 def tell(number, **changes):
     with (place / "lock").open("w") as lock: # one writer at a time
         fcntl.flock(lock, fcntl.LOCK_EX)
-        file = place / f"{number}.job"
-        file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | changes))
+        file, new = place / f"{number}.job", place / f"{number}.new"
+        new.write_text(json.dumps(json.loads(file.read_text() or "{}") | changes))
+        new.replace(file) # readers see the old or the new state
 
 def jobs():
     found = {}
@@ -51,6 +52,11 @@ def kill(group, kind):
     try: os.killpg(group, kind)
     except ProcessLookupError: pass
 
+def free(number): # taken as it is asked for: two jobs may be submitted at once
+    try: (place / f"{number}.job").touch(exist_ok=False)
+    except FileExistsError: return False
+    return True
+
 def call():
     with (place / "calls").open("a") as calls: calls.write(json.dumps([command, *words]) + "\n")
 
@@ -59,7 +65,7 @@ def sbatch():
     if option("-p") != "gpu":
         said = f"sbatch: error: invalid partition specified: {option('-p')}"
         sys.exit(said + "\nsbatch: error: Batch job submission failed")
-    number = next(n for n in range(100, 10**6) if not (place / f"{n}.job").exists())
+    number = next(n for n in range(100, 10**6) if free(n))
     tell(number, name=option("--job-name"), state="PENDING", over=False, groups=[])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FIMA_")} # as some clusters
     environment |= {"SLURM_JOB_ID": str(number), "CUDA_VISIBLE_DEVICES": "3,5" if option("--gpus") else ""}

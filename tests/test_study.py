@@ -361,7 +361,7 @@ def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
     "The repository's page shows each study at its own scale; a folder of one's own holds what was asked for."
     asked, own = [], write_study(tmp_path, STUDY | {"name": "own", "rows": [{"name": "fima", "label": "FIMA"}]})
     monkeypatch.setattr("fima.report.make.results_notebooks", lambda *_: [])
-    monkeypatch.setattr("fima.report.make.build_page", lambda folder, profile: asked.append(profile) or folder)
+    monkeypatch.setattr("fima.report.make.build_page", lambda folder, profile, *_: asked.append(profile) or folder)
     for study, *where in (
         ("table_01",),
         ("table_01", reports_folder()),
