@@ -111,6 +111,9 @@ def process(scenario):
                 torch.save((made[-1].state_dict(), list(seeds)), work / f"{file.stem} on {rank}.pt")
                 seeds.clear()
         return 0
+    if scenario == "still":
+        from fima.methods.moco import Momentum
+        Momentum.follow = lambda self: None
     recipe = work / "refused.json" if scenario == "refused" else work / "variants" / "fima.json"
     folder = work / scenario.removesuffix(", again")
     minutes = "0.3" if scenario == "hanging" else "5"
@@ -174,7 +177,7 @@ def work(module_work):
 @pytest.fixture(scope="module")
 def ended(work):
     "Play all scenarios on two processes each; tell how each ended."
-    names = ("variants", "terminated", "terminated, again", "killed", "raising", "hanging", "refused")
+    names = ("variants", "terminated", "terminated, again", "killed", "raising", "hanging", "refused", "still")
     for some in (names[:1], names[1:]):  # the patience of `python` is for one of the two
         done = python(work / "run.py", work, *some)
         assert done.returncode == 0, done.said
@@ -271,6 +274,12 @@ def test_a_refusal_is_one_line(work, ended):
     assert ended["refused"].codes == [2, 2] and not (work / "refused").exists()
     assert len(ended["refused"].said.splitlines()) == 1
     assert ended["refused"].lines[0].startswith("fima: method.negatives must be 'video' or a number")
+
+
+def test_keys_that_stand_still_are_told_once(work, ended):
+    found = ended["still"]
+    assert found.codes == [0, 0] and found.said.count("did not move in the first two steps") == 1, found.said
+    assert "key_encoder, key_projectors" in found.said and "did not move" not in ended["killed"].said
 
 
 def test_torchrun_ends_what_a_kill_left_and_the_same_call_continues(work, ended):

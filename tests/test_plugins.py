@@ -275,7 +275,7 @@ class Keyed(Momentum):
         self.remember("instance", key)
         return {"keyed": loss}
 """
-STILL = "did not follow in two steps"
+STILL = "did not move in the first two steps"
 
 
 @pytest.mark.parametrize(

@@ -316,8 +316,8 @@ class TrainingLoop:
     def start(self) -> None:
         "Read the newest checkpoint, and open trace and log where it ends."
         self.done, pending = load_checkpoint(self.folder, self.method, self.optimiser)  # steps
-        self.keys = key_states(self.method)  # before the first step of this call
         self.model = wrap_ddp(self.method)
+        self.keys = key_states(self.method) if self.done < 2 else {}  # before the first step, after DDP has shared it
         if self.writes:
             drop_checkpoints(self.folder, but=self.done)
             self.log_file = Log(self.folder, self.done, self.chance, pending)
@@ -372,9 +372,9 @@ class TrainingLoop:
         still = [name for name, state in self.keys.items() if now.get(name) == state]
         if still:
             tqdm.write(
-                f"{self.recipe.run_id}: warning: {', '.join(still)} of {type(self.method).__name__} did not follow in "
-                "two steps: keys stay those of an untrained network; let forward begin with self.follow() (or set "
-                "method.momentum=1 if that is meant)",
+                f"{self.recipe.run_id}: warning: {', '.join(still)} of {type(self.method).__name__} did not move in "
+                "the first two steps; if that is not meant, let forward begin with self.follow(), else set "
+                "method.momentum=1",
                 file=sys.stderr,
             )
 
