@@ -146,6 +146,7 @@ class Registry(Mapping):
         **facts: Any,  # further facts, by the names of `settings`
     ) -> None:
         "Register a name; raise ValueError where it is taken by something else."
+        importlib.import_module(self.home)  # this package's own names come first
         if not name.isidentifier():
             raise ValueError(f"the name of a {self.kind} must be letters, digits and _, got {name!r}")
         unknown = sorted(set(facts) - set(self.settings))
@@ -189,7 +190,6 @@ class Registry(Mapping):
         "Register what stands below."
 
         def decorate(thing):
-            importlib.import_module(self.home)  # this package's own names come first
             self.add(name, thing, options, **facts)
             return thing
 

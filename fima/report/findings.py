@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,7 +202,8 @@ def _not_supported(rows: SheetRows) -> str:
     opened = listed[listed.verdict == "open"]
     if len(opened) > 3:
         agree = int((opened.difference > 0).sum())
-        doubtful.append(f"{len(opened)} left open, {agree} of them with the paper's sign")
+        share = "all" if agree == len(opened) else f"{agree} of them"
+        doubtful.append(f"{len(opened)} left open, {share} with the paper's sign")
         listed = listed[listed.verdict != "open"]
     for line in listed.itertuples():
         gap = f"{100 * line.difference:.1f} points [{100 * line.low:.1f}, {100 * line.high:.1f}]"
@@ -222,7 +224,10 @@ def ordering_finding(
     holds = "fails in part" if (every.verdict == "contradicted").any() else holds
     counted = _in_words([f"{_tally(_claims(rows))} on {rows.data}" for rows in tables])
     nearest = [f"{_tally(_claims(rows, 'R@1'))} on {rows.data}" for rows in tables if len(_claims(rows, "R@1"))]
-    rest = [*map(_not_supported, tables), f"By nearest neighbours (R@1): {_in_words(nearest)}." if nearest else ""]
+    rest = [
+        *map(_not_supported, tables),
+        f"Orderings that nearest neighbours (R@1) support: {_in_words(nearest)}." if nearest else "",
+    ]
     return Finding(
         "ordering",
         f"The paper's ordering of loss terms (Table 1) {holds}",
@@ -328,7 +333,10 @@ def rivals_finding(
     if told:
         rest.append(f"With the same frames FIMA is {_in_words(told)}.")
     rest += [_fewer_seeds(rows, read_rows(LOSS_TABLES, reports)) for rows in tables]
-    caveat = f"No method was tuned here. {_basis(tables)}"
+    caveat = (
+        f"No method was tuned here; a difference is one over the seeds that both rows have, a mean one over all of a "
+        f"row's. {_basis(tables)}"
+    )
     return Finding("rivals", head, caveat, " ".join(numbers), " ".join(filter(None, rest)))
 
 # %% ../../nbs/6_report/11_findings.ipynb #624287ea
@@ -455,23 +463,40 @@ def findings(
     return [found for ask in asked if (found := ask(reports)) is not None]
 
 
-_TABLE_ROWS = {name: name for name in ("VV + VD", "VV + Fra", "VV + Pix", "FIMA", "FIMA, same frames", "IIC")}
-_TABLE_ROWS = {"VV (MoCo)": "VV"} | _TABLE_ROWS
-_TABLE_ROWS |= {name: name for name in ("untrained", "untrained, differences", "supervised")}
+# row of the figure -> its shorter name in the table
+_TABLE_ROWS = {"VV (MoCo)": "VV"} | {
+    name: name
+    for name in (
+        "VV + VD",
+        "VV + Fra",
+        "VV + Pix",
+        "FIMA",
+        "FIMA, same frames",
+        "IIC",
+        "untrained",
+        "untrained, differences",
+        "supervised",
+    )
+}
 _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5 of 101"}
+
+
+def _rounded(line: Any) -> str:
+    "Print a number and its interval in whole per cent, halves upwards, e.g. 70 [57, 83]; a star marks one seed."
+    value, low, high = (floor(100 * number + 0.5) for number in (line.value, line.low, line.high))
+    return f"{value} [{low}, {high}]{'*' if line.seeds == 1 else ''}"
 
 
 def findings_table(
     reports: Path | str | None = None,  # reports folder
-) -> pd.DataFrame:  # whole per cent by the linear probe and its interval, e.g. "70 [57, 83]"
+) -> pd.DataFrame:  # whole per cent by the linear probe and its interval, e.g. "70 [57, 83]"; a star: one seed
     "Put Table 1's rows, IIC's and FIMA's of the same frames beside each other on every data set."
     shown, lines = _shown_lines(reports), []
     for row, name in _TABLE_ROWS.items():
         line = {"row": name}
         for data, found in shown.items():
             number = found.get(row)
-            interval = f"[{100 * number.low:.0f}, {100 * number.high:.0f}]" if number else ""
-            line[_DATA_HEADS.get(data, data)] = f"{100 * number.value:.0f} {interval}" if number else "not run"
+            line[_DATA_HEADS.get(data, data)] = _rounded(number) if number else "not run"
         lines.append(line)
     return pd.DataFrame(lines)
 

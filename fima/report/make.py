@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..study.plan.plan import Run, load_studies, records
 from fima.study.plan.schema import (
     Study,
     is_own,
+    load_study,
     mended,
     published_folder,
     reports_folder,
@@ -87,6 +89,23 @@ def _page_profile(studies: list[Study], folder: Path) -> str:
     return profiles.pop()
 
 
+def _own_studies(loaded: list[Study], folder: Path, profile: str | None) -> list[Study]:
+    "Give the user's studies that a folder shows: of this call, then of earlier ones that can still be read."
+    own = {study.name: study for study in loaded if is_own(study)}
+    if folder == published_folder():
+        return list(own.values())  # the published page shows what it was asked for, and notes no place of this machine
+    noted = folder / "own_studies.json"
+    files = json.loads(noted.read_text()) if noted.exists() else {}
+    for name in sorted(files.keys() - own.keys()):
+        try:
+            own[name] = load_study(files[name], profile)
+        except (OSError, ValueError) as error:
+            tqdm.write(f"{name} is not shown until it is run again: {error}", file=sys.stderr)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    write_text(noted, json.dumps({name: str(Path(study.file).resolve()) for name, study in own.items()}))
+    return list(own.values())
+
+
 def make_report(
     studies: str | Path | Sequence[str | Path],  # names or files
     reports: Path | str | None = None,  # reports folder
@@ -100,7 +119,7 @@ def make_report(
     for study in loaded:
         if _needs_plain_table(study):
             made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    own = [study for study in loaded if is_own(study)]
+    own = _own_studies(loaded, folder, profile)
     made.append(build_page(folder, profile or _page_profile(loaded, folder), own))
     if failed:
         raise JobError("; ".join(failed))

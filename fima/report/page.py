@@ -296,7 +296,7 @@ def _page_summary(
 def _small_table(reports: Path) -> list[Table]:
     "Give the table of the summary, or none where nothing was run."
     table = findings_table(reports)
-    words = "Linear probe, whole per cent, and the 95% interval"
+    words = "Linear probe, whole per cent, and the 95% interval (*: one seed)"
     return [mark_up_table(SheetPart(words, table))] if len(table.columns) > 1 else []
 
 

@@ -144,7 +144,8 @@ def _computed(name: str) -> property:
         asked = ", ".join(repr(need) for need in sorted({"rgb", _NEED_OF[name]}))
         where = "batch.source alone has it" if name == "motion" else "views in batch.others have rgb alone"
         raise ValueError(
-            f"view.{name} was not computed: the method's class must state it, needs = frozenset({{{asked}}}) ({where})"
+            f"view.{name} was not computed: add {_NEED_OF[name]!r} to needs of the method's class, e.g. needs = "
+            f"frozenset({{{asked}}}) ({where})"
         )
 
     return property(read)
@@ -160,7 +161,9 @@ class View(_ViewFields):
         self,
         name: str,  # of a field
     ) -> bool:
-        "Tell whether a field was computed."
+        "Tell whether a field was computed; raise ValueError where a view has none of that name."
+        if name not in self._fields:
+            raise ValueError(f"a view has the fields {', '.join(self._fields)}, got {name!r}")
         return self[self._fields.index(name)] is not None
 
 
