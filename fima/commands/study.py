@@ -198,9 +198,10 @@ def study_run(
         if publish:
             print(*make_public(names, profile), sep="\n")
     if results:
-        if not all:
-            print("".join(f"{line}\n" for line in _tables_of(names, reports_folder(reports, profile))), end="")
-        print(f"tables and figures: {reports_folder(reports, profile) / 'index.html'}")
+        folder = reports_folder(reports, profile)
+        for line in () if all else _tables_of(names, folder):
+            print(line)
+        print(f"tables and figures: {folder / 'index.html'}")
     enough = ["done", "recorded", "unverified", "outdated"] if recorded else ["done", "recorded", "unverified"]
     asked = table[table.seed.isin(few)] if few else table
     undone = asked[~asked.state.isin(enough)].drop_duplicates("run_id")
