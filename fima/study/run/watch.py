@@ -127,8 +127,11 @@ def watch(
                 failed.append(line)
                 tqdm.write(line, file=sys.stderr)
             bar.update(sum(map(_done_units, jobs)) - bar.n)
-            done = sum(Path(job["stamp"]).exists() for job in jobs)
-            bar.set_postfix_str(f"{done} of {len(jobs)} jobs, {len(failed)} failed", refresh=False)
+            left = [job for job in jobs if not Path(job["stamp"]).exists()]
+            first = "making the data, " if any(job["kind"] == "data" for job in left) else ""  # all others wait for it
+            bar.set_postfix_str(
+                f"{first}{len(jobs) - len(left)} of {len(jobs)} jobs, {len(failed)} failed", refresh=False
+            )
             if ended:
                 return failed
             time.sleep(0.5)
