@@ -2546,6 +2546,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                             'fima/study/run/watch.py'),
                                       'fima.study.run.watch._failure': ('5_study/2_run/watch.html#_failure', 'fima/study/run/watch.py'),
                                       'fima.study.run.watch._failures': ('5_study/2_run/watch.html#_failures', 'fima/study/run/watch.py'),
+                                      'fima.study.run.watch._state_words': ( '5_study/2_run/watch.html#_state_words',
+                                                                             'fima/study/run/watch.py'),
                                       'fima.study.run.watch._units': ('5_study/2_run/watch.html#_units', 'fima/study/run/watch.py'),
                                       'fima.study.run.watch.told_failure': ( '5_study/2_run/watch.html#told_failure',
                                                                              'fima/study/run/watch.py'),

@@ -2,8 +2,8 @@
 # PyAV's to_ndarray(format="gray") is not the luma plane of a frame: its levels are spread from 16..235 to 0..255, and where a file is
 # BT.709, the matrix of HD video, colours are weighed anew by BT.601.
 # Expected: grey is the first plane, untouched, since YUV keeps brightness apart from colour; energy of frame differences, thresholds and
-# flow would then not hang on which of the two a program reads. Seen with PyAV 18.1.0: in a BT.709 file a green of luma 149 is 133 in
-# grey and a red of 80 is 87; in a BT.601 file they are 131 and 134, and 91 and 87. Only at full range and BT.601 are the two alike.
+# flow would then not hang on which of the two a program reads. Seen with PyAV 18.1.0: in a BT.709 file a green has luma 149 and grey 133,
+# a red luma 80 and grey 87; in a BT.601 file the green has 131 and 134, the red 91 and 87. Only at full range and BT.601 are both alike.
 # format="gray" of BT.709 is what cv2.cvtColor makes of the RGB frame, within two levels.
 # Exits with 0 while this is so; with 1 once the behaviour has changed.
 set -euo pipefail
@@ -58,6 +58,8 @@ for name, space, span in (
 print("PyAV", av.__version__, "libswscale", ".".join(map(str, av.library_versions["libswscale"])))
 assert apart["BT.601, full"][0] <= 1, "full range is no longer alike"
 as_seen = apart["BT.601, limited"][0] >= 3 and apart["BT.709, limited"][0] >= 12 and apart["BT.709, limited"][1] <= 2
-raise SystemExit(0 if as_seen else "grey is nearer to luma now, or farther from RGB")
+if not as_seen:
+    print("grey is nearer to luma now, or farther from RGB")
+raise SystemExit(not as_seen)
 PROGRAM
 venv/bin/python grey.py 2>/dev/null

@@ -330,7 +330,6 @@ def test_a_field_that_needs_do_not_name_is_refused_in_one_line(tmp_path, read, n
     file.write_text(KEYED.replace("batch.source.rgb", f"batch.{read}"))
     words = ["--profile", "smoke", "--method", "keyed", "--folder", tmp_path / "run"]
     name = read.split(".")[1]
-    name = read.split(".")[1]
     added = {"sub_differences": "sub_clips"}.get(name, name)
     said = f"view.{name} was not computed: add {added!r} to needs of the method's class, e.g. needs = "
     said += f"frozenset({{{need}}})"

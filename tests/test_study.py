@@ -360,6 +360,7 @@ def test_a_kernel_that_ends_while_it_starts_is_started_again(tmp_path, monkeypat
 def test_the_page_has_the_scale_of_what_its_folder_holds(tmp_path, monkeypatch):
     "The repository's page shows each study at its own scale; a folder of one's own holds what was asked for."
     asked, own = [], write_study(tmp_path, STUDY | {"name": "own", "rows": [{"name": "fima", "label": "FIMA"}]})
+    monkeypatch.setenv("FIMA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr("fima.report.make.results_notebooks", lambda *_: [])
     monkeypatch.setattr("fima.report.make.build_page", lambda folder, profile, *_: asked.append(profile) or folder)
     for study, *where in (

@@ -334,8 +334,8 @@ def rivals_finding(
         rest.append(f"With the same frames FIMA is {_in_words(told)}.")
     rest += [_fewer_seeds(rows, read_rows(LOSS_TABLES, reports)) for rows in tables]
     caveat = (
-        f"No method was tuned here; a difference is one over the seeds that both rows have, a mean one over all of a "
-        f"row's. {_basis(tables)}"
+        "No method was tuned here; differences are over the seeds that both rows have, means over all seeds of a row. "
+        f"{_basis(tables)}"
     )
     return Finding("rivals", head, caveat, " ".join(numbers), " ".join(filter(None, rest)))
 
@@ -483,7 +483,7 @@ _DATA_HEADS = {"motion sprites": "sprites", "five classes of UCF101": "UCF101, 5
 
 def _rounded(line: Any) -> str:
     "Print a number and its interval in whole per cent, halves upwards, e.g. 70 [57, 83]; a star marks one seed."
-    value, low, high = (floor(100 * number + 0.5) for number in (line.value, line.low, line.high))
+    value, low, high = (floor(round(100 * number, 6) + 0.5) for number in (line.value, line.low, line.high))
     return f"{value} [{low}, {high}]{'*' if line.seeds == 1 else ''}"
 
 

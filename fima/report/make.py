@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..plugins import pandas as pd
 from .page import build_page
 from .tables import keep, tabulate
-from ..study.plan.plan import Run, load_studies, records
+from ..study.plan.plan import Run, expand, load_studies, records
 from fima.study.plan.schema import (
     Study,
     is_own,
@@ -89,21 +89,25 @@ def _page_profile(studies: list[Study], folder: Path) -> str:
     return profiles.pop()
 
 
-def _own_studies(loaded: list[Study], folder: Path, profile: str | None) -> list[Study]:
+def _own_studies(loaded: list[Study], folder: Path) -> list[Study]:
     "Give the user's studies that a folder shows: of this call, then of earlier ones that can still be read."
-    own = {study.name: study for study in loaded if is_own(study)}
+    own = [study for study in loaded if is_own(study)]
     if folder == published_folder():
-        return list(own.values())  # the published page shows what it was asked for, and notes no place of this machine
+        return own  # the published page shows what it was asked for, and notes no place of this machine
     noted = folder / "own_studies.json"
-    files = json.loads(noted.read_text()) if noted.exists() else {}
-    for name in sorted(files.keys() - own.keys()):
+    known = json.loads(noted.read_text()) if noted.exists() else {}  # name -> file and scale
+    for name in sorted(known.keys() - {study.name for study in loaded}):
         try:
-            own[name] = load_study(files[name], profile)
+            earlier = load_study(*known[name])
+            expand(earlier)  # its rows may name a method that is no longer there
         except (OSError, ValueError) as error:
             tqdm.write(f"{name} is not shown until it is run again: {error}", file=sys.stderr)
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    write_text(noted, json.dumps({name: str(Path(study.file).resolve()) for name, study in own.items()}))
-    return list(own.values())
+        else:
+            own.append(earlier)
+    if own or known:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(noted, json.dumps({each.name: [str(Path(each.file).resolve()), each.base.profile] for each in own}))
+    return own
 
 
 def make_report(
@@ -119,8 +123,8 @@ def make_report(
     for study in loaded:
         if _needs_plain_table(study):
             made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    own = _own_studies(loaded, folder, profile)
-    made.append(build_page(folder, profile or _page_profile(loaded, folder), own))
+    own = _own_studies(loaded, folder)
+    made.append(build_page(folder, profile or _page_profile([*loaded, *own], folder), own))
     if failed:
         raise JobError("; ".join(failed))
     return made

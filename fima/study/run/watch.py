@@ -101,6 +101,17 @@ def _failures(
     return lines
 
 
+def _state_words(
+    jobs: list[dict[str, Any]],  # of a call
+    failed: int,  # failures so far
+    ended: bool,  # is no process left?
+) -> str:  # e.g. "3 of 8 jobs, 0 failed"
+    "Say beside the bar how many jobs are done, and that all wait for the data as long as they are being made."
+    left = [job for job in jobs if not Path(job["stamp"]).exists()]
+    making = not ended and any(job["kind"] == "data" for job in left)
+    return f"{'making the data, ' if making else ''}{len(jobs) - len(left)} of {len(jobs)} jobs, {failed} failed"
+
+
 def watch(
     process: subprocess.Popen,  # Snakemake
     jobs: list[dict[str, Any]],  # its jobs
@@ -127,11 +138,7 @@ def watch(
                 failed.append(line)
                 tqdm.write(line, file=sys.stderr)
             bar.update(sum(map(_done_units, jobs)) - bar.n)
-            left = [job for job in jobs if not Path(job["stamp"]).exists()]
-            first = "making the data, " if any(job["kind"] == "data" for job in left) else ""  # all others wait for it
-            bar.set_postfix_str(
-                f"{first}{len(jobs) - len(left)} of {len(jobs)} jobs, {len(failed)} failed", refresh=False
-            )
+            bar.set_postfix_str(_state_words(jobs, len(failed), ended), refresh=False)
             if ended:
                 return failed
             time.sleep(0.5)
