@@ -2174,6 +2174,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fima.report.results.predictions': ('6_report/results.html#predictions', 'fima/report/results.py'),
                                      'fima.report.results.published': ('6_report/results.html#published', 'fima/report/results.py'),
                                      'fima.report.results.run_links': ('6_report/results.html#run_links', 'fima/report/results.py'),
+                                     'fima.report.results.seeds_in_words': ( '6_report/results.html#seeds_in_words',
+                                                                             'fima/report/results.py'),
                                      'fima.report.results.summarise': ('6_report/results.html#summarise', 'fima/report/results.py')},
             'fima.report.sheets': { 'fima.report.sheets.Links': ('6_report/sheets.html#links', 'fima/report/sheets.py'),
                                     'fima.report.sheets.Links.__str__': ('6_report/sheets.html#links.__str__', 'fima/report/sheets.py'),

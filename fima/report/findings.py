@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plugins import pandas as pd
+from .results import seeds_in_words
 from .sheets import Sheet, read_sheet
 from ..study.plan.schema import reports_folder, runs_folder
 from ..training.old_names import LATER_FIELDS
@@ -107,10 +108,7 @@ class SheetRows(NamedTuple):
         "Say how many videos and seeds the numbers rest on."
         asked = set(rows)
         lines = [line for row, line in self.numbers().items() if row in asked or not asked]
-        seeds = sorted({line.seeds for line in lines})
-        counted = (
-            f"{seeds[0]} seed{'s' if seeds[0] > 1 else ''}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-        )
+        counted = seeds_in_words(line.seeds for line in lines)
         return f"{max(line.n for line in lines)} test videos of {self.data}, {counted}"
 
     def pixel_averages(self) -> list[str]:  # e.g. ["video"]; empty: no row has the term, or no recipe is here

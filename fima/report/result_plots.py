@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .results import predictions
+from .results import predictions, seeds_in_words
 from .style import COLOURS, figure_style, save_figure, show_accuracies
 from .tables import Column, PublishedTable, Tabled, columns_of
 
@@ -86,7 +86,7 @@ def _show_column(ax: Axes, tabled: Tabled, column: Column) -> None:
         ax,
         numbers.assign(label=["\n".join(textwrap.wrap(label, 22)) for label in numbers.label]),
         tabled.study.reference.get(column.evaluation) if has_reference else None,
-        f"ours: {column.heading}\nn = {numbers.n.max()}, {numbers.seeds.max()} seed(s)",
+        f"ours: {column.heading}\nn = {numbers.n.max()}, {seeds_in_words(numbers.seeds)}",
         of_seeds,
     )
     ax.set_xlabel("per cent")

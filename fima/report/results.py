@@ -29,8 +29,8 @@ from ..plugins import pandas as pd
 from ..training.fingerprint import sources_state
 
 # %% auto #0
-__all__ = ['VERDICTS', 'load_results', 'predictions', 'summarise', 'percent', 'holm', 'compare_rows', 'run_links', 'published',
-           'costs']
+__all__ = ['VERDICTS', 'load_results', 'predictions', 'seeds_in_words', 'summarise', 'percent', 'holm', 'compare_rows',
+           'run_links', 'published', 'costs']
 
 # %% ../../nbs/6_report/02_results.ipynb #5ddbe72c
 def _known(run: Run, reports: Path) -> str:
@@ -120,6 +120,15 @@ def _interval(rows: pd.DataFrame, pooled: pd.DataFrame) -> dict[str, float]:
     else:
         estimate = cluster_bootstrap(pooled.correct, pooled.group)
     return dict(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def seeds_in_words(
+    seeds: Iterable[int],  # number of seeds of each row, 0: not run
+) -> str:  # e.g. "3 seeds", or "1 to 5 seeds" where not all rows have as many
+    "Say how many seeds rows have, leaving out those that were not run."
+    made = {int(each) for each in seeds if each} or {0}
+    few, many = min(made), max(made)
+    return f"{'' if few == many else f'{few} to '}{many} seed{'' if many == 1 else 's'}"
 
 
 def summarise(
