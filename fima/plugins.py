@@ -297,12 +297,15 @@ def _digest(module: Any, before: set[str]) -> str:
 
 def _load(named: str) -> None:
     "Import one plugin; what it registers is its own."
+    registries = (METHODS, VIEW_CHANGES, ENCODERS, DATA_SETS)
+    for registry in registries:
+        importlib.import_module(registry.home)  # else this package's own names would be taken for the plugin's
     before = set(sys.modules)
     _loading.append(named)
     try:
         module = _import_plugin(named)
     except Exception as error:
-        for registry in (METHODS, VIEW_CHANGES, ENCODERS, DATA_SETS):
+        for registry in registries:
             registry.drop(named)
         raise ValueError(
             f"plugin {named} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -263,6 +263,26 @@ def test_a_cell_that_registers_a_method_may_be_run_again():
     assert python(code) == "2 {'method.dim': 2}"
 
 
+@pytest.mark.parametrize("asked_first", ["METHODS", "VIEW_CHANGES", "ENCODERS", "DATA_SETS"])
+def test_a_plugin_owns_what_it_registers_and_nothing_else(tmp_path, asked_first):
+    "Whichever names are looked up first, and though a plugin that fails is forgotten."
+    for name, last in (("good", ""), ("bad", "raise KeyError('no such key')")):
+        register = f"from fima.plugins import register_method\n@register_method('{name}')\nclass Mine: pass\n{last}"
+        (tmp_path / f"{name}.py").write_text(register)
+    code = (
+        "import os; from pathlib import Path; import fima.plugins as p\n"
+        "names = ('METHODS', 'VIEW_CHANGES', 'ENCODERS', 'DATA_SETS')\n"
+        "try: list(getattr(p, ASKED))\n"
+        "except ValueError as error: print(str(error).split(': ')[-1])\n"
+        "os.environ['FIMA_PLUGINS'] = os.environ['FIMA_PLUGINS'].partition(',')[0]\n"
+        "print({e.name for name in names for e in getattr(p, name).values() if e.plugin})\n"
+        "print('bad' in p.METHODS, 'fima' in p.METHODS, 'small3d' in p.ENCODERS, 'ucf101' in p.DATA_SETS)"
+    )
+    plugins = f"{tmp_path / 'good.py'},{tmp_path / 'bad.py'}"
+    said = python(code.replace("ASKED", repr(asked_first)), FIMA_PLUGINS=plugins).splitlines()
+    assert said == ["'no such key'", "{'good'}", "False True True True"]
+
+
 KEYED = """
 from fima.methods.instance import info_nce, pool
 from fima.methods.moco import Momentum
