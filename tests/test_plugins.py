@@ -252,6 +252,15 @@ def test_no_name_of_this_package_is_shadowed(name):
     assert len(said) == 2 and all(name in line and "Mine" in line for line in said), said
 
 
+def test_the_name_of_a_folder_of_ones_own_is_no_data_set():
+    code = (
+        "from fima.plugins import register_data_set\n"
+        "try: register_data_set('own', label='mine')(lambda: None)\n"
+        "except ValueError as error: print(error)"
+    )
+    assert python(code).startswith("the name own is taken by folders of one's own (fima --videos): give the data set")
+
+
 def test_a_cell_that_registers_a_method_may_be_run_again():
     code = (
         "from fima.plugins import METHODS, register_method\n"

@@ -175,6 +175,7 @@ DATA_SETS.add("ucf101_5", "fima.data.sets.datasets:UCF101_5", label="UCF101, fiv
 DATA_SETS.add("ut_interaction", "fima.data.sets.datasets:UT_INTERACTION", label="UT-Interaction")
 DATA_SETS.add("weizmann4", "fima.data.sets.datasets:WEIZMANN4", label="Weizmann, four classes")
 DATA_SETS.add("motion_sprites", "fima.data.sets.datasets:MOTION_SPRITES", label="motion sprites")
+DATA_SETS.hold({"own": "folders of one's own (fima --videos)"})
 
 # %% ../../../nbs/1_data/2_sets/04_datasets.ipynb #7c2d0002
 def _by_function(table: Callable[[Path, int], pd.DataFrame], name: str) -> Callable[[Path, int], Listing]:
