@@ -89,7 +89,7 @@ def _page_profile(studies: list[Study], folder: Path) -> str:
     return profiles.pop()
 
 
-def _own_studies(loaded: list[Study], folder: Path) -> list[Study]:
+def _studies_of_user(loaded: list[Study], folder: Path) -> list[Study]:
     "Give the user's studies that a folder shows: of this call, then of earlier ones that can still be read."
     own = [study for study in loaded if is_own(study)]
     if folder == published_folder():
@@ -123,7 +123,7 @@ def make_report(
     for study in loaded:
         if _needs_plain_table(study):
             made.append(keep(tabulate(study.file or study.name, folder, study.base.profile), heading="Ours")[0])
-    own = _own_studies(loaded, folder)
+    own = _studies_of_user(loaded, folder)
     made.append(build_page(folder, profile or _page_profile([*loaded, *own], folder), own))
     if failed:
         raise JobError("; ".join(failed))
